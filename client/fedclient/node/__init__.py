@@ -1,0 +1,1 @@
+"""The plant's Flower side; never imports torch and runs only installed code."""

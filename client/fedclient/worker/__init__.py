@@ -1,0 +1,1 @@
+"""The plant's GPU side: training and engines; no Flower; runs on Python 3.8."""

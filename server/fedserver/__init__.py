@@ -1,0 +1,1 @@
+"""Headquarters: rounds, aggregation, the registry of models and enrolment."""

@@ -1,0 +1,1 @@
+"""Surface pictures: finding, checking, splitting, decoding and augmenting them."""

@@ -1,0 +1,116 @@
+"""Writing files so that a crash, a full disk or a killed process never leaves half of one.
+
+Every file is written beside its place under a temporary name, flushed to the disk and renamed:
+a reader sees the old content or the new, never a mixture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO, Callable, Iterator
+
+from fedspect.errors import DamagedFileError, storage_error
+
+TEMPORARY_PREFIX = ".writing-"
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of ``path`` when the block ends without an error.
+
+    Raises:
+        DiskFullError, ReadOnlyError, StorageError: the old file is untouched then.
+
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=str(path.parent))
+    except OSError as error:
+        raise storage_error(error, path, "making a file") from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(error, path, "writing a file") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names, so that a rename survives a power cut."""
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``content``, whole or not at all."""
+    with replacing(path, mode=mode) as file:
+        file.write(content)
+
+
+def write_text(path: Path, content: str, *, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``content`` in UTF-8, whole or not at all."""
+    write_bytes(path, content.encode("utf-8"), mode=mode)
+
+
+def write_json(path: Path, content: Any, *, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``content`` as indented JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", mode=mode)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of our own.
+
+    Raises:
+        DamagedFileError: it is not JSON (``FileNotFoundError`` passes through: absence is not damage).
+
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DamagedFileError(
+            "a file is not valid JSON", seen=f"{path}: {error}", remedy="restore it from a backup or remove it"
+        ) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line and flush it to the disk; a torn last line of an earlier crash is ended first."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            if file.seek(0, os.SEEK_END) > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(line.rstrip("\n").encode("utf-8") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage_error(error, path, "appending to a file") from error
+
+
+def read_json_lines(path: Path, *, on_damage: Callable[[str], None] = lambda line: None) -> list[Any]:
+    """All complete JSON lines of a file; a torn one (a crash while appending) is passed to ``on_damage``."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            on_damage(line)
+    return rows

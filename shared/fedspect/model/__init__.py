@@ -1,0 +1,1 @@
+"""The networks: CondenseNetV2 with its learned groups, condensing, levels, base models, and peers."""

@@ -1,0 +1,1 @@
+"""Fine-tuning the unfrozen levels, the frozen-feature cache, and metrics."""

@@ -1,0 +1,1 @@
+"""What travels between headquarters and plants: schema, encoding, checks, and the exchange of a round."""
