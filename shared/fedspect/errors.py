@@ -265,4 +265,6 @@ def storage_error(error: OSError, path: object, doing: str) -> StorageError:
             seen=path,
             remedy="choose a folder that this user may write to, or change its permissions",
         )
-    return StorageError(f"{error.strerror or error} while {doing}", seen=path, remedy="check the disk and the path")
+    return StorageError(
+        f"{error.strerror or error} while {doing}", seen=path, remedy="check the disk and the path"
+    )

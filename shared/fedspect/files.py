@@ -83,7 +83,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise DamagedFileError(
-            "a file is not valid JSON", seen=f"{path}: {error}", remedy="restore it from a backup or remove it"
+            "a file is not valid JSON",
+            seen=f"{path}: {error}",
+            remedy="restore it from a backup or remove it",
         ) from error
 
 

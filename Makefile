@@ -1,0 +1,44 @@
+# Two commands set up everything themselves: `make demo` and `make test`. PYTHON may name another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit worker-test install clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Fedspect needs Python 3.10 or newer; name one with: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed ## make the environment in .venv
+
+demo: install ## train a federation of four plants on synthetic surfaces (about two minutes)
+	$(BIN)/fedsim run --output demo --overwrite
+
+test: lint types unit worker-test ## everything that must hold: style, types, arrows, tests on two Pythons
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+worker-test: install ## the worker's side under CPython 3.8 with torch 2.1
+	.ci/worker-test $(BIN)/uv
+
+clean: ## remove the environments and the demo's output
+	rm -rf .venv .venv-worker demo runs
