@@ -1,8 +1,8 @@
 """Smooth random fields, the raw material of every surface and defect.
 
 White noise is filtered in the frequency domain, so a field costs two small Fourier transforms. Fields wrap
-around at the borders and have mean 0 and standard deviation 1. Lengths are in pixels, angles in radians, arrays
-float32 of shape (size, size).
+around at the borders and have mean 0 and standard deviation 1. Lengths are in pixels, angles in radians,
+arrays float32 of shape (size, size).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ MATERIALS = ("rolled", "ground", "brushed", "ceramic")
 
 @dataclass(frozen=True)
 class Surface:
-    """A sound piece of surface: ``texture`` is its reflectance about 0, ``light`` the lamp's share about 1."""
+    """A sound piece of surface: ``texture`` is reflectance about 0, ``light`` the lamp's share about 1."""
 
     material: str
     texture: Field

@@ -59,7 +59,7 @@ def texture_statistics(picture: Array) -> Array:
 
 
 def best_ridge_accuracy(features: Array) -> float:
-    """The test accuracy of ridge regression; the penalty is the one best on the test set, the kindest choice."""
+    """The test accuracy of ridge regression; the penalty is the best on the test set (the kindest choice)."""
     labels = np.tile(np.arange(len(CLASSES)), LEARN + TEST)
     cut = LEARN * len(CLASSES)
     features = (features - features[:cut].mean(axis=0)) / (features[:cut].std(axis=0) + 1e-6)
