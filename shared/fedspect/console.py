@@ -1,0 +1,206 @@
+"""What the three commands share at the terminal: exit codes, ``--json``, tables, progress, ``--version``.
+
+A command's file holds arguments and printing only::
+
+    app = make_app("fedsim", "A federation on one machine.")
+
+    @app.command()
+    def run(json: JsonOption = False) -> None: ...
+
+    def main() -> None:
+        run_app(app)
+
+Results go to standard output, everything else to standard error, so that a result can be piped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import sys
+import traceback
+from typing import Any, Callable, Iterator, List, NoReturn, Optional, Sequence, Tuple
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from typing_extensions import Annotated
+
+from fedspect.errors import FedspectError, InterruptedRunError, StorageError, storage_error
+
+TRACEBACK_VARIABLE = "FEDSPECT_TRACEBACK"
+UNEXPECTED = 1  # the exit code of an error that nobody foresaw
+
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as JSON.", rich_help_panel="Output"),
+]
+
+
+def make_app(name: str, text: str) -> typer.Typer:
+    """A typer application with ``--version``, shell completion and no decorated tracebacks."""
+    app = typer.Typer(
+        name=name,
+        help=text,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    def show_version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"{name} {version()}")
+            raise typer.Exit
+
+    option = typer.Option(
+        False, "--version", help="Print the version and leave.", callback=show_version, is_eager=True
+    )
+
+    @app.callback(help=text)
+    def common(_version: bool = option) -> None:
+        pass
+
+    return app
+
+
+def version() -> str:
+    """The installed version of Fedspect, ``0+unknown`` where it was never installed."""
+    try:
+        return importlib.metadata.version("fedspect")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def run_app(app: Callable[..., Any], arguments: Optional[Sequence[str]] = None) -> NoReturn:
+    """Run a typer application as a process does; every error ends in one clear message and its exit code."""
+    given: List[str] = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    try:
+        app(given)
+    except FedspectError as error:
+        leave(error, as_json=as_json)
+    except KeyboardInterrupt:
+        leave(InterruptedRunError("interrupted"), as_json=as_json)
+    except BrokenPipeError:
+        # The reader of our output is gone (`fedsim ... | head`): nothing to say and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        leave(
+            FedspectError("out of memory", remedy="smaller pictures, a smaller batch or fewer workers"),
+            as_json=as_json,
+        )
+    except OSError as error:
+        leave(_from_system(error), as_json=as_json)
+    except Exception as error:
+        _unexpected(error)
+    sys.exit(0)
+
+
+def leave(error: FedspectError, *, as_json: bool = False) -> NoReturn:
+    """Say what is wrong on standard error, or as JSON on standard output, and end with its exit code."""
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exception(type(error), error, error.__traceback__)
+    if as_json:
+        print_json(error.as_dict())
+    else:
+        console = stderr()
+        for line, style in _lines(error):
+            console.print(escape(line), style=style, highlight=False, soft_wrap=True)
+    sys.exit(error.exit_code)
+
+
+def _lines(error: FedspectError) -> Iterator[Tuple[str, str]]:
+    yield f"error: {error.what}", "bold red"
+    if error.seen is not None:
+        yield f"  seen:       {error.seen}", ""
+    if error.accepted is not None:
+        yield f"  accepted:   {error.accepted}", ""
+    if error.remedy is not None:
+        yield f"  to mend it: {error.remedy}", "green"
+    if error.exit_code not in (UNEXPECTED, InterruptedRunError.exit_code):
+        yield f"  exit code {error.exit_code}, explained in docs/exit-codes/{error.exit_code}.md", "dim"
+
+
+def _from_system(error: OSError) -> StorageError:
+    return storage_error(error, error.filename or "unknown path", "using a file")
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    """A defect of ours: here the trace is what helps."""
+    traceback.print_exception(type(error), error, error.__traceback__)
+    stderr().print(
+        escape(f"error: unexpected {type(error).__name__}: {error}"),
+        style="bold red",
+        highlight=False,
+        soft_wrap=True,
+    )
+    stderr().print("  this is a defect of Fedspect: please report it with the lines above", highlight=False)
+    sys.exit(UNEXPECTED)
+
+
+# -- printing ----------------------------------------------------------------------------------------------
+
+
+def stdout() -> Console:
+    """Where results go."""
+    return Console(soft_wrap=False)
+
+
+def stderr() -> Console:
+    """Where progress, notes and errors go."""
+    return Console(stderr=True)
+
+
+def print_json(content: Any) -> None:
+    """A result as one JSON document on standard output."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """A line beside the result, on standard error."""
+    stderr().print(escape(text), highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A line that deserves a second look, on standard error."""
+    stderr().print(escape(f"note: {text}"), style="yellow", highlight=False, soft_wrap=True)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = ""
+) -> None:
+    """A table on standard output: the first column is left-aligned, the others right-aligned."""
+    table = Table(
+        title=escape(title), caption=escape(caption) or None, title_justify="left", caption_justify="left"
+    )
+    for index, column in enumerate(columns):
+        table.add_column(escape(column), justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    stdout().print(table)
+
+
+@contextlib.contextmanager
+def progress_bar(text: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while the block runs; call what it yields with (done, total).
+
+    Nothing is drawn where standard error is no terminal.
+    """
+    console = stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
+    ) as bar:
+        task = bar.add_task(escape(text), total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield advance

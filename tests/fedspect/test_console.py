@@ -1,0 +1,115 @@
+"""Every error of a command ends in one clear message and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import errno, sys
+from pathlib import Path
+from fedspect import console, errors
+from fedspect.console import JsonOption
+
+app = console.make_app("thing", "Does a thing.")
+
+@app.command()
+def fail(how: str, json: JsonOption = False) -> None:
+    \"\"\"Fail.\"\"\"
+    if how == "settings":
+        raise errors.SettingsError("alpha is [negative]", seen=-1, accepted="more than 0", remedy="no alpha")
+    if how == "interrupt":
+        raise KeyboardInterrupt
+    if how == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device", "some/file")
+    if how == "defect":
+        raise RuntimeError("the unforeseen")
+    if how == "pipe":
+        for _ in range(100000):
+            print("a line of output")
+    console.print_table("t", ["a", "b"], [["[x]", 1]])
+
+@app.command()
+def other() -> None:
+    \"\"\"Another.\"\"\"
+
+console.run_app(app)
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+    environment.pop("FEDSPECT_TRACEBACK", None)
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+
+
+def test_a_users_mistake_ends_in_its_code_with_all_parts_of_the_message_and_no_traceback():
+    result = run("fail", "settings")
+    assert result.returncode == 10
+    for part in ("alpha is [negative]", "-1", "more than 0", "no alpha", "docs/exit-codes/10.md"):
+        assert part in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_with_json_the_error_is_json_on_standard_output():
+    result = run("fail", "settings", "--json")
+    assert result.returncode == 10
+    answer = json.loads(result.stdout)
+    assert answer["error"] == "SettingsError" and answer["exit_code"] == 10 and answer["seen"] == "-1"
+
+
+@pytest.mark.parametrize(("how", "code"), [("interrupt", 130), ("disk", 51), ("defect", 1), ("fine", 0)])
+def test_other_ends_have_their_codes(how, code):
+    assert run("fail", how).returncode == code
+
+
+def test_a_defect_shows_its_trace_and_says_that_it_is_one():
+    result = run("fail", "defect")
+    assert "Traceback" in result.stderr and "the unforeseen" in result.stderr and "defect" in result.stderr
+
+
+def test_an_unknown_option_ends_in_2():
+    assert run("fail", "fine", "--nonsense").returncode == 2
+    assert run("nonsense").returncode == 2
+
+
+def test_version_and_help_are_there():
+    assert run("--version").stdout.startswith("thing ")
+    assert "Does a thing." in run("--help").stdout
+    assert "--json" in run("fail", "--help").stdout
+
+
+def test_text_in_brackets_is_printed_as_it_is():
+    assert "[x]" in run("fail", "fine").stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "fail", "pipe"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) in (0, 1)
+
+
+def test_shell_completion_is_offered():
+    assert "--show-completion" in run("--help").stdout

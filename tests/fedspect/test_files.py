@@ -1,0 +1,110 @@
+"""Files are written whole or not at all, whatever the disk does."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedspect import files
+from fedspect.errors import DamagedFileError, StorageError
+
+
+def test_a_file_is_replaced_and_nothing_else_is_left_behind(tmp_path):
+    path = tmp_path / "deep" / "down" / "a.txt"
+    files.write_text(path, "old")
+    files.write_text(path, "new ü")
+    assert path.read_text(encoding="utf-8") == "new ü"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_block_that_fails_leaves_the_old_content_and_no_temporary_file(tmp_path):
+    path = tmp_path / "a.bin"
+    files.write_bytes(path, b"old")
+    with pytest.raises(ZeroDivisionError), files.replacing(path) as file:
+        file.write(b"half of the ne")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path):
+    path = tmp_path / "key"
+    files.write_bytes(path, b"secret", mode=0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_write_beyond_the_limit_of_the_disk_keeps_the_old_content(tmp_path):
+    path = tmp_path / "a.bin"
+    files.write_bytes(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(StorageError) as caught:
+            files.write_bytes(path, bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.exit_code == StorageError.exit_code
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file_is_a_storage_error_and_no_traceback(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError):
+        files.write_text(tmp_path / "file" / "below", "y")
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file_or_the_new_one(tmp_path):
+    path = tmp_path / "a.bin"
+    files.write_bytes(path, b"0" * 200_000)
+    program = (
+        "import sys; from pathlib import Path; from fedspect import files\n"
+        "path = Path(sys.argv[1]); print('ready', flush=True); n = 0\n"
+        "while True:\n    n = (n + 1) % 10\n    files.write_bytes(path, str(n).encode() * 200_000)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, env=environment
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        for _ in range(20):
+            content = path.read_bytes()
+            assert len(content) == 200_000 and len(set(content)) == 1
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        content = path.read_bytes()
+        assert len(content) == 200_000 and len(set(content)) == 1
+
+
+def test_json_is_read_back_and_damage_is_named(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"b": [1, 2], "a": "ü"})
+    assert files.read_json(path) == {"a": "ü", "b": [1, 2]}
+    path.write_text('{"a": ')
+    with pytest.raises(DamagedFileError, match=r"a\.json"):
+        files.read_json(path)
+    with pytest.raises(FileNotFoundError):
+        files.read_json(tmp_path / "absent.json")
+
+
+def test_a_torn_last_line_is_reported_and_the_next_line_starts_afresh(tmp_path: Path):
+    path = tmp_path / "lines.jsonl"
+    files.append_line(path, '{"n": 1}')
+    with path.open("ab") as file:
+        file.write(b'{"n": 2, "cut')
+    files.append_line(path, '{"n": 3}')
+    damaged: list = []
+    assert files.read_json_lines(path, on_damage=damaged.append) == [{"n": 1}, {"n": 3}]
+    assert damaged == ['{"n": 2, "cut']
+    assert files.read_json_lines(tmp_path / "absent.jsonl") == []
