@@ -1,0 +1,186 @@
+"""Reading one picture, within bounds.
+
+A picture comes from somebody's disk, so the file's size and the size that its header claims are checked
+before memory is asked for. PNG, JPEG, BMP and TIFF, grey or colour, 8 or 16 bits per channel; everything is
+answered as 8 bits.
+
+Sixteen-bit grey: cameras store 10, 12 or 14 bits in such files. The brightest pixel tells which of 8, 10, 12,
+14 or 16 bits hold the picture, and these are scaled to 8; pass ``depth`` where a series must share one scale.
+Sixteen-bit colour keeps the upper eight bits. Of a TIFF with several pages the first is read. Transparency is
+ignored.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Tuple
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
+
+from fedspect.errors import PictureError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+READERS = (PngImagePlugin, JpegImagePlugin, BmpImagePlugin, TiffImagePlugin)  # importing them registers them
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+MAX_PIXELS = 80_000_000
+MAX_FILE_BYTES = 512 * 1024 * 1024
+DEPTHS = (8, 10, 12, 14, 16)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's header says: pixels, channels (1 or 3), bits per channel, format."""
+
+    width: int
+    height: int
+    channels: int
+    bits: int
+    format: str
+
+
+class TruncatedPictureError(PictureError):
+    """The file ends before the picture does."""
+
+
+class TooLargePictureError(PictureError):
+    """The file or the picture that it unpacks to is beyond the bound; it was not decoded."""
+
+
+class NotAPictureError(PictureError):
+    """The content is none of the accepted formats, whatever the file's name says."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes, at most MAX_FILE_BYTES.
+
+    Raises:
+        PictureError: missing, not readable, empty or too large.
+
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise PictureError("a picture cannot be read", seen=f"{path}: {error.strerror or error}") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise TooLargePictureError(
+            "a picture's file is too large", seen=path, accepted=f"up to {MAX_FILE_BYTES // 2**20} MiB"
+        )
+    if not content:
+        raise TruncatedPictureError("a picture's file is empty", seen=path)
+    return content
+
+
+def read_header(content: bytes, path: Path) -> Header:
+    """What the header of a picture says; no pixel is decoded.
+
+    Raises:
+        PictureError: not an accepted format, or too many pixels.
+
+    """
+    with _opened(content, path) as image:
+        return _header(image)
+
+
+def decode(content: bytes, path: Path, *, channels: int = 1, depth: Optional[int] = None) -> np.ndarray:
+    """Decode a file's bytes; ``path`` is for messages only. Shapes, bounds and errors as ``read_picture``."""
+    return decode_with_header(content, path, channels=channels, depth=depth)[0]
+
+
+def decode_with_header(
+    content: bytes, path: Path, *, channels: int = 1, depth: Optional[int] = None
+) -> Tuple[np.ndarray, Header]:
+    """The decoded picture and what its header said."""
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 or 3, not {channels}")
+    with _opened(content, path) as image:
+        header = _header(image)
+        try:
+            image.load()
+            if image.mode.startswith(("I", "F")):
+                image = Image.fromarray(_eight_bits(np.asarray(image), path, depth))
+            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        except PictureError:
+            raise
+        except MemoryError as error:
+            raise TooLargePictureError("there is not enough memory for a picture", seen=path) from error
+        except Exception as error:  # a foreign decoder may raise anything on a damaged file
+            kind = TruncatedPictureError if "truncated" in str(error).lower() else PictureError
+            raise kind(
+                "a picture is damaged", seen=f"{path}: {error}", remedy="export it again or remove it"
+            ) from error
+    return pixels, header
+
+
+def read_picture(path: Path, *, channels: int = 1, depth: Optional[int] = None) -> np.ndarray:
+    """Read a picture as uint8, (H, W) for one channel and (H, W, 3) for three.
+
+    Colour becomes grey by ITU-R 601; grey becomes three equal channels. ``depth`` (bits) fixes the scale of
+    16-bit grey.
+
+    Raises:
+        PictureError: missing, damaged, truncated, not a picture, or beyond MAX_PIXELS or MAX_FILE_BYTES;
+            the message names the file.
+
+    """
+    return decode(read_bytes(path), path, channels=channels, depth=depth)
+
+
+def _opened(content: bytes, path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(path, str(error)) from error
+    except UnidentifiedImageError as error:
+        raise NotAPictureError(
+            "a file is not a picture, or its beginning is damaged", seen=path, accepted=", ".join(FORMATS)
+        ) from error
+    except Exception as error:  # a foreign decoder may raise anything on a damaged file
+        raise PictureError("a picture is damaged", seen=f"{path}: {error}") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_many_pixels(path, f"{width} x {height} pixels")
+    return image
+
+
+def _too_many_pixels(path: Path, size: str) -> PictureError:
+    return TooLargePictureError(
+        "a picture unpacks to too many pixels; it was not decoded",
+        seen=f"{path}: {size}",
+        accepted=f"up to {MAX_PIXELS // 10**6} million pixels",
+        remedy="cut it into smaller pictures, or remove it",
+    )
+
+
+def _header(image: Image.Image) -> Header:
+    grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+    bits = 16 if image.mode.startswith("I") else 32 if image.mode == "F" else 8
+    if image.format == "TIFF":
+        tag = getattr(image, "tag_v2", {}).get(258, bits)
+        bits = int(tag[0]) if isinstance(tag, tuple) else int(tag)
+    return Header(image.width, image.height, 1 if grey else 3, bits, str(image.format))
+
+
+def _eight_bits(pixels: np.ndarray, path: Path, depth: Optional[int]) -> np.ndarray:
+    if pixels.dtype.kind == "f" or (pixels.size and (int(pixels.max()) > 65535 or int(pixels.min()) < 0)):
+        raise PictureError(
+            "a picture has more than 16 bits per channel", seen=path, accepted="8 or 16 bits, whole numbers"
+        )
+    brightest = int(pixels.max()) if pixels.size else 0
+    bits = depth or next(bits for bits in DEPTHS if brightest < 1 << bits)
+    return np.asarray(
+        np.minimum(pixels.astype(np.uint32), (1 << bits) - 1) * 255 // ((1 << bits) - 1), dtype=np.uint8
+    )

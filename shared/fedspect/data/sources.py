@@ -1,0 +1,314 @@
+"""Finding pictures and their classes where plants have them.
+
+Four kinds of source are told apart by looking:
+
+- *folders*: one folder per class, also below folders named ``train``, ``test`` or ``validation``;
+- *names*: one folder whose file names begin with the class: NEU's ``crazing_12.jpg`` and ``Cr_12.bmp``, and
+  the ball screw set's ``P(12).png`` and ``N_12.png`` (P with pitting, N without);
+- *manifest*: a CSV or Parquet list of path, class and group (``manifest.py``);
+- *unlabelled*: one folder of other names, only where the caller can do without classes.
+
+Nothing is decoded here. A file that cannot be used is named among the problems; no path leads out of the
+root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Dict, List, Optional, Tuple
+
+from fedspect.data import manifest as manifests
+from fedspect.data.classes import ClassList, class_list, spelt_alike
+from fedspect.data.decode import SUFFIXES
+from fedspect.data.pictures import (
+    CLASS_SPELLING,
+    MISSING,
+    OUTSIDE,
+    REPEATED,
+    UNKNOWN_CLASS,
+    UNLABELLED,
+    Picture,
+    Problem,
+)
+from fedspect.errors import ClassError, NoPicturesError
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "valid": "validation",
+    "val": "validation",
+    "validation": "validation",
+}
+NEU_NAMES = {
+    "cr": "crazing",
+    "in": "inclusion",
+    "pa": "patches",
+    "ps": "pitted_surface",
+    "rs": "rolled-in_scale",
+    "sc": "scratches",
+}
+NEU_CLASSES = tuple(NEU_NAMES.values())
+NEU_PATTERN = re.compile(
+    r"(?P<word>crazing|inclusion|patches|pitted[_\- ]surface|rolled[_\- ]in[_\- ]scale|scratches"
+    r"|cr|in|pa|ps|rs|sc)[_\- ]?\(?\d+\)?",
+    re.IGNORECASE,
+)
+BALL_SCREW_PATTERN = re.compile(r"(?P<word>[PN])(\s*\(.*\)|[_\- ]?\d.*|_.*)")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was found: the pictures sorted by name, and what is wrong.
+
+    ``root`` holds every picture; ``classes`` are the caller's or those that occur; ``ignored`` counts files
+    whose names are not those of pictures.
+    """
+
+    root: Path
+    kind: str
+    pictures: Tuple[Picture, ...]
+    problems: Tuple[Problem, ...]
+    classes: Optional[ClassList]
+    ignored: int = 0
+
+    def require(self, *, pictures: int = 1, classes: int = 2) -> None:
+        """Make sure that there is enough to train with.
+
+        Raises:
+            NoPicturesError: fewer pictures than needed.
+            ClassError: fewer classes with pictures than needed.
+
+        """
+        if len(self.pictures) < pictures:
+            raise NoPicturesError(
+                "there are too few pictures",
+                seen=f"{len(self.pictures)} in {self.root}",
+                accepted=f"at least {pictures}",
+            )
+        present = sorted({picture.label for picture in self.pictures if picture.label is not None})
+        if len(present) < classes:
+            nested = any(picture.name.count("/") > 1 for picture in self.pictures)
+            raise ClassError(
+                "there are too few classes",
+                seen=", ".join(present) or "none",
+                accepted=f"at least {classes}",
+                remedy=f"name the folder {present[0]} itself, its folders may be the classes"
+                if present and nested
+                else "make one folder per class, or give a list of pictures with their classes",
+            )
+
+
+def find_pictures(
+    source: Path,
+    *,
+    classes: Optional[ClassList] = None,
+    manifest: Optional[Path] = None,
+    root: Optional[Path] = None,
+    labelled: bool = True,
+) -> Listing:
+    """List the pictures of a folder, or of a manifest (as ``source`` or as ``manifest``).
+
+    A manifest's paths are relative to ``root``, else to ``source`` where that is a folder, else to the
+    manifest's folder. With ``classes``, labels are resolved and pictures of other classes are left out;
+    without, the classes are those that occur. ``labelled=False`` accepts pictures without a class.
+
+    Raises:
+        NoPicturesError: no such folder, or nothing usable in it.
+        ClassError: no class can be told, every class is unknown, or classes differ only in case.
+        ManifestError: the manifest cannot be used.
+
+    """
+    if manifest is None and (source.suffix.lower() in manifests.SUFFIXES and not source.is_dir()):
+        source, manifest = source.parent, source
+    root = source if root is None else root
+    if not root.is_dir():
+        raise NoPicturesError(
+            "there is no such folder of pictures", seen=root, accepted="a folder, or a CSV or Parquet list"
+        )
+    if manifest is not None:
+        found, problems = _from_manifest(manifest, root)
+        kind, ignored = "manifest", 0
+    else:
+        kind, found, problems, ignored = _from_folder(root)
+    if not found and not problems:
+        raise NoPicturesError(
+            "there are no pictures",
+            seen=manifest or root,
+            accepted=", ".join(SUFFIXES),
+            remedy="point to the folder that holds them",
+        )
+    if kind == "unlabelled" and labelled:
+        raise ClassError(
+            "the pictures' classes cannot be told from their names",
+            seen=f"{root}: {found[0].name}, ...",
+            accepted="one folder per class, NEU or ball screw names, or a list with path and class",
+        )
+    pictures, classes = _labelled(found, problems, classes, labelled)
+    if not pictures:
+        raise NoPicturesError(
+            "no picture can be used",
+            seen=f"{problems[0].name}: {problems[0].kind}, {problems[0].detail}; {len(problems)} such",
+        )
+    return Listing(
+        root,
+        kind,
+        tuple(sorted(pictures, key=lambda picture: picture.name)),
+        tuple(problems),
+        classes,
+        ignored,
+    )
+
+
+def _labelled(
+    found: List[Picture], problems: List[Problem], classes: Optional[ClassList], labelled: bool
+) -> Tuple[List[Picture], Optional[ClassList]]:
+    """The pictures with labels as the class list spells them; others become problems."""
+    if labelled:
+        problems.extend(
+            Problem(picture.name, UNLABELLED, "its class is not given")
+            for picture in found
+            if picture.label is None
+        )
+        found = [picture for picture in found if picture.label is not None]
+    labels = {picture.label for picture in found if picture.label is not None}
+    if not labels:
+        return found, classes
+    if classes is None:
+        for spellings in spelt_alike(labels):
+            raise ClassError(
+                "classes differ only in case or in the signs between words",
+                seen=", ".join(spellings),
+                remedy="rename one of them so that they are the same class, or give the list of classes",
+            )
+        return found, class_list(labels)
+    for spellings in spelt_alike(labels):
+        meant = classes.find(spellings[0])
+        if meant is not None:
+            problems.append(
+                Problem(meant, CLASS_SPELLING, f"{', '.join(spellings)} are all taken as {meant}")
+            )
+    usable = []
+    for picture in found:
+        name = None if picture.label is None else classes.find(picture.label)
+        if picture.label is not None and name is None:
+            problems.append(
+                Problem(picture.name, UNKNOWN_CLASS, f"{picture.label!r} is not among the classes")
+            )
+        else:
+            usable.append(replace(picture, label=name))
+    if not usable:
+        raise ClassError(
+            "every picture is of an unknown class",
+            seen=", ".join(sorted(labels)),
+            accepted=", ".join(classes.names),
+        )
+    return usable, classes
+
+
+def _from_manifest(path: Path, root: Path) -> Tuple[List[Picture], List[Problem]]:
+    pictures: Dict[str, Picture] = {}
+    problems: List[Problem] = []
+    inside = os.path.realpath(str(root))
+    for row in manifests.read_manifest(path):
+        if not row.path:
+            problems.append(Problem("(no path)", MISSING, "a row of the list has no path"))
+            continue
+        file = root / row.path
+        if not _is_inside(file, inside):
+            problems.append(Problem(row.path, OUTSIDE, "the path leads out of the folder of pictures"))
+            continue
+        if not file.is_file():
+            row_path = row.path.replace("\\", "/")
+            file = root / row_path
+            if not _is_inside(file, inside) or not file.is_file():
+                problems.append(Problem(row.path, MISSING, "there is no such file"))
+                continue
+        name = PurePosixPath(os.path.relpath(str(file), str(root))).as_posix()
+        if name in pictures:
+            problems.append(
+                Problem(name, REPEATED, "a second row of the list names it; the first one counts")
+            )
+            continue
+        pictures[name] = Picture(file, name, row.label, row.group, row.split, dict(row.columns))
+    return list(pictures.values()), problems
+
+
+def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
+    files: List[Tuple[Path, PurePosixPath]] = []
+    problems: List[Problem] = []
+    ignored = 0
+    inside = os.path.realpath(str(root))
+    for folder, folders, names in os.walk(str(root)):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        for name in sorted(names):
+            path = Path(folder) / name
+            relative = PurePosixPath(path.relative_to(root).as_posix())
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() not in SUFFIXES:
+                ignored += 1
+            elif not _is_inside(path, inside):
+                problems.append(
+                    Problem(str(relative), OUTSIDE, "the link leads out of the folder of pictures")
+                )
+            else:
+                files.append((path, relative))
+    in_folders = [(path, relative) for path, relative in files if len(relative.parts) > 1]
+    loose = [(path, relative) for path, relative in files if len(relative.parts) == 1]
+    if in_folders:
+        problems.extend(
+            Problem(str(name), UNLABELLED, "it lies beside the folders of the classes") for _, name in loose
+        )
+        return "folders", _by_folder(in_folders), problems, ignored
+    kind, pictures, unnamed = _by_name(loose)
+    problems.extend(unnamed)
+    return kind, pictures, problems, ignored
+
+
+def _by_folder(files: List[Tuple[Path, PurePosixPath]]) -> List[Picture]:
+    tops = {relative.parts[0].lower() for _, relative in files}
+    split_folders = tops <= set(SPLIT_FOLDERS) and all(len(relative.parts) > 2 for _, relative in files)
+    pictures = []
+    for path, relative in files:
+        split = SPLIT_FOLDERS[relative.parts[0].lower()] if split_folders else None
+        label = relative.parts[1] if split_folders else relative.parts[0]
+        pictures.append(Picture(path, relative.as_posix(), label, None, split))
+    return pictures
+
+
+def _by_name(files: List[Tuple[Path, PurePosixPath]]) -> Tuple[str, List[Picture], List[Problem]]:
+    """NEU names or ball screw names, whichever more of the files have."""
+    neu = {path: NEU_PATTERN.fullmatch(path.stem) for path, _ in files}
+    ball_screw = {path: BALL_SCREW_PATTERN.fullmatch(path.stem) for path, _ in files}
+    kind, matches = max(
+        (("neu names", neu), ("ball screw names", ball_screw)),
+        key=lambda item: sum(m is not None for m in item[1].values()),
+    )
+    if not any(matches.values()):
+        return "unlabelled", [Picture(path, name.as_posix()) for path, name in files], []
+    pictures: List[Picture] = []
+    problems: List[Problem] = []
+    neu_words = ClassList(NEU_CLASSES, NEU_NAMES)
+    for path, name in files:
+        match = matches[path]
+        if match is None:
+            problems.append(Problem(name.as_posix(), UNLABELLED, f"its name does not begin as {kind} do"))
+            continue
+        word = match.group("word")
+        pictures.append(
+            Picture(path, name.as_posix(), neu_words.resolve(word) if kind == "neu names" else word)
+        )
+    return kind, pictures, problems
+
+
+def _is_inside(path: Path, real_root: str) -> bool:
+    try:
+        real = os.path.realpath(str(path))
+    except (OSError, ValueError):
+        return False
+    return real.startswith(real_root.rstrip(os.sep) + os.sep)
