@@ -1,0 +1,165 @@
+"""The bytes of an update: a change of the head, whole or coarser, with a header that both sides check.
+
+A message is a header of 52 bytes and a body. The header names the format's version, the encoding, the
+schema's hash and the body's length, and holds a checksum of all of it; the body's layout follows from
+encoding and schema (``docs/update-format.md``). Tensors of one dimension (biases, norm weights, running
+statistics) always travel whole as float16 or float32; the four encodings differ in what they do with the
+others:
+
+===============  =========================================================================================
+``float32``      as they are
+``float16``      half precision beside a scale per tensor
+``int8``         eight bits per value, a scale per output channel
+``sparse-int8``  the largest values of each tensor in eight bits and where they stand; the rest is left
+                 out and, with ``feedback``, sent later
+===============  =========================================================================================
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Callable, Dict, List, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from fedspect.errors import SettingsError, UpdateFormatError, UpdateRefusedError
+from fedspect.update.dense import read_float16, read_float32, write_float16, write_float32
+from fedspect.update.schema import Arrays, Schema
+from fedspect.update.wire import Reader, damaged
+
+MAGIC = b"FSPU"
+FORMAT_VERSION = 1
+HEADER = struct.Struct("<4sBBH32sQ")
+CHECKSUM = struct.Struct("<I")
+ENCODINGS: Tuple[str, ...] = ("float32", "float16", "int8", "sparse-int8")
+LOSSLESS = "float32"
+DEFAULT_ENCODING = "float16"
+DEFAULT_DENSITY = 0.25
+"""The share of each tensor's values that ``sparse-int8`` keeps."""
+
+
+def encode(
+    change: Mapping[str, np.ndarray], *, encoding: str = DEFAULT_ENCODING, density: float = DEFAULT_DENSITY
+) -> bytes:
+    """The message for a change (or, as float32, for a whole head).
+
+    Args:
+        change: float arrays of any shape, by name.
+        encoding: one of ``ENCODINGS``.
+        density: the share of values that ``sparse-int8`` keeps, above 0 and at most 1; others ignore it.
+
+    Raises:
+        SettingsError: an unknown encoding or an impossible density.
+        UpdateRefusedError: a value is not finite: such a change must not even leave the plant.
+        UpdateFormatError: more or larger tensors than the format holds.
+
+    """
+    check_encoding(encoding, density)
+    schema = Schema.of(change)
+    arrays = {name: np.ascontiguousarray(change[name], dtype=np.float32) for name in schema.names}
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise UpdateRefusedError(
+                f"tensor {name} of an update holds values that are not finite",
+                remedy="lower the learning rate; training diverged",
+            )
+    return seal(encoding, schema, b"".join(_WRITERS[encoding](arrays, schema, density)))
+
+
+def decode(blob: bytes, schema: Schema) -> Arrays:
+    """The change that a message holds, as new float32 arrays in the schema's shapes.
+
+    Values may be infinite or NaN if the sender forged them; ``checks`` refuses those.
+
+    Raises:
+        UpdateFormatError: the bytes are not a whole message of this format for this schema.
+
+    """
+    encoding, body = unseal(blob, schema)
+    reader = Reader(body)
+    arrays = _READERS[encoding](reader, schema)
+    reader.end()
+    return arrays
+
+
+def encoding_of(blob: bytes) -> str:
+    """The encoding that a message names (nothing else of it is checked).
+
+    Raises:
+        UpdateFormatError: no message of this format, or an encoding that this version does not know.
+
+    """
+    if len(blob) < HEADER.size + CHECKSUM.size or bytes(blob[:4]) != MAGIC:
+        raise damaged("it is not an update", seen=f"{len(blob)} bytes starting {bytes(blob[:4])!r}")
+    _, version, number, _, _, _ = HEADER.unpack_from(blob)
+    if version != FORMAT_VERSION:
+        raise UpdateFormatError(
+            "an update has another format version",
+            seen=version,
+            accepted=str(FORMAT_VERSION),
+            remedy="bring both sides to the same version of Fedspect",
+        )
+    if number >= len(ENCODINGS):
+        raise UpdateFormatError(
+            "an update has an unknown encoding", seen=number, accepted=", ".join(ENCODINGS)
+        )
+    return ENCODINGS[int(number)]
+
+
+def check_encoding(encoding: str, density: float = DEFAULT_DENSITY) -> None:
+    """Raise ``SettingsError`` for an unknown encoding or an impossible density."""
+    if encoding not in ENCODINGS:
+        raise SettingsError("an update's encoding is unknown", seen=encoding, accepted=", ".join(ENCODINGS))
+    if not 0.0 < density <= 1.0:
+        raise SettingsError("an update's density is impossible", seen=density, accepted="above 0, at most 1")
+
+
+def largest_message(schema: Schema) -> int:
+    """No encoding makes a message longer than this many bytes: the receiver's limit."""
+    return HEADER.size + CHECKSUM.size + 8 * len(schema.specs) + 5 * schema.elements + 1024
+
+
+def seal(encoding: str, schema: Schema, body: bytes) -> bytes:
+    """Put the header and its checksum before a body."""
+    header = HEADER.pack(
+        MAGIC, FORMAT_VERSION, ENCODINGS.index(encoding), 0, bytes.fromhex(schema.hash), len(body)
+    )
+    return header + CHECKSUM.pack(zlib.crc32(body, zlib.crc32(header))) + body
+
+
+def unseal(blob: bytes, schema: Schema) -> Tuple[str, memoryview]:
+    """Check a message's header and checksum; return its encoding and body."""
+    encoding = encoding_of(blob)
+    view = memoryview(blob)
+    _, _, _, reserved, schema_hash, length = HEADER.unpack_from(view)
+    start = HEADER.size + CHECKSUM.size
+    if length != len(view) - start:
+        raise damaged("its length is another", seen=f"{len(view) - start} bytes", accepted=f"{length} bytes")
+    (checksum,) = CHECKSUM.unpack_from(view, HEADER.size)
+    if reserved or checksum != zlib.crc32(view[start:], zlib.crc32(view[: HEADER.size])):
+        raise damaged("its checksum is another")
+    if schema_hash.hex() != schema.hash:
+        raise UpdateFormatError(
+            "an update was made for another head",
+            seen=f"schema {schema_hash.hex()[:12]}",
+            accepted=f"schema {schema.hash[:12]}",
+            remedy="both sides must use the same base model, frozen levels, classes and batch-norm rule",
+        )
+    return encoding, view[start:]
+
+
+def _not_yet(*_: object) -> List[bytes]:
+    raise NotImplementedError
+
+
+_WRITERS: Dict[str, Callable[[Arrays, Schema, float], Sequence[bytes]]] = {
+    "float32": lambda arrays, schema, _: write_float32(arrays, schema.specs),
+    "float16": lambda arrays, schema, _: write_float16(arrays, schema.specs),
+    "int8": _not_yet,
+    "sparse-int8": _not_yet,
+}
+_READERS: Dict[str, Callable[[Reader, Schema], Arrays]] = {
+    "float32": lambda reader, schema: read_float32(reader, schema.specs),
+    "float16": lambda reader, schema: read_float16(reader, schema.specs),
+}
