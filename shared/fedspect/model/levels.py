@@ -1,0 +1,289 @@
+"""A network as a fold of named levels, of which the first few can stand still.
+
+Every network that Fedspect trains is a list of levels; ``forward`` sends the images through one after the other.
+``freeze`` makes the first levels stand still: their parameters get no gradient and their batch statistics do not
+move, not even after ``network.train()``. What is left is the *head*: the only part that plants train and exchange.
+
+Shapes: N images, C channels, H W height and width, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedspect.errors import CheckpointError, InputSizeError, ModelError
+
+_Network = TypeVar("_Network", bound="LevelledNetwork")
+
+STATISTICS = ("running_mean", "running_var")
+
+
+def derived_seed(*names: object) -> int:
+    """One seed for one purpose: the same names always give the same 63 bits."""
+    digest = hashlib.sha256("/".join(str(name) for name in names).encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class LevelledNetwork(nn.Module):
+    """Named levels, applied one after the other: images (N, C, H, W) -> logits (N, K).
+
+    Attributes:
+        architecture: the name that ``build_network`` knows it by.
+        form: "learned" (learned groups, with masks), "condensed" (plain grouped convolutions) or "plain" (peers).
+        minimum_size: smallest height and width, in pixels.
+        only_size: the one size that it takes, in pixels, where it takes one only.
+        default_freeze_levels: how many levels stand still unless the user asks otherwise.
+        freeze_levels: how many stand still now; set by ``freeze``.
+
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[Tuple[str, nn.Module]],
+        *,
+        architecture: str,
+        form: str,
+        num_classes: int,
+        channels: int,
+        minimum_size: int,
+        default_freeze_levels: int,
+        only_size: Optional[int] = None,
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.form = form
+        self.num_classes = num_classes
+        self.channels = channels
+        self.minimum_size = minimum_size
+        self.only_size = only_size
+        self.default_freeze_levels = default_freeze_levels
+        self.freeze_levels = 0
+        self._level_names = tuple(name for name, _ in levels)
+        for name, level in levels:
+            self.add_module(name, level)
+
+    def levels(self) -> List[Tuple[str, nn.Module]]:
+        """The levels in the order of ``forward``."""
+        return [(name, cast(nn.Module, getattr(self, name))) for name in self._level_names]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> logits (N, K).
+
+        Raises:
+            InputSizeError: another number of channels, or pictures too small.
+
+        """
+        self.check_input(images)
+        for _, level in self.levels():
+            images = level(images)
+        return images
+
+    def check_input(self, images: Tensor) -> None:
+        """Raise ``InputSizeError`` when images of this shape cannot be answered."""
+        if images.dim() != 4 or images.shape[1] != self.channels:
+            raise InputSizeError(
+                f"{self.architecture} takes pictures of {self.channels} channel(s)",
+                seen=f"a batch of shape {tuple(images.shape)}",
+                accepted=f"(N, {self.channels}, H, W)",
+                remedy="read the pictures with the base model's own number of channels",
+            )
+        height, width = int(images.shape[2]), int(images.shape[3])
+        if self.only_size is not None and (height, width) != (self.only_size, self.only_size):
+            raise InputSizeError(
+                f"{self.architecture} takes pictures of one size only",
+                seen=f"{width} x {height}",
+                accepted=f"{self.only_size} x {self.only_size}",
+                remedy="set the input size to that",
+            )
+        if min(height, width) < self.minimum_size:
+            raise InputSizeError(
+                f"pictures are too small for {self.architecture}",
+                seen=f"{width} x {height}",
+                accepted=f"{self.minimum_size} pixels or more on each side",
+                remedy="choose a larger input size",
+            )
+
+    def train(self: _Network, mode: bool = True) -> _Network:
+        """Training mode for all but the frozen levels, which always stay in evaluation mode."""
+        super().train(mode)
+        for _, level in self.levels()[: self.freeze_levels]:
+            level.eval()
+        return self
+
+    def replace_classifier(self, num_classes: int, seed: int) -> None:
+        """Put a new last layer for ``num_classes`` classes in place; its weights follow from ``seed`` alone."""
+        check_classes(num_classes)
+        name, old = self._classifier()
+        with seeded("classifier", seed):
+            new: nn.Module
+            if isinstance(old, nn.Linear):
+                new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+            else:
+                new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1, bias=old.bias is not None)
+        parent = self.get_submodule(name.rpartition(".")[0])
+        setattr(parent, name.rpartition(".")[2], new.to(old.weight.device, old.weight.dtype))
+        self.num_classes = num_classes
+
+    def _classifier(self) -> Tuple[str, Union[nn.Linear, nn.Conv2d]]:
+        """The last layer with one output a class, and its full name."""
+        last = self._level_names[-1]
+        for name, module in reversed(list(getattr(self, last).named_modules(prefix=last))):
+            if isinstance(module, nn.Linear) and module.out_features == self.num_classes:
+                return name, module
+            if isinstance(module, nn.Conv2d) and module.out_channels == self.num_classes:
+                return name, module
+        raise ModelError(
+            f"{self.architecture} has no layer that can be seen to be its classifier",
+            remedy="choose another architecture",
+        )
+
+
+def check_classes(num_classes: int) -> None:
+    """Raise ``ModelError`` unless ``num_classes`` is a usable number of classes."""
+    if not 1 <= num_classes <= 100_000:
+        raise ModelError("a network needs a number of classes", seen=num_classes, accepted="1 to 100000")
+
+
+class seeded:  # noqa: N801 - used like a function: ``with seeded("classifier", 3):``
+    """A block whose CPU random numbers follow from names alone; outside it nothing is disturbed."""
+
+    def __init__(self, *names: object) -> None:
+        self._seed = derived_seed(*names)
+
+    def __enter__(self) -> None:
+        self._before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        torch.default_generator.set_state(self._before)
+
+
+def freeze(network: LevelledNetwork, freeze_levels: int) -> None:
+    """Let the first ``freeze_levels`` levels stand still: no gradients, and evaluation mode for good.
+
+    The other levels are set free, so a second call may freeze fewer.
+
+    Raises:
+        ModelError: the network has not that many levels, or nothing would be left to train.
+
+    """
+    _check_level(network, freeze_levels)
+    network.freeze_levels = freeze_levels
+    for place, (_, level) in enumerate(network.levels()):
+        level.requires_grad_(place >= freeze_levels)
+    network.train(network.training)
+
+
+def cut_level(network: LevelledNetwork, freeze_levels: int) -> int:
+    """Where frozen features are best taken: past following levels that hold nothing to train.
+
+    For CondenseNetV2, 8 becomes 9: the transition's pool leaves a quarter of the numbers to keep. 0 stays 0.
+
+    """
+    _check_level(network, freeze_levels)
+    cut = freeze_levels
+    if cut == 0:
+        return 0
+    levels = network.levels()
+    while cut < len(levels) - 1 and not _has_state(levels[cut][1]):
+        cut += 1
+    return cut
+
+
+class FrozenPart(nn.Sequential):
+    """The levels before the cut: images (N, C, H, W) -> features; always in evaluation mode, without gradients."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features at the cut."""
+        with torch.no_grad():
+            return cast(Tensor, super().forward(images))
+
+    def train(self, mode: bool = True) -> FrozenPart:
+        """Stay in evaluation mode whatever is asked."""
+        return super().train(False)
+
+
+def frozen_part(network: LevelledNetwork, freeze_levels: int) -> nn.Module:
+    """Images -> features at ``cut_level``; shares its modules with the network."""
+    cut = cut_level(network, freeze_levels)
+    return FrozenPart(*(level for _, level in network.levels()[:cut])).train(False)
+
+
+def head_part(network: LevelledNetwork, freeze_levels: int) -> nn.Module:
+    """Features at ``cut_level`` -> logits (N, K); shares its modules with the network."""
+    cut = cut_level(network, freeze_levels)
+    return nn.Sequential(*(level for _, level in network.levels()[cut:]))
+
+
+def head_state(network: LevelledNetwork, freeze_levels: int) -> Dict[str, Tensor]:
+    """What plants exchange: parameters and running statistics of the levels after the frozen ones.
+
+    Keys are those of ``network.state_dict()``, in its order. Counters, masks and indices are left out: they do not
+    change while fine-tuning. The tensors are detached but not copied.
+
+    """
+    _check_level(network, freeze_levels)
+    parameters = {name for name, _ in network.named_parameters()}
+    places = {name: place for place, (name, _) in enumerate(network.levels())}
+    return {
+        key: value.detach()
+        for key, value in network.state_dict().items()
+        if places[key.partition(".")[0]] >= freeze_levels and (key in parameters or key.endswith(STATISTICS))
+    }
+
+
+def load_head_state(network: LevelledNetwork, state: Mapping[str, Tensor]) -> None:
+    """Copy ``state`` into the network; it may hold fewer keys than ``head_state`` (FedBN leaves out statistics).
+
+    Raises:
+        CheckpointError: a key is not of an unfrozen level, or a shape differs; nothing was changed then.
+
+    """
+    own = head_state(network, network.freeze_levels)
+    for key, value in state.items():
+        if key not in own:
+            raise CheckpointError(
+                "a tensor has no place among the unfrozen levels",
+                seen=key,
+                accepted=f"parameters and statistics of {network.architecture} after level {network.freeze_levels}",
+                remedy="check that both sides use the same base model and freeze_levels",
+            )
+        if own[key].shape != value.shape:
+            raise CheckpointError(
+                f"{key} has another shape",
+                seen=tuple(value.shape),
+                accepted=str(tuple(own[key].shape)),
+                remedy="check that both sides use the same base model and list of classes",
+            )
+    with torch.no_grad():
+        for key, value in state.items():
+            own[key].copy_(value)
+
+
+def batch_norm_statistics(names: Iterable[str]) -> List[str]:
+    """Those of ``names`` that are running statistics of a batch norm."""
+    return [name for name in names if name.endswith(STATISTICS)]
+
+
+def _check_level(network: LevelledNetwork, freeze_levels: int) -> None:
+    count = len(network.levels())
+    if not 0 <= freeze_levels < count:
+        names = ", ".join(f"{place} {name}" for place, (name, _) in enumerate(network.levels(), 1))
+        raise ModelError(
+            f"{network.architecture} cannot freeze that many levels",
+            seen=freeze_levels,
+            accepted=f"0 to {count - 1} (levels: {names})",
+            remedy="set freeze_levels to a number in that range; 0 trains everything",
+        )
+
+
+def _has_state(module: nn.Module) -> bool:
+    def tensors() -> Iterator[Tensor]:
+        yield from module.parameters()
+        yield from module.buffers()
+
+    return any(True for _ in tensors())
