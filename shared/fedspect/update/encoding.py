@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import List, Mapping, Tuple
 
 import numpy as np
 
 from fedspect.errors import SettingsError, UpdateFormatError, UpdateRefusedError
 from fedspect.update.dense import read_float16, read_float32, write_float16, write_float32
-from fedspect.update.schema import Arrays, Schema
+from fedspect.update.quantised import read_int8, write_int8
+from fedspect.update.schema import Arrays, Schema, TensorSpec
+from fedspect.update.sparse import read_sparse, write_sparse
 from fedspect.update.wire import Reader, damaged
 
 MAGIC = b"FSPU"
@@ -34,7 +36,7 @@ HEADER = struct.Struct("<4sBBH32sQ")
 CHECKSUM = struct.Struct("<I")
 ENCODINGS: Tuple[str, ...] = ("float32", "float16", "int8", "sparse-int8")
 LOSSLESS = "float32"
-DEFAULT_ENCODING = "float16"
+DEFAULT_ENCODING = "sparse-int8"
 DEFAULT_DENSITY = 0.25
 """The share of each tensor's values that ``sparse-int8`` keeps."""
 
@@ -64,7 +66,7 @@ def encode(
                 f"tensor {name} of an update holds values that are not finite",
                 remedy="lower the learning rate; training diverged",
             )
-    return seal(encoding, schema, b"".join(_WRITERS[encoding](arrays, schema, density)))
+    return seal(encoding, schema, _write(encoding, arrays, schema, density))
 
 
 def decode(blob: bytes, schema: Schema) -> Arrays:
@@ -78,7 +80,7 @@ def decode(blob: bytes, schema: Schema) -> Arrays:
     """
     encoding, body = unseal(blob, schema)
     reader = Reader(body)
-    arrays = _READERS[encoding](reader, schema)
+    arrays = _read(encoding, reader, schema)
     reader.end()
     return arrays
 
@@ -149,17 +151,27 @@ def unseal(blob: bytes, schema: Schema) -> Tuple[str, memoryview]:
     return encoding, view[start:]
 
 
-def _not_yet(*_: object) -> List[bytes]:
-    raise NotImplementedError
+def _whole_and_wide(schema: Schema) -> Tuple[List[TensorSpec], List[TensorSpec]]:
+    """The tensors that always travel whole (one dimension or none), and the others."""
+    return [spec for spec in schema if len(spec.shape) < 2], [spec for spec in schema if len(spec.shape) > 1]
 
 
-_WRITERS: Dict[str, Callable[[Arrays, Schema, float], Sequence[bytes]]] = {
-    "float32": lambda arrays, schema, _: write_float32(arrays, schema.specs),
-    "float16": lambda arrays, schema, _: write_float16(arrays, schema.specs),
-    "int8": _not_yet,
-    "sparse-int8": _not_yet,
-}
-_READERS: Dict[str, Callable[[Reader, Schema], Arrays]] = {
-    "float32": lambda reader, schema: read_float32(reader, schema.specs),
-    "float16": lambda reader, schema: read_float16(reader, schema.specs),
-}
+def _write(encoding: str, arrays: Arrays, schema: Schema, density: float) -> bytes:
+    if encoding == "float32":
+        return b"".join(write_float32(arrays, schema.specs))
+    if encoding == "float16":
+        return b"".join(write_float16(arrays, schema.specs))
+    whole, wide = _whole_and_wide(schema)
+    rest = write_int8(arrays, wide) if encoding == "int8" else write_sparse(arrays, wide, density)
+    return b"".join(write_float16(arrays, whole) + rest)
+
+
+def _read(encoding: str, reader: Reader, schema: Schema) -> Arrays:
+    if encoding == "float32":
+        return read_float32(reader, schema.specs)
+    if encoding == "float16":
+        return read_float16(reader, schema.specs)
+    whole, wide = _whole_and_wide(schema)
+    arrays = read_float16(reader, whole)
+    arrays.update(read_int8(reader, wide) if encoding == "int8" else read_sparse(reader, wide))
+    return {spec.name: arrays[spec.name] for spec in schema}
