@@ -1,0 +1,190 @@
+"""Views: the augmented forms of a picture, numbered so that each can be made again and kept.
+
+A surface has no upright. View 0 is the picture as it is, views 0 to 7 are its eight orientations, exact to
+the pixel, and every view from 8 on is a *variant*: a random orientation with a random crop, light,
+contrast, noise and blur, drawn from (seed, picture, number). So a view is named by its number alone, and
+what the frozen levels answer for it can be kept on disk (``training.cache``).
+
+With a cache a picture is shown from a pool of ``views_per_picture`` views, one an epoch in turn, and every
+``renew_every`` epochs the variants of the pool give way to new ones. Without a cache a new view costs what
+an old one does, so each epoch draws a new variant.
+
+Images are uint8 tensors (C, H, W) with one or three channels, square.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, List
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedspect.settings import Settings
+
+try:
+    from torchvision.transforms.v2 import functional as transforms
+except ImportError:  # a device whose torch has no torchvision that fits it
+    from fedspect.data import plain_transforms as transforms
+
+ORIENTATIONS = 8
+"""Views 0 to 7 are orientations, all later ones variants."""
+
+
+class ViewSettings(Settings):
+    """Which changes of a picture leave its defect what it is, and how many forms of it are kept."""
+
+    orientations: bool = True
+    """Turn by quarter turns and mirror: for surfaces without an upright. Off where up and down mean
+    something."""
+    crops: bool = True
+    """Cut a window and enlarge it."""
+    smallest_crop: float = Field(0.75, ge=0.2, le=1.0)
+    """Side of the smallest window as a share of the picture's side, 0.2 to 1."""
+    light: bool = True
+    """Brighter, darker, and other gammas."""
+    light_strength: float = Field(0.2, ge=0.0, le=0.9)
+    """Largest change of brightness and gamma, as a share, 0 to 0.9."""
+    contrast: bool = True
+    """More and less contrast."""
+    contrast_strength: float = Field(0.2, ge=0.0, le=0.9)
+    """Largest change of contrast, as a share, 0 to 0.9."""
+    noise: bool = True
+    """Noise of a camera, in one view of three."""
+    noise_strength: float = Field(6.0, ge=0.0, le=64.0)
+    """Largest standard deviation of the noise, in grey levels of 255."""
+    blur: bool = True
+    """A lens slightly out of focus, in one view of three."""
+    blur_strength: float = Field(1.0, ge=0.1, le=5.0)
+    """Largest standard deviation of the blur, in pixels of the network's input."""
+    views_per_picture: int = Field(16, ge=1, le=1024)
+    """How many views of a picture the cache holds at a time; the first is the picture as it is, the next
+    are its orientations."""
+    renew_every: int = Field(32, ge=0)
+    """Epochs after which the variants of the pool are drawn anew; 0 keeps the first ones for good."""
+
+    @property
+    def has_variants(self) -> bool:
+        """Whether any view beyond the eight orientations differs from them."""
+        return self.crops or self.light or self.contrast or self.noise or self.blur
+
+    @property
+    def key(self) -> str:
+        """A short hash of all that decides how a variant looks (not of how many there are)."""
+        content = self.model_dump(exclude={"views_per_picture", "renew_every"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+NO_VIEWS = ViewSettings(
+    orientations=False, crops=False, light=False, contrast=False, noise=False, blur=False, views_per_picture=1
+)
+"""Pictures only as they are."""
+
+
+def view_ids(epoch: int, settings: ViewSettings) -> List[int]:
+    """Number the pool that an epoch draws from: view 0, then orientations, then variants, renewed at the
+    chosen pace.
+    """
+    pool = list(range(min(settings.views_per_picture, ORIENTATIONS if settings.orientations else 1)))
+    if settings.has_variants:
+        variants = settings.views_per_picture - len(pool)
+        renewals = epoch // settings.renew_every if settings.renew_every else 0
+        first = ORIENTATIONS + renewals * variants
+        pool.extend(range(first, first + variants))
+    return pool
+
+
+def pooled_view(epoch: int, picture_digest: str, settings: ViewSettings, seed: int) -> int:
+    """The view of the pool that a picture shows in an epoch: each in turn, every picture with a start of
+    its own.
+    """
+    pool = view_ids(epoch, settings)
+    return pool[(_draw(seed, "start", picture_digest) + epoch) % len(pool)]
+
+
+def new_view(epoch: int, picture_digest: str, settings: ViewSettings, seed: int) -> int:
+    """The view that a picture shows in an epoch when nothing is kept: another variant every time."""
+    if settings.has_variants:
+        return ORIENTATIONS + epoch
+    return pooled_view(epoch, picture_digest, settings, seed)
+
+
+def view_token(view: int, settings: ViewSettings, seed: int) -> str:
+    """Name a view among all settings and seeds; the orientations are the same under any, so runs share
+    them.
+    """
+    return str(view) if view < ORIENTATIONS else f"{settings.key}-{seed}-{view}"
+
+
+def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSettings, seed: int) -> Tensor:
+    """Draw view number ``view`` of a picture.
+
+    Args:
+        image: uint8 (C, S, S); never changed.
+        view: 0 as it is, 1 to 7 the other orientations, from 8 on variants.
+        picture_digest: names the picture, so that two pictures get different variants.
+        settings: which changes are made, and how strong.
+        seed: of the run.
+
+    Returns:
+        uint8 (C, S, S), contiguous; the same tensor object for view 0.
+
+    """
+    if view < ORIENTATIONS:
+        return orient(image, view)
+    generator = torch.Generator().manual_seed(_draw(seed, "view", picture_digest, view))
+    # All numbers are drawn whether they are used or not: switching one change off leaves the others as they
+    # were.
+    turn, top, left, side, bright, gamma, contrast, noisy, noise, blurred, blur = torch.rand(
+        11, generator=generator, dtype=torch.float64
+    ).tolist()
+    if settings.orientations:
+        image = orient(image, int(turn * ORIENTATIONS))
+    if settings.crops:
+        image = _crop(image, top, left, settings.smallest_crop + (1.0 - settings.smallest_crop) * side)
+    if settings.light:
+        image = transforms.adjust_brightness(image, _around_one(bright, settings.light_strength))
+        image = transforms.adjust_gamma(image, _around_one(gamma, settings.light_strength))
+    if settings.contrast:
+        image = transforms.adjust_contrast(image, _around_one(contrast, settings.contrast_strength))
+    if settings.blur and blurred < 1 / 3:
+        deviation = max(0.1, blur * settings.blur_strength)
+        width = 2 * int(2 * deviation + 0.5) + 1
+        image = transforms.gaussian_blur(image, [width, width], [deviation, deviation])
+    if settings.noise and noisy < 1 / 3:
+        grain = torch.randn(image.shape[1:], generator=generator).mul_(noise * settings.noise_strength)
+        image = image.float().add_(grain).round_().clamp_(0, 255).to(torch.uint8)
+    return image.contiguous()
+
+
+def orient(image: Tensor, orientation: int) -> Tensor:
+    """Turn by ``orientation % 4`` quarter turns and, from 4 on, mirror; 0 is the picture itself."""
+    if orientation % 4:
+        image = torch.rot90(image, orientation % 4, dims=(-2, -1))
+    if orientation >= 4:
+        image = torch.flip(image, dims=(-1,))
+    return image.contiguous()
+
+
+def _crop(image: Tensor, top: float, left: float, share: float) -> Tensor:
+    side = image.shape[-1]
+    window = max(1, round(side * share))
+    if window == side:
+        return image
+    room = side - window + 1
+    cut: Tensor = transforms.resized_crop(
+        image, int(top * room), int(left * room), window, window, [side, side]
+    )
+    return cut
+
+
+def _around_one(share: float, strength: float) -> float:
+    return 1.0 + strength * (2.0 * share - 1.0)
+
+
+def _draw(*names: Any) -> int:
+    """Derive a number of 63 bits from names, the same on every machine."""
+    digest = hashlib.sha256("/".join(str(name) for name in names).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
