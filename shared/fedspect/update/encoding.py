@@ -3,13 +3,14 @@
 A message is a header of 52 bytes and a body. The header names the format's version, the encoding, the
 schema's hash and the body's length, and holds a checksum of all of it; the body's layout follows from
 encoding and schema (``docs/update-format.md``). Tensors of one dimension (biases, norm weights, running
-statistics) always travel whole as float16 or float32; the four encodings differ in what they do with the
+statistics) always travel whole as float16 or float32; the encodings differ in what they do with the
 others:
 
 ===============  =========================================================================================
 ``float32``      as they are
 ``float16``      half precision beside a scale per tensor
 ``int8``         eight bits per value, a scale per output channel
+``int4``         the same with fifteen values instead of 255, Huffman-coded to about three bits
 ``sparse-int8``  the largest values of each tensor in eight bits and where they stand; the rest is left
                  out and, with ``feedback``, sent later
 ===============  =========================================================================================
@@ -25,7 +26,7 @@ import numpy as np
 
 from fedspect.errors import SettingsError, UpdateFormatError, UpdateRefusedError
 from fedspect.update.dense import read_float16, read_float32, write_float16, write_float32
-from fedspect.update.quantised import read_int8, write_int8
+from fedspect.update.quantised import INT4, INT8, read_channels, write_channels
 from fedspect.update.schema import Arrays, Schema, TensorSpec
 from fedspect.update.sparse import read_sparse, write_sparse
 from fedspect.update.wire import Reader, damaged
@@ -34,7 +35,7 @@ MAGIC = b"FSPU"
 FORMAT_VERSION = 1
 HEADER = struct.Struct("<4sBBH32sQ")
 CHECKSUM = struct.Struct("<I")
-ENCODINGS: Tuple[str, ...] = ("float32", "float16", "int8", "sparse-int8")
+ENCODINGS: Tuple[str, ...] = ("float32", "float16", "int8", "sparse-int8", "int4")
 LOSSLESS = "float32"
 DEFAULT_ENCODING = "sparse-int8"
 DEFAULT_DENSITY = 0.25
@@ -151,6 +152,9 @@ def unseal(blob: bytes, schema: Schema) -> Tuple[str, memoryview]:
     return encoding, view[start:]
 
 
+_LEVELS = {"int8": INT8, "int4": INT4}
+
+
 def _whole_and_wide(schema: Schema) -> Tuple[List[TensorSpec], List[TensorSpec]]:
     """The tensors that always travel whole (one dimension or none), and the others."""
     return [spec for spec in schema if len(spec.shape) < 2], [spec for spec in schema if len(spec.shape) > 1]
@@ -162,7 +166,10 @@ def _write(encoding: str, arrays: Arrays, schema: Schema, density: float) -> byt
     if encoding == "float16":
         return b"".join(write_float16(arrays, schema.specs))
     whole, wide = _whole_and_wide(schema)
-    rest = write_int8(arrays, wide) if encoding == "int8" else write_sparse(arrays, wide, density)
+    if encoding == "sparse-int8":
+        rest = write_sparse(arrays, wide, density)
+    else:
+        rest = write_channels(arrays, wide, _LEVELS[encoding])
     return b"".join(write_float16(arrays, whole) + rest)
 
 
@@ -173,5 +180,8 @@ def _read(encoding: str, reader: Reader, schema: Schema) -> Arrays:
         return read_float16(reader, schema.specs)
     whole, wide = _whole_and_wide(schema)
     arrays = read_float16(reader, whole)
-    arrays.update(read_int8(reader, wide) if encoding == "int8" else read_sparse(reader, wide))
+    if encoding == "sparse-int8":
+        arrays.update(read_sparse(reader, wide))
+    else:
+        arrays.update(read_channels(reader, wide, _LEVELS[encoding]))
     return {spec.name: arrays[spec.name] for spec in schema}

@@ -1,8 +1,8 @@
-"""Eight bits per value: every run of values shares one step, its largest magnitude divided by 127.
+"""Whole numbers instead of floats: every run of values shares one step, its largest magnitude over 127 or 7.
 
-``int8`` takes an output channel as a run; ``sparse`` takes blocks of what it kept. A value comes back within
-half a step. Steps travel as float32, so both sides multiply the same numbers and hold the same head to the
-last bit.
+``int8`` and ``int4`` take an output channel as a run; ``sparse`` takes blocks of what it kept. A value comes
+back within half a step. Steps travel as float32, so both sides multiply the same numbers and hold the same
+head to the last bit.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from typing import List, Sequence, Tuple
 import numpy as np
 
 from fedspect.update.schema import Arrays, TensorSpec
-from fedspect.update.wire import Reader, deflate
+from fedspect.update.wire import Reader, damaged, deflate
 
-LEVELS = 127
+INT8, INT4 = 127, 7
+"""The largest whole number. Either travels as bytes: Huffman coding brings 15 values near three bits each."""
 
 
-def quantise(values: np.ndarray, starts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def quantise(values: np.ndarray, starts: np.ndarray, levels: int = INT8) -> Tuple[np.ndarray, np.ndarray]:
     """Steps (float32, one per run) and whole numbers (int8, one per value).
 
     Args:
         values: float32, one dimension.
         starts: where each run begins, strictly increasing from 0.
+        levels: the largest whole number, ``INT8`` or ``INT4``.
 
     """
     if not values.size:
         return np.zeros(0, np.float32), np.zeros(0, np.int8)
-    steps = np.maximum.reduceat(np.abs(values), starts) / np.float32(LEVELS)
+    steps = np.maximum.reduceat(np.abs(values), starts) / np.float32(levels)
     divisors = np.where(steps > 0, steps, np.float32(1.0)).astype(np.float32)
     scaled = np.divide(values, np.repeat(divisors, lengths_of(starts, values.size)))
-    np.clip(np.rint(scaled, out=scaled), -LEVELS, LEVELS, out=scaled)
+    np.clip(np.rint(scaled, out=scaled), -levels, levels, out=scaled)
     return steps.astype(np.float32), scaled.astype(np.int8)
 
 
@@ -72,15 +74,17 @@ def unflatten(values: np.ndarray, specs: Sequence[TensorSpec]) -> Arrays:
     return arrays
 
 
-def write_int8(arrays: Arrays, specs: Sequence[TensorSpec]) -> List[bytes]:
+def write_channels(arrays: Arrays, specs: Sequence[TensorSpec], levels: int) -> List[bytes]:
     """All steps (float32, one per output channel), then all whole numbers (int8) as one packed stream."""
-    steps, numbers = quantise(flatten(arrays, specs), channel_starts(specs))
+    steps, numbers = quantise(flatten(arrays, specs), channel_starts(specs), levels)
     return [steps.astype("<f4").tobytes(), deflate(numbers.tobytes())]
 
 
-def read_int8(reader: Reader, specs: Sequence[TensorSpec]) -> Arrays:
-    """What ``write_int8`` wrote."""
+def read_channels(reader: Reader, specs: Sequence[TensorSpec], levels: int) -> Arrays:
+    """What ``write_channels`` wrote."""
     starts, elements = channel_starts(specs), sum(spec.elements for spec in specs)
     steps = reader.array("<f4", len(starts))
     numbers = np.frombuffer(reader.stream(elements, elements), dtype=np.int8)
+    if elements and int(np.max(np.abs(numbers.astype(np.int16)))) > levels:
+        raise damaged("a whole number is too large for its encoding", accepted=f"at most {levels}")
     return unflatten(restore(steps, numbers, starts), specs)
