@@ -1,0 +1,169 @@
+"""``fedserver.toml``: what an operator decides about a federation, one small model per subject.
+
+``fedserver init`` writes the file with a comment over every value. Secrets are never in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Literal, Optional
+
+from pydantic import Field, field_validator, model_validator
+
+from fedspect.errors import ClassError
+from fedspect.protocol.limits import LONGEST_NAME, MOST_CLASSES
+from fedspect.protocol.names import checked_hosts, checked_name
+from fedspect.settings import Settings
+
+FLEET_PORT = 9092
+ENROLMENT_PORT = 9094
+
+
+class FederationSection(Settings):
+    """Who learns what."""
+
+    name: str = Field("federation", max_length=LONGEST_NAME)
+    """The federation's name: lower-case letters, digits, dots, dashes and underscores."""
+    classes: List[str] = Field(default_factory=list, max_length=MOST_CLASSES)
+    """The classes of surface in the model's order. A plant may lack some, and never adds one."""
+    aliases: Dict[str, str] = Field(default_factory=dict)
+    """Other spellings that plants use, each with its class: { "scratch" = "scratches" }."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_can_be_one(cls, name: str) -> str:
+        return checked_name(name, "federation")
+
+    @model_validator(mode="after")
+    def _aliases_mean_a_class(self) -> FederationSection:
+        if len({name.casefold() for name in self.classes}) != len(self.classes) or "" in self.classes:
+            raise ValueError("classes must have names, and differ in more than case")
+        strange = sorted(set(self.aliases.values()) - set(self.classes))
+        if strange and self.classes:
+            raise ValueError(f"aliases lead to {', '.join(strange)}, not among the classes")
+        return self
+
+
+class NetworkSection(Settings):
+    """Where headquarters can be reached, and on which of its own addresses it listens."""
+
+    hosts: List[str] = Field(default_factory=lambda: ["localhost"], min_length=1, max_length=64)
+    """Names and addresses under which plants reach this machine. They go into the server's certificate and
+    into join tokens; after a change the next start issues a new certificate of the same authority.
+    """
+    bind: str = "127.0.0.1"
+    """The local address to listen on: 0.0.0.0 for every IPv4 interface, :: for IPv6 too, 127.0.0.1 for
+    tests.
+    """
+    fleet_port: int = Field(FLEET_PORT, ge=0, le=65535)
+    """TCP port for rounds (Flower's Fleet API)."""
+    enrolment_port: int = Field(ENROLMENT_PORT, ge=0, le=65535)
+    """TCP port for joining."""
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_are_hosts(cls, hosts: List[str]) -> List[str]:
+        return checked_hosts(hosts)
+
+
+class ModelSection(Settings):
+    """What every plant starts from."""
+
+    base: str = "default"
+    """"default" for the small one that ships with Fedspect, or the folder of a base model."""
+    freeze_levels: Optional[int] = Field(None, ge=0, le=1000)
+    """Levels that stand still and never travel; not set: what the base model recommends (8 of 12 for
+    CondenseNetV2).
+    """
+
+
+class RoundsSection(Settings):
+    """How a run goes."""
+
+    rounds: int = Field(20, ge=1, le=100_000)
+    """Rounds of a run; `fedserver start --rounds` wins over it."""
+    local_epochs: int = Field(2, ge=1, le=1000)
+    """Epochs that each plant trains in a round."""
+    quorum: int = Field(2, ge=1, le=10_000)
+    """Plants that must have answered before a round may close. With fewer online, the run waits and says
+    so.
+    """
+    deadline: float = Field(600.0, gt=0.0, le=7 * 86_400.0)
+    """Seconds after which a round closes with whoever answered, once the quorum has."""
+    late: Literal["use", "refuse"] = "use"
+    """What becomes of an update that arrives after its round closed: used in the next with a discount, or
+    refused.
+    """
+    late_discount: float = Field(0.5, ge=0.0, le=1.0)
+    """The share of its weight that a late update keeps."""
+    strategy: Literal[
+        "fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "trimmed", "krum"
+    ] = "fedavg"
+    """How the plants' changes become one; fedavg weighs them by their pictures."""
+    strategy_options: Dict[str, Any] = Field(default_factory=dict)
+    """The strategy's own options: { proximal_mu = 0.01 } for fedprox."""
+    encoding: Literal["float32", "float16", "int8", "sparse-int8"] = "int8"
+    """How plants send their changes."""
+    batch_norm: Literal["average", "per-plant"] = "average"
+    """Whether running statistics are averaged too, or stay with each plant (FedBN)."""
+    refusals_before_set_aside: int = Field(3, ge=1, le=1000)
+    """Refused updates in a row after which a plant is left out until an operator looks."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """What a run's randomness is derived from."""
+
+
+class TrainingSection(Settings):
+    """What the federation prescribes for training at a plant: the part of ``TrainingSettings`` that must be
+    the same everywhere. Device, threads, memory and cache are each plant's own business. Headquarters has
+    no torch, so the fields are said again here; a test holds them together.
+    """
+
+    batch_size: int = Field(32, ge=1, le=4096)
+    """Pictures a step at most."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """adamw, or sgd with Nesterov momentum."""
+    learning_rate: float = Field(1e-3, gt=0.0, le=10.0)
+    """Step size at the top of the schedule, which spans all rounds; about 0.001 for adamw, 0.05 for sgd."""
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
+    """Pull of the weights towards zero; about 0.01 for adamw, 0.0001 for sgd."""
+    label_smoothing: float = Field(0.05, ge=0.0, lt=1.0)
+    """Share of the target that is spread over all classes."""
+    class_weights: Literal["none", "balanced", "root"] = "none"
+    """balanced: a class weighs as the inverse of its count at the plant; root: as its square root."""
+
+
+class ServerSettings(Settings):
+    """All of ``fedserver.toml``."""
+
+    federation: FederationSection = Field(default_factory=FederationSection)
+    """Who learns what. Classes can be changed as long as no run has begun."""
+    network: NetworkSection = Field(default_factory=NetworkSection)
+    """Where plants find headquarters."""
+    model: ModelSection = Field(default_factory=ModelSection)
+    """What every plant starts from."""
+    rounds: RoundsSection = Field(default_factory=RoundsSection)
+    """How a run goes."""
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    """What the federation prescribes for training at a plant; device, threads and limits are the plant's
+    own.
+    """
+
+    def ready_classes(self) -> List[str]:
+        """The classes, for a run.
+
+        Raises:
+            ClassError: there are fewer than two.
+
+        """
+        if len(self.federation.classes) < 2:
+            raise ClassError(
+                "the federation has no classes yet",
+                seen=self.federation.classes,
+                accepted="two or more",
+                remedy='set classes = ["...", "..."] under [federation] in fedserver.toml',
+            )
+        return list(self.federation.classes)
+
+    def base_folder(self, workspace: Path) -> Optional[Path]:
+        """The folder of the base model, ``None`` for the one that ships with Fedspect."""
+        return None if self.model.base == "default" else workspace / Path(self.model.base).expanduser()

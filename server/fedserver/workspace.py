@@ -1,0 +1,185 @@
+"""The workspace: the one folder at headquarters that holds everything about a federation.
+
+::
+
+    fedserver.toml        what the operator decides
+    authority/            certificate authority and server certificate (secrets 0600)
+    registry/plants.json  who was invited, joined, revoked
+    models/               published versions
+    runs/                 rounds on disk, one folder a run
+    state/                lock and addresses of the running server, Flower's own files, logs
+
+All but ``state/`` is worth a backup; ``state/`` is made anew by every start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedserver.authority import Authority
+from fedserver.registry import Registry
+from fedserver.settings import ServerSettings
+from fedspect import files
+from fedspect.errors import WorkspaceError, storage_error
+from fedspect.locking import Occupied
+from fedspect.protocol.names import checked_hosts, checked_name
+from fedspect.settings import load_settings, settings_from
+from fedspect.toml import commented_toml
+
+SETTINGS_FILE = "fedserver.toml"
+
+_HEADING = """Fedspect headquarters. Made by `fedserver init`; edit freely, then run `fedserver start` again.
+An unknown key or a value that is not accepted is answered with what is."""
+
+
+@dataclass
+class InitReport:
+    """What ``create`` made and what it found in place."""
+
+    made: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Workspace:
+    """Paths and parts of a workspace; opening one checks that it is one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.settings_path = self.folder / SETTINGS_FILE
+        self.authority = Authority(self.folder / "authority")
+        self.registry = Registry(self.folder / "registry")
+        self.models = self.folder / "models"
+        self.runs = self.folder / "runs"
+        self.state = self.folder / "state"
+        self.logs = self.state / "logs"
+        self.running_path = self.state / "running.json"
+
+    @classmethod
+    def open(cls, folder: Path) -> Workspace:
+        """An existing workspace.
+
+        Raises:
+            WorkspaceError: there is none in ``folder``.
+
+        """
+        workspace = cls(folder)
+        if not workspace.settings_path.exists() or not workspace.authority.exists:
+            raise WorkspaceError(
+                "this folder is not a workspace",
+                seen=workspace.folder,
+                accepted=f"a folder with {SETTINGS_FILE} and authority/",
+                remedy=f"run `fedserver init {folder} --host NAME`, or change to the right folder",
+            )
+        return workspace
+
+    def settings(self, overrides: dict[str, Any] | None = None) -> ServerSettings:
+        """What ``fedserver.toml`` says.
+
+        Raises:
+            SettingsError: the file is not accepted.
+
+        """
+        return load_settings(self.settings_path, ServerSettings, overrides)
+
+    def occupied(self) -> Occupied:
+        """The lock that the running server holds."""
+        return Occupied(self.state / "lock", f"a server on the workspace {self.folder}")
+
+    def running(self) -> dict[str, Any] | None:
+        """What the running server wrote about itself (addresses, process), ``None`` when none runs."""
+        if self.occupied().holder() is None:
+            return None
+        try:
+            content = files.read_json(self.running_path)
+        except FileNotFoundError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def ensure_server_certificate(self, hosts: list[str]) -> str | None:
+        """Issue a server certificate where one is needed; the reason, or ``None`` when the old one serves."""
+        reason = self.authority.renewal_reason(hosts)
+        if reason is not None:
+            self.authority.issue_server_certificate(hosts)
+        return reason
+
+
+def create(
+    folder: Path, hosts: list[str], *, name: str | None = None, classes: list[str] | None = None
+) -> InitReport:
+    """Make a workspace, or complete one that a crash left half made; what exists is never changed.
+
+    Raises:
+        SettingsError: a host, the name or the classes cannot be one.
+        WorkspaceError: the folder holds something else.
+        StorageError: it cannot be written.
+
+    """
+    hosts = checked_hosts(hosts)
+    workspace = Workspace(folder)
+    report = InitReport()
+    _make_folder(workspace)
+    if workspace.settings_path.exists():
+        report.kept.append(SETTINGS_FILE)
+        kept = workspace.settings()
+        new = [host for host in hosts if host not in kept.network.hosts]
+        if new:
+            report.notes.append(
+                f"{', '.join(new)} not added: put it into hosts under [network] in {SETTINGS_FILE}"
+            )
+        hosts = kept.network.hosts
+        name = kept.federation.name
+    else:
+        name = checked_name(name or _name_from(workspace.folder), "federation")
+        _write_settings(workspace, hosts, name, classes or [])
+        report.made.append(SETTINGS_FILE)
+    if workspace.authority.exists:
+        report.kept.append("authority")
+    else:
+        workspace.authority.create(name)
+        report.made.append("authority")
+    reason = workspace.ensure_server_certificate(hosts)
+    (report.kept if reason is None else report.made).append("server certificate")
+    (report.kept if workspace.registry.path.exists() else report.made).append("registry")
+    workspace.registry.create()
+    for part in (workspace.models, workspace.runs, workspace.logs):
+        part.mkdir(parents=True, exist_ok=True)
+    workspace.state.chmod(0o700)
+    return report
+
+
+def _make_folder(workspace: Workspace) -> None:
+    folder = workspace.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A crash in `init` leaves some of these, and hidden files do no harm.
+        ours = {SETTINGS_FILE, "authority", "registry", "models", "runs", "state"}
+        foreign = [each.name for each in folder.iterdir() if each.name not in ours and each.name[0] != "."]
+    except OSError as error:
+        raise storage_error(error, folder, "making a workspace") from error
+    if foreign and not workspace.settings_path.exists():
+        raise WorkspaceError(
+            "this folder holds something else",
+            seen=f"{folder}: {', '.join(sorted(foreign)[:5])}",
+            accepted="a new or an empty folder",
+            remedy="choose another folder",
+        )
+
+
+def _write_settings(workspace: Workspace, hosts: list[str], name: str, classes: list[str]) -> None:
+    # Whoever names hosts wants plants to reach them; loopback alone stays inside.
+    bind = "127.0.0.1" if _loopback_only(hosts) else "0.0.0.0"
+    given = {"federation": {"name": name, "classes": classes}, "network": {"hosts": hosts, "bind": bind}}
+    settings = settings_from(given, ServerSettings)
+    files.write_text(workspace.settings_path, commented_toml(settings, heading=_HEADING))
+
+
+def _loopback_only(hosts: list[str]) -> bool:
+    return all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
+
+
+def _name_from(folder: Path) -> str:
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in folder.name.lower())
+    return kept.strip("._-")[:64] or "federation"

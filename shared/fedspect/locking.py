@@ -1,0 +1,110 @@
+"""Two kinds of lock, both held by the kernel: a killed process holds none, and a stale file means nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional
+
+from fedspect.errors import AlreadyRunningError, storage_error
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Wait for the lock on ``path``, hold it for the block. For changes that take milliseconds."""
+    descriptor = _open(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Occupied:
+    """The lock of a long-running process: who comes second is told who is there, since when and where."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path = path
+        self.what = what
+        self._descriptor: Optional[int] = None
+
+    def acquire(self) -> None:
+        """Take the lock and write down who holds it.
+
+        Raises:
+            AlreadyRunningError: another process does; its number, machine and start are in the message.
+
+        """
+        descriptor = _open(self.path)
+        if not _taken(descriptor):
+            os.close(descriptor)
+            holder = self.holder() or {}
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder.get("since", 0))))
+            raise AlreadyRunningError(
+                f"{self.what} is running already",
+                seen=f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'this machine')} "
+                f"since {since}",
+                remedy="use the running one, or stop it first",
+            )
+        entry = f"pid = {os.getpid()}\nhost = {socket.gethostname()}\nsince = {time.time():.0f}\n"
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, entry.encode("utf-8"), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let go; harmless when nothing is held."""
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def holder(self) -> Optional[Dict[str, Any]]:
+        """Who holds the lock (``pid``, ``host``, ``since``), ``None`` when nobody does."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+            lines = os.pread(descriptor, 4096, 0).decode("utf-8", "replace").splitlines()
+            entry: dict[str, Any] = dict(
+                line.split(" = ", 1)
+                for line in lines
+                if " = " in line  # type: ignore[misc]
+            )
+            entry["pid"] = int(entry.get("pid", 0))
+            entry["since"] = float(entry.get("since", 0))
+            return entry
+        finally:
+            os.close(descriptor)
+
+    def __enter__(self) -> Occupied:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _taken(descriptor: int) -> bool:
+    """Whether the lock could be had; a short second try, because ``holder`` borrows it for an instant."""
+    for _ in range(5):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise storage_error(error, path, "opening a lock") from error
