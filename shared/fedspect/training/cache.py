@@ -1,5 +1,4 @@
-"""The frozen-feature cache: what the frozen levels answered, kept on disk in half precision and mapped into
-memory.
+"""The frozen-feature cache: what the frozen levels answered, on disk in half precision, mapped into memory.
 
 The frozen levels of one base model never change, so what they answer for a view of a picture is computed
 once and used in every epoch of every round. The cache is a folder of immutable segments (``segments.py``),
@@ -35,8 +34,7 @@ OPEN_SEGMENTS = 128  # mapped at once; each holds a file descriptor
 
 
 class FeatureCache:
-    """Features of one key under ``folder``, in a folder shared with other keys and bounded by
-    ``limit_bytes`` over all of them.
+    """Features of one key, in a folder shared with other keys and bounded over all of them.
 
     Args:
         folder: made when the first segment is written.

@@ -1,5 +1,4 @@
-"""What the frozen levels answer, as batches for the head: from the cache where it is known, computed once
-where not.
+"""What the frozen levels answer, as batches for the head: from the cache, or computed once.
 
 Two things make a run the same whatever the cache already holds. Features pass through half precision even
 when they are used at once, and they are computed in batches of one fixed size, the last one filled up,
@@ -83,16 +82,11 @@ class FrozenFeatures:
 
     def remarks(self) -> List[str]:
         """What a person should know: that the cache could not be written."""
-        return (
-            []
-            if self._storage_problem is None
-            else [f"the feature cache could not be written: {self._storage_problem}"]
-        )
+        problem = self._storage_problem
+        return [] if problem is None else [f"the feature cache could not be written: {problem}"]
 
     def prepare(self, items: Sequence[Item], report: Report) -> None:
-        """Compute what is not known yet, as far as there is room to keep it; an interrupt keeps what was
-        finished.
-        """
+        """Compute what is not known yet, as far as it can be kept; an interrupt keeps what was finished."""
         missing: Dict[Entry, Item] = {}
         for item in items:
             entry = self.entry(item)
@@ -113,8 +107,7 @@ class FrozenFeatures:
             self._keep(waiting)
 
     def batch(self, items: Sequence[Item]) -> Tensor:
-        """Gather float32 (N, channels, height, width) on the device; rows that nothing keeps are computed
-        now.
+        """Gather float32 (N, channels, height, width) on the device; what nothing keeps is computed now.
 
         Raises:
             PictureError: a picture is needed again and can no longer be read.
@@ -147,16 +140,11 @@ class FrozenFeatures:
         with torch.no_grad(), precision(images.device, half=self.half):
             answers: Tensor = self.frozen(images)
         self.computed += len(items)
-        # A copy: a slice would hold the whole batch in memory.
-        rows: np.ndarray = (
-            answers[: len(items)].float().clamp(-LARGEST_HALF, LARGEST_HALF).half().cpu().numpy()
-        )
-        return rows.copy()
+        halves = answers[: len(items)].float().clamp_(-LARGEST_HALF, LARGEST_HALF).half()
+        return np.asarray(halves.cpu().numpy())
 
     def _keep(self, waiting: Dict[Entry, np.ndarray]) -> bool:
-        """Put rows on disk, or in memory where that fails; False where there is room in neither. Empties
-        ``waiting``.
-        """
+        """Put rows on disk, else in memory; False where neither has room. Empties ``waiting``."""
         rows = dict(waiting)
         waiting.clear()
         if not rows:

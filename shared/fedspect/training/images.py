@@ -1,5 +1,4 @@
-"""Pictures as batches for a network: decoded once, kept in memory while there is room, drawn as views,
-normalised.
+"""Pictures as batches for a network: decoded once, drawn as views, normalised.
 
 Shapes: N pictures, C channels, S the side of the network's input.
 """

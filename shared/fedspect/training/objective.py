@@ -1,5 +1,4 @@
-"""What a step minimises: weighted, smoothed cross-entropy, and the pull of FedProx; and which optimiser
-takes the step.
+"""What a step minimises, and which optimiser takes it: weighted cross-entropy and the pull of FedProx.
 
 Shapes: N pictures, K classes.
 """
@@ -44,8 +43,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Optional[Tensor], smo
 
 
 class ProximalPull:
-    """FedProx (Li et al., MLSys 2020, eq. 2): mu / 2 times the squared distance to the round's start, as
-    its gradient.
+    """The pull of FedProx: mu / 2 times the squared distance to the round's start, as its gradient.
+
+    Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, eq. 2.
 
     Args:
         parameters: those that are trained, by name.

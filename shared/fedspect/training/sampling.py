@@ -6,17 +6,12 @@ run that is resumed, or cut into rounds otherwise, meets the same orders and ste
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import List
 
 import numpy as np
 
-
-def derived_seed(*names: object) -> int:
-    """Derive a seed of 63 bits from names, the same on every machine."""
-    digest = hashlib.sha256("/".join(str(name) for name in names).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+from fedspect.model.levels import derived_seed
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> List[np.ndarray]:
@@ -36,8 +31,7 @@ def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> List
 def learning_rate_share(
     epoch: float, total_epochs: float, *, warmup_epochs: float, final_share: float
 ) -> float:
-    """Share of the top step size at a fractional epoch: a linear rise from a tenth, then half a cosine down
-    to ``final_share``.
+    """Share of the top step size at a fractional epoch: a linear rise from a tenth, then half a cosine.
 
     Loshchilov and Hutter, SGDR, ICLR 2017, eq. 5, with one cycle over all rounds.
     """

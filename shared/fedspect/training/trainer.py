@@ -26,6 +26,7 @@ from fedspect.errors import ClassError, ModelError, NoPicturesError
 from fedspect.model.levels import (
     LevelledNetwork,
     cut_level,
+    derived_seed,
     freeze,
     frozen_part,
     head_part,
@@ -36,7 +37,7 @@ from fedspect.training.devices import choose_device, precision, undisturbed
 from fedspect.training.features import FrozenFeatures, feature_key
 from fedspect.training.images import Images, Item
 from fedspect.training.reports import EpochReport, FitReport, Predictions, Progress, ProgressEvent, unheard
-from fedspect.training.sampling import derived_seed, epoch_batches
+from fedspect.training.sampling import epoch_batches
 from fedspect.training.settings import TrainingSettings
 from fedspect.training.steps import Best, Hooks, Steps
 
