@@ -60,7 +60,7 @@ def encode(
     """
     check_encoding(encoding, density)
     schema = Schema.of(change)
-    arrays = {name: np.ascontiguousarray(change[name], dtype=np.float32) for name in schema.names}
+    arrays = {name: np.asarray(change[name], dtype=np.float32, order="C") for name in schema.names}
     for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise UpdateRefusedError(

@@ -148,6 +148,10 @@ class RoundReply(BaseModel):
     train_loss: Optional[float] = None
     seconds: Dict[str, float] = Field(default_factory=dict)
     """Wall-clock seconds by part of the work: ``decode``, ``evaluate``, ``train``, ``encode``, ``total``."""
+    remarks: Annotated[List[Annotated[str, Field(max_length=500)]], Field(max_length=20)] = Field(
+        default_factory=list
+    )
+    """What a person should know although the work was done: a cache that could not be written and so on."""
     error: Optional[ReplyError] = None
     payload: bytes = Field(default=b"", exclude=True, repr=False)
 

@@ -155,5 +155,5 @@ def version_of(state: Mapping[str, np.ndarray]) -> str:
     schema = Schema.of(state)
     digest = hashlib.sha256(schema.hash.encode("ascii"))
     for spec in schema:
-        digest.update(np.ascontiguousarray(state[spec.name], dtype="<f4").data)
+        digest.update(np.asarray(state[spec.name], dtype="<f4", order="C").data)
     return digest.hexdigest()
