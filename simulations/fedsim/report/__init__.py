@@ -1,0 +1,36 @@
+"""What people look at after a run: one HTML page each for a run, a comparison and a pre-training, and plots."""
+
+from fedsim.report.comparison import write_comparison
+from fedsim.report.figures import write_figures
+from fedsim.report.model import (
+    Arm,
+    Comparison,
+    DataFacts,
+    ModelFacts,
+    PlantFacts,
+    Prediction,
+    RunFacts,
+    RunSummary,
+)
+from fedsim.report.page import write_report
+from fedsim.report.pretraining import PretrainEpoch, PretrainSummary, write_pretrain_report
+from fedsim.report.reading import load_comparison, load_run
+
+__all__ = [
+    "Arm",
+    "Comparison",
+    "DataFacts",
+    "ModelFacts",
+    "PlantFacts",
+    "Prediction",
+    "PretrainEpoch",
+    "PretrainSummary",
+    "RunFacts",
+    "RunSummary",
+    "load_comparison",
+    "load_run",
+    "write_comparison",
+    "write_figures",
+    "write_pretrain_report",
+    "write_report",
+]
