@@ -86,6 +86,14 @@ def read_toml(path: Path) -> Dict[str, Any]:
         raise storage_error(error, path, "reading a settings file") from error
 
 
+def read_value(text: str) -> Any:
+    """One value in TOML's notation (``0.1``, ``true``, ``[1, 2]``); whatever is not is a plain word."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def settings_from(
     data: Mapping[str, Any], model: Type[M], *, origin: Optional[str] = None, overridden: Tuple[str, ...] = ()
 ) -> M:

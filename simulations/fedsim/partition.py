@@ -27,7 +27,7 @@ Group = list[CheckedPicture]
 
 @dataclass(frozen=True)
 class PlantShare:
-    """What one plant got: its name (``plant-1``), in a few words why these, and the pictures sorted by name."""
+    """What one plant got: its name (``plant-1``), why these in a few words, the pictures sorted by name."""
 
     name: str
     origin: str

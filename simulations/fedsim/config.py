@@ -1,0 +1,154 @@
+"""Every setting of a simulated federation: one small model per subject, from TOML and the command line alike.
+
+``fedsim config`` prints all of it with its documentation and defaults. A run folder keeps the settings that
+it was started with, and going on with a run reads them from there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+from pydantic import Field, model_validator
+
+from fedserver.strategies import strategy_names, strategy_options
+from fedsim.partition import Partition
+from fedspect.errors import SettingsError
+from fedspect.settings import Settings
+from fedspect.training.settings import TrainingSettings
+
+Split = Literal["random", "grouped", "manifest", "inspect"]
+Engine = Literal["local", "ray"]
+SMALLEST_SIZE = 64
+
+
+class DataSection(Settings):
+    """Which pictures, and which of them are the fixed test set."""
+
+    folder: Optional[Path] = None
+    """A folder of pictures, or a CSV or Parquet list; not set: synthetic surfaces are drawn."""
+    manifest: Optional[Path] = None
+    """A CSV or Parquet list of the pictures in the folder: path, class, and if known group, split and
+    more."""
+    split: Split = "grouped"
+    """How the test set is chosen. random: picture by picture, as most papers do; grouped: by whole groups
+    of pictures that overlap (the list's groups, else those that are found); manifest: by the list's
+    column "split"; inspect: as grouped, but with the groups that are found even where the list has its
+    own."""
+    test_share: float = Field(0.2, gt=0.0, lt=1.0)
+    """The share of all pictures that is the test set; of no effect with the split "manifest"."""
+    evaluation_share: float = Field(0.1, ge=0.0, lt=0.9)
+    """The share of its training pictures that each plant keeps for its own evaluation. 0: none, and the
+    model is measured on the test set only."""
+    good_classes: list[str] = Field(default_factory=list)
+    """Classes that mean that the piece is good, for instance ["N"]; escapes and false rejects are counted
+    against them. Empty: every class is a defect."""
+    threshold: float = Field(0.5, gt=0.0, lt=1.0)
+    """The probability at which the line would obey the model."""
+    synthetic_per_class: int = Field(60, ge=4, le=100_000)
+    """How many synthetic surfaces to draw of each class where no folder is given."""
+
+
+class PlantsSection(Settings):
+    """Who holds which training pictures."""
+
+    count: int = Field(4, ge=1, le=10_000)
+    """How many plants; the partition by-column has one for each value instead."""
+    partition: Partition = "dirichlet"
+    """iid: all alike; dirichlet: unalike by a draw; by-class: each has some of the classes; by-column: a
+    plant for each value of a column of the list."""
+    alpha: float = Field(0.5, gt=0.0, le=1e6)
+    """Concentration of the Dirichlet draw: 0.1 is very uneven, 0.5 uneven, 100 nearly even."""
+    column: str = Field("component", min_length=1)
+    """The column of the list for the partition by-column."""
+
+
+class FederationSection(Settings):
+    """How rounds go."""
+
+    rounds: int = Field(15, ge=1, le=100_000)
+    """Rounds: in each, every plant trains what it received and the changes become one."""
+    local_epochs: int = Field(2, ge=1, le=1000)
+    """Epochs that each plant trains in a round."""
+    strategy: str = "fedavg"
+    """How changes become one: fedavg, fedprox, fedadam, fedyogi, fedavgm, fedmedian, trimmed or krum."""
+    strategy_options: dict[str, Any] = Field(default_factory=dict)
+    """The strategy's own options, for instance { proximal_mu = 0.01 } for fedprox."""
+    encoding: Literal["float32", "float16", "int8", "sparse-int8"] = "int8"
+    """How changes travel: exact, or in a half, a quarter or about a ninth of the bytes."""
+    batch_norm: Literal["average", "per-plant"] = "average"
+    """Whether the running statistics of the head are averaged too, or stay with each plant (FedBN)."""
+    evaluate_every: int = Field(1, ge=0, le=100_000)
+    """The model is measured on the test set after every so many rounds, and after the last; 0: the last
+    only."""
+    engine: Engine = "local"
+    """local: all in this process; ray: Flower's own engine, for many plants and for clusters. Same model
+    either way."""
+
+    @model_validator(mode="after")
+    def _strategy_and_its_options_are_known(self) -> FederationSection:
+        try:
+            options = strategy_options(self.strategy)
+        except SettingsError as error:
+            raise ValueError(f"{error.what}; known are {', '.join(strategy_names())}") from error
+        options.model_validate(self.strategy_options)
+        return self
+
+
+class ModelSection(Settings):
+    """What every plant starts from."""
+
+    base: Optional[Path] = None
+    """The folder of a base model; not set: the one that ships with Fedspect."""
+    scratch: bool = False
+    """Start from fresh weights instead of a base model."""
+    architecture: Optional[str] = None
+    """cdnv2-a, cdnv2-b, cdnv2-c, plain-cnn or a torchvision classifier such as mobilenet-v3-small; not
+    set: the base model's own."""
+    freeze_levels: Optional[int] = Field(None, ge=0, le=1000)
+    """Levels that stand still and never travel; not set: what the base model recommends (8 of 12 for
+    CondenseNetV2), and none from scratch."""
+    size: Optional[int] = Field(None, ge=SMALLEST_SIZE, le=4096)
+    """Side in pixels of the square that pictures are scaled to; not set: the base model's own, 224 from
+    scratch."""
+    channels: Literal[1, 3] = 1
+    """From scratch: 1 for grey, 3 for colour; a base model brings its own."""
+
+    @model_validator(mode="after")
+    def _base_or_scratch(self) -> ModelSection:
+        if self.base is not None and self.scratch:
+            raise ValueError("a base model and a start from scratch exclude each other")
+        return self
+
+
+class SimulationSettings(Settings):
+    """All settings of ``fedsim run`` and ``fedsim compare``."""
+
+    seed: int = Field(1, ge=0, lt=2**31)
+    """What every draw of the run is derived from; the same seed gives the same model, bit for bit with one
+    thread."""
+    data: DataSection = Field(default_factory=DataSection)
+    """Which pictures, and which of them are the fixed test set."""
+    plants: PlantsSection = Field(default_factory=PlantsSection)
+    """Who holds which training pictures."""
+    federation: FederationSection = Field(default_factory=FederationSection)
+    """How rounds go."""
+    model: ModelSection = Field(default_factory=ModelSection)
+    """What every plant starts from."""
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    """How each plant trains."""
+
+    def with_absolute_paths(self) -> SimulationSettings:
+        """The same settings for a file that may lie anywhere."""
+        data, model = self.data, self.model
+        paths = {name: _absolute(getattr(data, name)) for name in ("folder", "manifest")}
+        return self.model_copy(
+            update={
+                "data": data.model_copy(update=paths),
+                "model": model.model_copy(update={"base": _absolute(model.base)}),
+            }
+        )
+
+
+def _absolute(path: Optional[Path]) -> Optional[Path]:
+    return None if path is None else path.expanduser().absolute()

@@ -1,0 +1,256 @@
+"""The options that ``fedsim run`` and ``fedsim compare`` share, and which setting each one stands for.
+
+An option that is not given stays None and leaves the setting to the TOML file or its default. Settings
+without an option of their own are given as ``--set training.learning_rate=0.002``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Optional, get_args
+
+import click
+import typer
+
+from fedserver.strategies import strategy_names
+from fedsim.config import Engine, FederationSection, SimulationSettings, Split
+from fedsim.partition import PARTITIONS
+from fedspect.errors import SettingsError
+from fedspect.settings import load_settings, read_value
+
+DEFAULTS = SimulationSettings()
+PICTURES, PLANTS, ROUNDS, MODEL, RUN = "Pictures", "Plants", "Rounds", "Model", "Run"
+
+KEYS: Mapping[str, str] = {
+    "data": "data.folder",
+    "manifest": "data.manifest",
+    "split": "data.split",
+    "plants": "plants.count",
+    "partition": "plants.partition",
+    "alpha": "plants.alpha",
+    "column": "plants.column",
+    "rounds": "federation.rounds",
+    "local_epochs": "federation.local_epochs",
+    "strategy": "federation.strategy",
+    "encoding": "federation.encoding",
+    "batch_norm": "federation.batch_norm",
+    "engine": "federation.engine",
+    "evaluate_every": "federation.evaluate_every",
+    "model": "model.architecture",
+    "base": "model.base",
+    "scratch": "model.scratch",
+    "freeze_levels": "model.freeze_levels",
+    "size": "model.size",
+    "threads": "training.threads",
+    "device": "training.device",
+    "seed": "seed",
+}
+"""Which setting each option of the command line stands for."""
+
+
+def _choice(names: Sequence[str]) -> click.Choice[str]:
+    return click.Choice(list(names))
+
+
+def _field(section: type, name: str) -> Sequence[str]:
+    return get_args(section.model_fields[name].annotation)  # type: ignore[attr-defined]
+
+
+Data = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="Folder of pictures, one folder per class below it, or a CSV or Parquet list.",
+        show_default="synthetic surfaces",
+        rich_help_panel=PICTURES,
+    ),
+]
+Manifest = Annotated[
+    Optional[Path],
+    typer.Option(help="CSV or Parquet list: path, class, group, split ...", rich_help_panel=PICTURES),
+]
+SplitOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--split",
+        help="How the fixed test set is chosen.",
+        click_type=_choice(get_args(Split)),
+        show_default=DEFAULTS.data.split,
+        rich_help_panel=PICTURES,
+    ),
+]
+Plants = Annotated[
+    Optional[int],
+    typer.Option(help="How many plants.", show_default=str(DEFAULTS.plants.count), rich_help_panel=PLANTS),
+]
+PartitionOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--partition",
+        help="How training pictures are dealt to plants.",
+        click_type=_choice(PARTITIONS),
+        show_default=DEFAULTS.plants.partition,
+        rich_help_panel=PLANTS,
+    ),
+]
+Alpha = Annotated[
+    Optional[float],
+    typer.Option(
+        help="Dirichlet: 0.1 is very uneven, 100 nearly even.",
+        show_default=str(DEFAULTS.plants.alpha),
+        rich_help_panel=PLANTS,
+    ),
+]
+Column = Annotated[
+    Optional[str],
+    typer.Option(
+        help="by-column: a plant for each value of this column of the list.",
+        show_default=DEFAULTS.plants.column,
+        rich_help_panel=PLANTS,
+    ),
+]
+Rounds = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Rounds of the federation.", show_default=str(DEFAULTS.federation.rounds), rich_help_panel=ROUNDS
+    ),
+]
+LocalEpochs = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Epochs at each plant in a round.",
+        show_default=str(DEFAULTS.federation.local_epochs),
+        rich_help_panel=ROUNDS,
+    ),
+]
+Strategy = Annotated[
+    Optional[str],
+    typer.Option(
+        help="How changes become one.",
+        click_type=_choice(strategy_names()),
+        show_default=DEFAULTS.federation.strategy,
+        rich_help_panel=ROUNDS,
+    ),
+]
+Encoding = Annotated[
+    Optional[str],
+    typer.Option(
+        help="How changes travel.",
+        click_type=_choice(_field(FederationSection, "encoding")),
+        show_default=DEFAULTS.federation.encoding,
+        rich_help_panel=ROUNDS,
+    ),
+]
+BatchNorm = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Running statistics: averaged, or each plant's own (FedBN).",
+        click_type=_choice(_field(FederationSection, "batch_norm")),
+        show_default=DEFAULTS.federation.batch_norm,
+        rich_help_panel=ROUNDS,
+    ),
+]
+EvaluateEvery = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Measure on the test set every so many rounds; 0: at the end only.",
+        show_default=str(DEFAULTS.federation.evaluate_every),
+        rich_help_panel=ROUNDS,
+    ),
+]
+EngineOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--engine",
+        help="local: in this process; ray: Flower's own engine.",
+        click_type=_choice(get_args(Engine)),
+        show_default=DEFAULTS.federation.engine,
+        rich_help_panel=ROUNDS,
+    ),
+]
+Model = Annotated[
+    Optional[str],
+    typer.Option(
+        help="cdnv2-a, cdnv2-b, cdnv2-c, plain-cnn or a torchvision classifier.",
+        show_default="the base model's",
+        rich_help_panel=MODEL,
+    ),
+]
+Base = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="Folder of a base model.", show_default="the one that ships with it", rich_help_panel=MODEL
+    ),
+]
+Scratch = Annotated[
+    Optional[bool],
+    typer.Option("--scratch", help="Start from fresh weights, without a base.", rich_help_panel=MODEL),
+]
+FreezeLevels = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Levels that stand still and never travel; 0 trains all.",
+        show_default="the base model's: 8",
+        rich_help_panel=MODEL,
+    ),
+]
+Size = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Side in pixels that pictures are scaled to.",
+        show_default="the base model's",
+        rich_help_panel=MODEL,
+    ),
+]
+Seed = Annotated[
+    Optional[int],
+    typer.Option(help="Same seed, same result.", show_default=str(DEFAULTS.seed), rich_help_panel=RUN),
+]
+Threads = Annotated[
+    Optional[int],
+    typer.Option(help="CPU threads of torch; 1 gives the same model bit for bit.", rich_help_panel=RUN),
+]
+Device = Annotated[
+    Optional[str],
+    typer.Option(help="auto, cpu, cuda or cuda:1.", show_default="auto", rich_help_panel=RUN),
+]
+Config = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="A TOML file of settings; options win over it. See `fedsim config`.", rich_help_panel=RUN
+    ),
+]
+Set = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--set",
+        help="Any setting by its key, for instance training.learning_rate=0.002; repeatable.",
+        metavar="KEY=VALUE",
+        rich_help_panel=RUN,
+    ),
+]
+
+
+def settings_of(
+    given: Mapping[str, Any], config: Path | None, assignments: Sequence[str] | None
+) -> SimulationSettings:
+    """The settings that a command line means; ``given`` are its options by name.
+
+    Raises:
+        SettingsError: a value or a key is not accepted.
+
+    """
+    return load_settings(config, SimulationSettings, overrides(given, assignments)).with_absolute_paths()
+
+
+def overrides(given: Mapping[str, Any], assignments: Sequence[str] | None) -> dict[str, Any]:
+    """What the command line sets, by dotted key."""
+    found = {key: given[name] for name, key in KEYS.items() if given.get(name) is not None}
+    for assignment in assignments or ():
+        key, sign, text = assignment.partition("=")
+        if not sign or not key.strip():
+            raise SettingsError(
+                "a setting is not understood", seen=f"--set {assignment}", accepted="KEY=VALUE"
+            )
+        found[key.strip()] = read_value(text.strip())
+    return found

@@ -1,0 +1,231 @@
+"""What comes before the first round: pictures are found and checked, the test set is fixed, the training
+pictures are dealt to plants, and the base model is laid down.
+
+Everything is written into the run folder, so that a round, an evaluation or a resumed run never asks again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedsim.config import DataSection, ModelSection, SimulationSettings
+from fedsim.layout import Prepared, RunFolder, read_pictures, write_pictures
+from fedsim.partition import PlantShare, deal_to_plants
+from fedsim.synthetic import draw_dataset
+from fedspect.data.inspection import inspect_pictures
+from fedspect.data.pictures import CheckedPicture, Problem
+from fedspect.data.sources import Listing, find_pictures
+from fedspect.data.split import split_pictures
+from fedspect.errors import BaseModelError, ClassError, NoPicturesError, SplitError
+from fedspect.files import write_json
+from fedspect.model import build_network, default_base, freeze, load_base, save_base
+from fedspect.model.base import BaseModel
+
+Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Opens a stage of the work under a name and yields what is to be told (done, total)."""
+
+SCRATCH_SIZE = 224  # pixels
+SCRATCH_MEAN, SCRATCH_STD = 0.5, 0.25
+TRAINING, EVALUATION, TEST = "training", "evaluation", "test"
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The pictures of a run: who may train on which, and which are for the test alone."""
+
+    classes: list[str]
+    training: list[CheckedPicture]
+    test: list[CheckedPicture]
+    problems: list[Problem]
+    twins: int
+    """Test pictures of whose group there are pictures in training too."""
+
+
+@contextlib.contextmanager
+def unwatched(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A stage that nobody watches."""
+    yield lambda done, total: None
+
+
+def prepare(folder: RunFolder, settings: SimulationSettings, stage: Stage = unwatched) -> Prepared:
+    """Lay everything down that a run needs; nothing is done again that was finished before.
+
+    Raises:
+        DataError, ModelError, StorageError: the pictures or the base model cannot be used.
+
+    """
+    done = folder.read_prepared()
+    if done is not None:
+        return done
+    base = choose_base(settings.model)
+    source = settings.data.folder
+    if source is None:
+        size = settings.model.size or (base.card.input_size if base else SCRATCH_SIZE)
+        with stage("drawing surfaces") as progress:
+            count = settings.data.synthetic_per_class
+            draw_dataset(folder.pictures, per_class=count, size=size, seed=settings.seed, progress=progress)
+        source = folder.pictures
+    listing = find_pictures(source, manifest=settings.data.manifest)
+    sides = choose_sides(listing, settings.data, settings.seed, stage)
+    chosen = settings.plants
+    shares = deal_to_plants(
+        sides.training,
+        chosen.count,
+        partition=chosen.partition,
+        seed=settings.seed,
+        alpha=chosen.alpha,
+        column=chosen.column,
+    )
+    model = lay_down_base(folder.base, base, settings.model, sides.classes, settings.seed)
+    freeze_levels = settings.model.freeze_levels
+    if freeze_levels is None:
+        freeze_levels = 0 if settings.model.scratch else model.card.default_freeze_levels
+    freeze(model.network(sides.classes, seed=settings.seed), freeze_levels)
+    _write(folder, settings, listing.root, sides, shares)
+    prepared = Prepared(
+        classes=sides.classes,
+        root="pictures" if settings.data.folder is None else str(listing.root.absolute()),
+        plants=[share.name for share in shares],
+        freeze_levels=freeze_levels,
+        base_hash=model.content_hash,
+        left_out=sum(problem.left_out for problem in sides.problems),
+    )
+    write_json(folder.prepared, prepared.model_dump())
+    return prepared
+
+
+def choose_sides(listing: Listing, data: DataSection, seed: int, stage: Stage = unwatched) -> Sides:
+    """Check the pictures and fix the test set.
+
+    Raises:
+        NoPicturesError, ClassError: too little is left to tell classes apart.
+        SplitError: a side would be empty.
+
+    """
+    listing.require()
+    if data.split == "inspect":
+        listing = replace(listing, pictures=tuple(replace(each, group=None) for each in listing.pictures))
+    with stage("checking pictures") as progress:
+        inspection = inspect_pictures(listing, workers=2, progress=progress)
+    good = [each for each in inspection.pictures if each.label is not None]
+    if not good:
+        first = inspection.problems[0]
+        raise NoPicturesError(
+            "no picture can be used",
+            seen=f"{first.name}: {first.kind}, {first.detail}; {len(inspection.problems)} such",
+            remedy="`fedsim data` names every file and what is wrong with it",
+        )
+    classes = sorted({str(each.label) for each in good})
+    if len(classes) < 2:
+        raise ClassError(
+            "only one class has pictures that can be used",
+            seen=classes[0],
+            accepted="at least two",
+            remedy="`fedsim data` names every file and what is wrong with it",
+        )
+    sides = _split(good, data, seed)
+    for name in (TRAINING, TEST):
+        if not sides[name]:
+            raise SplitError(
+                f"the {name} side of the split has no pictures",
+                seen=", ".join(f"{side}: {len(members)}" for side, members in sides.items()),
+                remedy="more pictures, another --split, or a list whose column split holds train and test",
+            )
+    trained = {each.group for each in sides[TRAINING]}
+    twins = sum(each.group in trained for each in sides[TEST])
+    return Sides(classes, sides[TRAINING], sides[TEST], inspection.problems, twins)
+
+
+def _split(pictures: list[CheckedPicture], data: DataSection, seed: int) -> dict[str, list[CheckedPicture]]:
+    if data.split == "manifest":
+        named = {each.name: (each.picture.split or "").casefold() for each in pictures}
+        return {
+            TRAINING: [each for each in pictures if named[each.name] in ("train", "training")],
+            TEST: [each for each in pictures if named[each.name] in ("test", "testing")],
+        }
+    shares = {TRAINING: 1.0 - data.test_share, TEST: data.test_share}
+    return split_pictures(pictures, shares, seed=seed, by_group=data.split != "random")
+
+
+def choose_base(model: ModelSection) -> BaseModel | None:
+    """The base model that was asked for; None for a start from scratch.
+
+    Raises:
+        BaseModelError: it is damaged, or of another architecture than was asked for.
+
+    """
+    if model.scratch:
+        return None
+    base = default_base() if model.base is None else load_base(model.base)
+    if model.architecture not in (None, base.card.architecture):
+        raise BaseModelError(
+            "the base model is of another architecture than --model",
+            seen=f"{base.card.architecture}, asked for {model.architecture}",
+            remedy=f"a base of {model.architecture} with --base (`fedsim pretrain` makes one), or --scratch",
+        )
+    return base
+
+
+def lay_down_base(
+    folder: Path, base: BaseModel | None, model: ModelSection, classes: Sequence[str], seed: int
+) -> BaseModel:
+    """Write the run's own base model: the chosen one at the chosen size, or fresh weights."""
+    if base is None:
+        architecture = model.architecture or "cdnv2-a"
+        # It has the form that runs later: nothing is pruned in the middle of a federation.
+        network = build_network(
+            architecture, len(classes), channels=model.channels, form="condensed", seed=seed
+        )
+        mean, std = [SCRATCH_MEAN] * model.channels, [SCRATCH_STD] * model.channels
+        named, size = list(classes), model.size or SCRATCH_SIZE
+        provenance: dict[str, object] = {"start": "fresh weights", "seed": seed}
+    else:
+        card = base.card
+        network, named, size = (
+            base.network(card.classes, seed=seed),
+            card.classes,
+            model.size or card.input_size,
+        )
+        mean, std, provenance = card.mean, card.std, card.provenance
+    return save_base(
+        folder, network, classes=named, input_size=size, mean=mean, std=std, provenance=provenance
+    )
+
+
+def _write(
+    folder: RunFolder, settings: SimulationSettings, root: Path, sides: Sides, shares: Sequence[PlantShare]
+) -> None:
+    share = settings.data.evaluation_share
+    for plant in shares:
+        lists = {TRAINING: list(plant.pictures), EVALUATION: []}
+        if share > 0:
+            wanted = {TRAINING: 1.0 - share, EVALUATION: share}
+            lists = split_pictures(plant.pictures, wanted, seed=settings.seed)
+        path = folder.plants / f"{plant.name}.json"
+        write_pictures(path, root, lists, name=plant.name, origin=plant.origin)
+    write_pictures(folder.test, root, {TEST: sides.test}, twins_in_training=sides.twins)
+    problems = [{"name": each.name, "kind": each.kind, "detail": each.detail} for each in sides.problems]
+    write_json(folder.left_out, problems)
+
+
+# -- reading it back ---------------------------------------------------------------------------------------
+
+
+def plant_pictures(folder: RunFolder, prepared: Prepared, plant: str) -> dict[str, list[CheckedPicture]]:
+    """A plant's pictures: those it trains on and those it keeps for evaluation."""
+    return read_pictures(folder.plants / f"{plant}.json", folder.root(prepared))
+
+
+def fixed_test_set(folder: RunFolder, prepared: Prepared) -> list[CheckedPicture]:
+    """The fixed test set."""
+    return read_pictures(folder.test, folder.root(prepared))[TEST]
+
+
+def counts(pictures: Sequence[CheckedPicture]) -> dict[str, int]:
+    """Pictures by class."""
+    return dict(sorted(Counter(str(each.label) for each in pictures).items()))

@@ -1,0 +1,76 @@
+"""All settings of a simulation are documented, reachable from the command line, and kept by the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedsim.config import SimulationSettings
+from fedsim.options import KEYS, overrides, settings_of
+from fedspect.errors import SettingsError
+from fedspect.settings import dotted_keys, load_settings
+from fedspect.toml import commented_toml
+
+
+def test_every_setting_is_documented():
+    undocumented = [key for key, field in dotted_keys(SimulationSettings).items() if not field.description]
+    assert undocumented == []
+
+
+def test_every_option_stands_for_a_setting_that_exists():
+    assert set(KEYS.values()) <= set(dotted_keys(SimulationSettings))
+
+
+def test_the_printed_defaults_are_the_defaults(tmp_path):
+    path = tmp_path / "all.toml"
+    path.write_text(commented_toml(SimulationSettings()), encoding="utf-8")
+    assert load_settings(path, SimulationSettings) == SimulationSettings()
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("seed = 5\n[plants]\ncount = 9\npartition = 'iid'\n", encoding="utf-8")
+    settings = settings_of({"plants": 3, "alpha": None}, path, ["training.learning_rate=0.01"])
+    assert (settings.seed, settings.plants.count, settings.plants.partition) == (5, 3, "iid")
+    assert settings.training.learning_rate == 0.01
+
+
+def test_paths_are_kept_absolute_so_that_the_run_can_go_on_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of({"data": Path("pictures"), "base": Path("base")}, None, None)
+    assert settings.data.folder == tmp_path / "pictures"
+    assert settings.model.base == tmp_path / "base"
+
+
+def test_set_takes_numbers_words_lists_and_options_of_a_strategy():
+    found = overrides(
+        {}, ["a=1", "b=word", "c=['x']", "federation.strategy_options.proximal_mu=0.1", "d=a=b"]
+    )
+    assert found == {
+        "a": 1,
+        "b": "word",
+        "c": ["x"],
+        "federation.strategy_options.proximal_mu": 0.1,
+        "d": "a=b",
+    }
+    settings = settings_of({"strategy": "fedprox"}, None, ["federation.strategy_options.proximal_mu=0.1"])
+    assert settings.federation.strategy_options == {"proximal_mu": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("given", "assignments"),
+    [
+        ({"rounds": 0}, []),
+        ({"alpha": -1.0}, []),
+        ({"strategy": "fedmagic"}, []),
+        ({"base": Path("x"), "scratch": True}, []),
+        ({}, ["federation.strategy_options.proximal_mu=0.1"]),  # fedavg has no such option
+        ({}, ["no equals sign"]),
+        ({}, ["federation.rouns=3"]),
+        ({"size": 32}, []),
+    ],
+)
+def test_what_is_not_accepted_is_a_settings_error(given, assignments):
+    with pytest.raises(SettingsError):
+        settings_of(given, None, assignments)
