@@ -127,7 +127,7 @@ class PlantWorker:
             return reply
         except Exception as error:
             logger.warning(
-                "round %d failed: %s", task.round, error, exc_info=not isinstance(error, UpdateError)
+                "round %d failed: %s", task.round, error, exc_info=not isinstance(error, FedspectError)
             )
             return self._reply(task, error=ReplyError.of(error))
 
