@@ -1,0 +1,127 @@
+"""One round while it is open: what is asked, who answered, who failed, and which answers wait on disk."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedserver.aggregation import Spooled
+from fedserver.events import RoundContext
+from fedserver.history import PlantResult, Refusal
+from fedspect.errors import storage_error
+from fedspect.files import write_bytes
+from fedspect.update.checks import Expected
+from fedspect.update.downlink import Served
+from fedspect.update.exchange import RoundTask
+from fedspect.update.schema import Schema
+
+
+class Tasks:
+    """The tasks of a round as bytes: one for each version that some plant holds, made once."""
+
+    def __init__(self, served: Served, **facts: Any) -> None:
+        self.schema = Schema.of(served.head)
+        self._served = served
+        self._facts = facts
+        self._made: dict[str | None, tuple[str, bytes]] = {}
+
+    def for_holder_of(self, version: str | None) -> tuple[str, bytes]:
+        """The payload's kind and the task's bytes for a plant that holds this version (or none)."""
+        if version not in self._made:
+            kind, payload = self._served.payload_for(version)
+            if kind == "full" and version is not None:
+                self._made[version] = self.for_holder_of(None)
+            else:
+                task = RoundTask(
+                    **self._facts,
+                    version=self._served.version,
+                    payload_kind=kind,
+                    holds=version if kind == "change" else None,
+                    payload=payload,
+                )
+                self._made[version] = (kind, task.to_bytes())
+        return self._made[version]
+
+
+@dataclass
+class Exchange:
+    """The books of an open round; nothing here outlives it."""
+
+    context: RoundContext
+    tasks: Tasks
+    spool: Path
+    open_plants: set[str] = field(default_factory=set)
+    """Asked in this round, and not yet heard of."""
+    results: dict[str, PlantResult] = field(default_factory=dict)
+    """What plants answered."""
+    updates: dict[str, Spooled] = field(default_factory=dict)
+    """Answers that hold a change: those of this round, and late ones."""
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    """Plants that were asked and failed, with the reason."""
+    failed_at: dict[str, float] = field(default_factory=dict)
+    """When each refused or lost plant failed last."""
+    sent_whole: set[str] = field(default_factory=set)
+    """Plants that could not use a change and were sent the whole head instead."""
+    bytes_down: dict[str, int] = field(default_factory=dict)
+
+    def ask(self, plant: str, size: int) -> None:
+        """A task of ``size`` bytes is on its way; what was known of the plant in this round is void."""
+        self.open_plants.add(plant)
+        self.bytes_down[plant] = self.bytes_down.get(plant, 0) + size
+        self.results.pop(plant, None)
+        self.updates.pop(plant, None)
+        self.refused.pop(plant, None)
+        self.lost.pop(plant, None)
+
+    def answer(self, result: PlantResult) -> None:
+        """An answer arrived, in time or late."""
+        self.open_plants.discard(result.plant)
+        self.lost.pop(result.plant, None)
+        self.results[result.plant] = result
+
+    def keep(self, expected: Expected, body: bytes, *, late_by: int = 0) -> None:
+        """Put an answer that holds a change on disk until the round closes."""
+        path = self.spool / f"{expected.plant}.reply"
+        write_bytes(path, body)
+        self.updates[expected.plant] = Spooled(expected, path, late_by)
+
+    def lose(self, plant: str, reason: str, now: float) -> None:
+        """The plant will not answer in this round."""
+        self.open_plants.discard(plant)
+        self.lost[plant] = reason
+        self.failed_at[plant] = now
+
+    def refuse(self, plant: str, kind: str, reason: str, now: float) -> None:
+        """What the plant answered is not used."""
+        self.open_plants.discard(plant)
+        self.results.pop(plant, None)
+        self.updates.pop(plant, None)
+        self.refused[plant] = Refusal(plant=plant, kind=kind, reason=reason)
+        self.failed_at[plant] = now
+
+    def in_time(self) -> int:
+        """Updates of this round that wait on disk."""
+        return sum(not one.late_by for one in self.updates.values())
+
+    def had(self, plant: str) -> bool:
+        """Whether the plant was asked in this round, or is in it with a late answer."""
+        return plant in self.open_plants or plant in self.results or plant in self.failed_at
+
+    def askable(self, plant: str, retry_before: float) -> bool:
+        """Whether the plant may be given the task now: it never had it, or failed before that moment."""
+        if plant in self.failed_at:
+            return plant not in self.open_plants and self.failed_at[plant] <= retry_before
+        answered = plant in self.results and not self.results[plant].late_by
+        return plant not in self.open_plants and not answered
+
+    def close(self) -> None:
+        """Throw the answers away: what they changed is in the model."""
+        try:
+            shutil.rmtree(self.spool)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise storage_error(error, self.spool, "emptying the spool") from error

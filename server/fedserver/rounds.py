@@ -1,0 +1,371 @@
+"""The round loop: who is asked, how long they are waited for, what becomes of their answers.
+
+A round: wait for a quorum of plants; give each a ``RoundTask``; put answers on disk as they arrive; close
+when all are in, or at the deadline with a quorum; check, aggregate, store, tell. With too few plants the
+run waits, says so, and asks those that come or come back; it never hangs in silence. A plant that owes an
+answer gets no second task: its late update is used in the round in which it arrives, with a discount, or
+refused. After the last round the plants evaluate what it made.
+
+Nothing of an open round is on disk but the spooled answers, which a restart throws away and asks for again:
+plants repeat a round from the state that they began it with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+import numpy as np
+from flwr.server import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedserver.aggregation import Accepted, Aggregate, aggregate, check_updates
+from fedserver.events import (
+    Event,
+    OnEvent,
+    PlantLost,
+    PlantRefused,
+    RoundClosed,
+    RoundContext,
+    RoundStarted,
+    RunFinished,
+    Waiting,
+    ignore,
+)
+from fedserver.exchange import Exchange, Tasks
+from fedserver.history import Evaluation, RoundRecord, best_round, mean_train_loss
+from fedserver.plants import Plants
+from fedserver.roster import Admit, admit_all
+from fedserver.round_settings import RoundSettings
+from fedserver.store import RunState, RunStore
+from fedserver.strategies import array_record, begin_round, restore_strategy, strategy_state
+from fedspect.errors import FedspectError, InterruptedRunError, QuorumError
+from fedspect.update.change import StepSize, apply_change
+from fedspect.update.checks import DEFAULT_CHECKS, CheckSettings, Step
+from fedspect.update.schema import is_statistic
+
+EARLIER_ROUNDS = 3  # whose accepted steps say what is usual
+
+logger = logging.getLogger("fedserver.rounds")
+
+
+class RoundLoop:
+    """Runs what is left of a run.
+
+    Args:
+        grid: Flower's way to the nodes.
+        strategy: one of ``strategies.build_strategy``, or any other of Flower's.
+        store: where the run is; it goes on from there.
+        settings: the store's own when not given.
+        on_event: is told what happens, in this thread.
+        should_stop: asked at every pause; ``True`` ends the run as if interrupted.
+        admit: a further look at who joins.
+        checks: how far an update may stray.
+        clock: seconds that never go back.
+
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        strategy: Strategy,
+        store: RunStore,
+        settings: RoundSettings | None = None,
+        on_event: OnEvent = ignore,
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+        admit: Admit = admit_all,
+        checks: CheckSettings = DEFAULT_CHECKS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._grid = grid
+        self._strategy = strategy
+        self._store = store
+        self._settings = settings or store.facts.rounds
+        self._on_event = on_event
+        self._should_stop = should_stop
+        self._admit = admit
+        self._checks = checks
+        self._clock = clock
+        self._said = ""
+
+    def run(self) -> RunFinished:
+        """Go on to the last round.
+
+        Raises:
+            QuorumError: too few plants for longer than ``give_up``.
+            InterruptedRunError: ``should_stop`` said so; every closed round is on disk.
+            AlreadyRunningError: another process runs this run.
+            FedspectError: a round cannot be stored, or the strategy's answer cannot be used.
+
+        """
+        with self._store.occupy():
+            try:
+                return self._run()
+            except BaseException as error:
+                with contextlib.suppress(FedspectError):
+                    known = isinstance(error, FedspectError)
+                    self._store.say("stopped", str(error) if known else f"{type(error).__name__}")
+                raise
+
+    def _run(self) -> RunFinished:
+        store, settings = self._store, self._settings
+        state = store.latest()
+        store.empty_spool()
+        learned = [name for name in state.served.head if not is_statistic(name)]
+        restore_strategy(self._strategy, state.moments, learned)
+        self._history = store.history()
+        self._evaluations = store.evaluations()
+        self._plants = Plants(
+            self._grid, store.facts, settings, state.plants, self._emit, self._clock, self._admit
+        )
+        self._expecting = self._clock() + settings.gather
+        while state.round < settings.rounds and not self._got_no_better():
+            state = self._round(state)
+        early = state.round < settings.rounds
+        evaluation = self._closing_evaluation(state)
+        finished = RunFinished(state.round, state.served.version, early, evaluation)
+        self._say("finished", str(finished), round=state.round)
+        self._emit(finished)
+        return finished
+
+    # -- a round -------------------------------------------------------------------------------------------
+
+    def _round(self, state: RunState) -> RunState:
+        context = self._context(state, train=True)
+        self._await_quorum(context)
+        head = state.served.head
+        zeros = {name: np.zeros_like(values) for name, values in head.items() if not is_statistic(name)}
+        config = begin_round(self._strategy, context.round, array_record(zeros))
+        began, started = self._clock(), datetime.now(timezone.utc)
+        exchange = self._open(context, state, proximal_mu=config.get("proximal-mu", 0.0))
+        accepted = self._collect(exchange, state)
+        found = aggregate(self._strategy, context.round, accepted)
+        served = state.served.advance(
+            apply_change(head, found.change),
+            encoding=self._settings.encoding_down,
+            density=self._settings.density,
+        )
+        for one in accepted:
+            self._plants.roster.accepted(one.spooled.plant, context.round)
+        record = self._record(exchange, served.version, found, accepted)
+        record = record.model_copy(
+            update={"started": started.isoformat(timespec="seconds"), "seconds": self._clock() - began}
+        )
+        self._history.append(record)
+        if record.evaluation is not None:
+            self._evaluations[record.evaluation.round] = record.evaluation
+        closed = RunState(
+            context.round, served, strategy_state(self._strategy, list(zeros)), self._plants.roster.standings
+        )
+        best = best_round(self._evaluations, self._settings.early_stop_metric)
+        self._store.close_round(closed, record, best=best)
+        exchange.close()
+        self._emit(RoundClosed(record, self._seconds_left(context.round)))
+        return closed
+
+    def _context(self, state: RunState, *, train: bool) -> RoundContext:
+        return RoundContext(
+            self._store.facts.run_id,
+            state.round + 1,
+            self._settings.rounds,
+            state.served.version,
+            train,
+        )
+
+    def _open(self, context: RoundContext, state: RunState, *, proximal_mu: object = 0.0) -> Exchange:
+        """Begin a round: everyone who is free gets the task."""
+        settings = self._settings
+        tasks = Tasks(
+            state.served,
+            run_id=context.run_id,
+            round=context.round,
+            total_rounds=context.total_rounds,
+            base_hash=self._store.facts.base_hash,
+            encoding=settings.encoding_down,
+            reply_encoding=settings.encoding,
+            reply_density=settings.density,
+            local_epochs=settings.local_epochs,
+            learning_rate=settings.learning_rate,
+            proximal_mu=proximal_mu,
+            batch_norm=settings.batch_norm,
+            train=context.train,
+            seed=self._store.facts.seed,
+        )
+        exchange = Exchange(context, tasks, self._store.spool)
+        plants = self._plants.free()
+        self._plants.ask(exchange, plants)
+        started = RoundStarted(context, tuple(plants))
+        self._say("running", str(started), round=context.round, plants=plants)
+        self._emit(started)
+        return exchange
+
+    def _collect(self, exchange: Exchange, state: RunState) -> list[Accepted]:
+        """Wait for answers until the round may close; the updates that were accepted."""
+        quorum, deadline = self._settings.quorum, self._settings.deadline
+        closing_time = None if deadline is None else self._clock() + deadline
+        waiting_since: float | None = None
+        while True:
+            heard = self._plants.look(exchange)
+            in_time = closing_time is None or self._clock() < closing_time
+            if exchange.open_plants and in_time:
+                self._pause(heard)
+                continue
+            if exchange.in_time() >= quorum:
+                accepted = self._check(exchange, state)
+                if exchange.in_time() >= quorum:
+                    for plant in sorted(exchange.open_plants):
+                        exchange.lose(plant, "it had not answered at the deadline", self._clock())
+                        self._emit(PlantLost(plant, exchange.context.round, exchange.lost[plant]))
+                    return accepted
+            waiting_since = waiting_since if waiting_since is not None else self._clock()
+            retry_before = self._clock() - self._settings.retry
+            others = [one for one in self._plants.free() if exchange.askable(one, retry_before)]
+            self._plants.ask(exchange, others)
+            if not others:
+                clauses = [f"{plant}: {reason}" for plant, reason in sorted(exchange.lost.items())]
+                clauses += [f"{one.plant}: {one.reason}" for one in exchange.refused.values()]
+                clauses += [f"{plant} is still at work" for plant in sorted(exchange.open_plants)]
+                self._wait(exchange.context, exchange.in_time(), "updates", clauses, waiting_since)
+                self._pause(heard)
+
+    def _check(self, exchange: Exchange, state: RunState) -> list[Accepted]:
+        """Refuse what must not touch the model; the rest may be averaged."""
+        accepted, refused = check_updates(
+            exchange.updates.values(),
+            state.served.head,
+            discount=self._settings.late_discount,
+            earlier=self._earlier_steps(),
+            settings=self._checks,
+        )
+        for plant, error in sorted(refused.items()):
+            self._plants.refuse(exchange, plant, str(error))
+        return accepted
+
+    def _record(
+        self, exchange: Exchange, version: str, found: Aggregate, accepted: list[Accepted]
+    ) -> RoundRecord:
+        context = exchange.context
+        steps = {one.spooled.plant: one.step.size for one in accepted}
+        results = []
+        for plant, result in sorted(exchange.results.items()):
+            size = steps.get(plant, StepSize(0.0, 0.0))
+            share = found.shares.get(plant, 0.0)
+            update = {"weight": share, "step": size.weights, "step_of_statistics": size.statistics}
+            results.append(result.model_copy(update=update))
+        in_time = [result for result in results if not result.late_by]
+        return RoundRecord(
+            round=context.round,
+            version=version,
+            parent=context.version,
+            started="",
+            seconds=0.0,
+            plants=results,
+            refused=[one for _, one in sorted(exchange.refused.items())],
+            lost=dict(sorted(exchange.lost.items())),
+            evaluation=Evaluation.of(context.round - 1, context.version, in_time),
+            train_loss=mean_train_loss(results),
+            bytes_up=sum(result.bytes_up for result in results),
+            bytes_down=sum(exchange.bytes_down.values()),
+            notes=found.notes,
+        )
+
+    def _closing_evaluation(self, state: RunState) -> Evaluation | None:
+        """What the plants say of the last version; asked once."""
+        known = self._store.closing(state.round)
+        if known is not None:
+            return known
+        context = self._context(state, train=False)
+        self._await_quorum(context)
+        exchange = self._open(context, state)
+        closing_time = self._clock() + (self._settings.deadline or float("inf"))
+        while exchange.open_plants and self._clock() < closing_time:
+            self._pause(self._plants.look(exchange))
+        evaluation = Evaluation.of(state.round, state.served.version, exchange.results.values())
+        if evaluation is not None:
+            self._store.close_run(state.round, evaluation)
+        return evaluation
+
+    # -- waiting -------------------------------------------------------------------------------------------
+
+    def _await_quorum(self, context: RoundContext) -> None:
+        """Return when enough plants are free; at first, those that are expected."""
+        since = self._clock()
+        while True:
+            heard = self._plants.look(None)
+            now = self._clock()
+            expected = self._settings.expected_plants if now < self._expecting else None
+            needed = max(expected or 0, self._settings.quorum)
+            free = self._plants.free()
+            if len(free) >= needed:
+                self._expecting = now
+                return
+            if not heard:
+                self._wait(context, len(free), "plants", self._plants.roster.missing(), since)
+            self._pause(heard)
+
+    def _wait(
+        self, context: RoundContext, present: int, of_what: str, clauses: list[str], since: float
+    ) -> None:
+        """Say that and why the run waits.
+
+        Raises:
+            QuorumError: it has waited long enough.
+
+        """
+        needed, give_up = self._settings.quorum, self._settings.give_up
+        text = f"{context} needs {needed} {of_what} and has {present}"
+        text += "".join(f"; {clause}" for clause in clauses)
+        if give_up is not None and self._clock() - since >= give_up and self._clock() >= self._expecting:
+            raise QuorumError(
+                f"{context} needs {needed} {of_what} and has {present}",
+                seen="; ".join(clauses) or None,
+                accepted=f"at least {needed} {of_what}",
+                remedy="mend the plants that failed, or ask for a smaller quorum",
+            )
+        if text != self._said:
+            self._say("waiting", text, round=context.round, present=present, needed=needed)
+            self._emit(Waiting(context.round, present, needed, text))
+
+    def _pause(self, heard: bool) -> None:
+        """Between two looks: stop if asked to, and rest unless something is going on."""
+        if self._should_stop():
+            raise InterruptedRunError(
+                "the run was stopped", remedy="start it again: it goes on with the round that was cut"
+            )
+        if not heard:
+            time.sleep(self._settings.poll)
+
+    def _say(self, state: str, text: str, **facts: object) -> None:
+        self._said = text
+        self._store.say(state, text, **facts)
+
+    def _emit(self, event: Event) -> None:
+        warning = isinstance(event, (PlantLost, PlantRefused, Waiting))
+        logger.log(logging.WARNING if warning else logging.INFO, "%s", event)
+        self._on_event(event)
+
+    # -- what is known ---------------------------------------------------------------------------------------
+
+    def _earlier_steps(self) -> list[Step]:
+        recent = self._history[-EARLIER_ROUNDS:]
+        return [
+            Step(one.plant, StepSize(one.step, one.step_of_statistics), one.num_examples)
+            for record in recent
+            for one in record.plants
+            if one.step > 0
+        ]
+
+    def _seconds_left(self, round_number: int) -> float:
+        seconds = [record.seconds for record in self._history]
+        return (self._settings.rounds - round_number) * sum(seconds) / len(seconds)
+
+    def _got_no_better(self) -> bool:
+        patience, metric = self._settings.early_stop, self._settings.early_stop_metric
+        best = best_round(self._evaluations, metric)
+        if patience is None or best is None:
+            return False
+        return max(self._evaluations) - best >= patience

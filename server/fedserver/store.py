@@ -1,0 +1,360 @@
+"""A run on disk: after each round everything that the next one needs, visible by one rename.
+
+::
+
+    run.json                  what the run is: facts and settings
+    0000/ .. 0007/            one folder a round; 0000 is what the run began with
+        head.safetensors      the served head (the last few rounds, and the best)
+        server.safetensors    moments of the strategy, what the downlink still owes (the last round only)
+        down.update           the message that leads from the version before to this one (the last few)
+        round.json            the round's record and how each plant stands
+        closing.json          the closing evaluation, if the run ended here
+    history.jsonl             the records again, a line a round, for whoever likes to follow a file
+    status.json               what the run is doing; for people, never read back
+    spool/                    answers of the round in progress; worthless after a restart
+
+A round's folder is filled under another name and then renamed, so a server that is killed at any moment
+finds the rounds that were finished and nothing else. What can be derived (the history) is mended on
+opening.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from fedserver.history import Evaluation, RoundRecord
+from fedserver.round_settings import RoundSettings
+from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
+from fedspect.files import append_line, read_json, sync_folder, write_bytes, write_json, write_text
+from fedspect.locking import Occupied
+from fedspect.update.downlink import MAX_CHAIN, Link, Served
+from fedspect.update.exchange import ContentHash, RunId
+from fedspect.update.schema import Arrays, is_statistic, version_of
+
+FORMAT_VERSION = 1
+
+
+class RunFacts(BaseModel):
+    """What a run is; only ``rounds`` may be replaced, by a restart with other settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    run_id: RunId
+    """Survives restarts; plants recognise a repeated round by it."""
+    base_hash: ContentHash
+    """The base model that every plant must hold."""
+    classes: list[str]
+    """The federation's classes, in order."""
+    seed: int
+    strategy: str
+    strategy_options: dict[str, Any]
+    rounds: RoundSettings
+
+
+class PlantStanding(BaseModel):
+    """What the server remembers of a plant from round to round."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    refusals: int = 0
+    """Refused updates in a row."""
+    set_aside: bool = False
+    """Left out until an operator looks."""
+    last_refusal: str | None = None
+    last_round: int | None = None
+    """The last round that used an update of this plant."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands after a round."""
+
+    round: int
+    served: Served
+    moments: Arrays = field(default_factory=dict)
+    """What the strategy carries on (``strategies.strategy_state``)."""
+    plants: Mapping[str, PlantStanding] = field(default_factory=dict)
+
+
+class RunStore:
+    """One run's folder.
+
+    Raises:
+        WorkspaceError: there is no run, or one of another format version.
+        DamagedFileError: a file of it is not what was written.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spool = folder / "spool"
+        self.facts = _read_facts(folder)
+
+    @classmethod
+    def create(cls, folder: Path, facts: RunFacts, head: Mapping[str, np.ndarray]) -> RunStore:
+        """Begin a run from ``head``; where statistics stay with the plants, from its learned part.
+
+        Raises:
+            WorkspaceError: the folder holds a run already.
+
+        """
+        if cls.exists(folder):
+            raise WorkspaceError(
+                "the folder holds a run already",
+                seen=folder,
+                remedy="go on with it, or choose another folder",
+            )
+        write_json(folder / "run.json", facts.model_dump(mode="json"))
+        store = cls(folder)
+        shared = facts.rounds.batch_norm == "average"
+        sent = {name: values for name, values in head.items() if shared or not is_statistic(name)}
+        store._put(RunState(0, Served.start(sent)), None, parent=None)
+        return store
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether a run was begun here; one that was killed before it was whole may be begun again."""
+        return (folder / "run.json").exists() and (folder / _name(0)).exists()
+
+    def change_settings(self, rounds: RoundSettings) -> None:
+        """Go on with other settings (more rounds, another deadline)."""
+        self.facts = self.facts.model_copy(update={"rounds": rounds})
+        write_json(self.folder / "run.json", self.facts.model_dump(mode="json"))
+
+    def occupy(self) -> Occupied:
+        """The lock that keeps a second server from this run."""
+        return Occupied(self.folder / "lock", f"the run in {self.folder}")
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def rounds(self) -> list[int]:
+        """The rounds on disk, the first state (0) included."""
+        folders = self.folder.glob("[0-9]*")
+        return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
+
+    def latest(self) -> RunState:
+        """Where the run stands; ``history.jsonl`` is mended and leftovers are removed on the way."""
+        number = self.rounds()[-1]
+        head = self.head(number)
+        version = self._row(number)["version"]
+        if version_of(head) != version:
+            raise _damaged(self._round(number) / "head.safetensors", "its hash is another")
+        server = self._tensors(number, "server.safetensors")
+        residual = _part(server, "residual/")
+        links = self._links(number)
+        self._clean()
+        self._mend_history()
+        return RunState(
+            number,
+            Served(head, version, residual or None, links),
+            _part(server, "moments/"),
+            {name: PlantStanding(**row) for name, row in self._row(number)["plants"].items()},
+        )
+
+    def head(self, number: int) -> Arrays:
+        """The head that a round made.
+
+        Raises:
+            WorkspaceError: it is no longer kept.
+
+        """
+        if not (self._round(number) / "head.safetensors").exists():
+            raise WorkspaceError(
+                f"the model of round {number} is not kept",
+                accepted=", ".join(str(one) for one in self.kept_heads()),
+            )
+        return self._tensors(number, "head.safetensors")
+
+    def kept_heads(self) -> list[int]:
+        """The rounds whose heads are on disk."""
+        return [number for number in self.rounds() if (self._round(number) / "head.safetensors").exists()]
+
+    def version(self, number: int) -> str:
+        """The hash of the head that a round made, whether or not it is kept."""
+        return str(self._row(number)["version"])
+
+    def history(self) -> list[RoundRecord]:
+        """Every closed round, in order, each once."""
+        rows = (self._row(number)["record"] for number in self.rounds() if number > 0)
+        return [RoundRecord.model_validate(row) for row in rows]
+
+    def evaluations(self) -> dict[int, Evaluation]:
+        """What is known of the version that each round made, from the round after it or from the closing."""
+        known = {}
+        for record in self.history():
+            if record.evaluation is not None:
+                known[record.evaluation.round] = record.evaluation
+        for number in self.rounds():
+            closing = self.closing(number)
+            if closing is not None:
+                known[number] = closing
+        return known
+
+    def closing(self, number: int) -> Evaluation | None:
+        """The closing evaluation of a run that ended with this round."""
+        path = self._round(number) / "closing.json"
+        return Evaluation.model_validate(read_json(path)["evaluation"]) if path.exists() else None
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def close_round(self, state: RunState, record: RoundRecord, *, best: int | None = None) -> None:
+        """Put a finished round on disk: all of it or, after a crash, nothing.
+
+        Args:
+            state: where the run stands now.
+            record: what happened.
+            best: the round whose head is kept beside the last few.
+
+        """
+        self._put(state, record, parent=record.parent)
+        append_line(self.folder / "history.jsonl", record.model_dump_json())
+        self._prune(best)
+
+    def close_run(self, number: int, evaluation: Evaluation) -> None:
+        """Keep the closing evaluation of the version that round ``number`` made."""
+        write_json(self._round(number) / "closing.json", {"evaluation": evaluation.model_dump(mode="json")})
+
+    def say(self, state: str, text: str, **facts: Any) -> None:
+        """Tell in ``status.json`` what the run is doing."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        write_json(self.folder / "status.json", {"state": state, "text": text, "at": now, **facts})
+
+    def empty_spool(self) -> None:
+        """Forget the answers of a round that was cut."""
+        _remove(self.spool)
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _put(self, state: RunState, record: RoundRecord | None, *, parent: str | None) -> None:
+        place = self._round(state.round)
+        making = place.parent / f".making-{place.name}"
+        _remove(making)
+        write_bytes(making / "head.safetensors", save_tensors(dict(state.served.head)))
+        server = {f"moments/{name}": values for name, values in state.moments.items()}
+        server.update({f"residual/{name}": values for name, values in (state.served.residual or {}).items()})
+        if server:
+            write_bytes(making / "server.safetensors", save_tensors(server))
+        if state.served.links and state.served.links[-1].after == state.served.version:
+            write_bytes(making / "down.update", state.served.links[-1].blob)
+        row = {
+            "version": state.served.version,
+            "parent": parent,
+            "record": None if record is None else record.model_dump(mode="json"),
+            "plants": {name: one.model_dump(mode="json") for name, one in sorted(state.plants.items())},
+        }
+        write_json(making / "round.json", row)
+        try:
+            making.rename(place)
+            sync_folder(place.parent)
+        except OSError as error:
+            raise storage_error(error, place, "closing a round") from error
+
+    def _mend_history(self) -> None:
+        """Write the derived file anew if a crash left it short or torn."""
+        text = "".join(record.model_dump_json() + "\n" for record in self.history())
+        path = self.folder / "history.jsonl"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+    def _prune(self, best: int | None) -> None:
+        numbers = self.rounds()
+        keep = {0, best, *numbers[-self.facts.rounds.keep_heads :]}
+        for number in numbers[:-1]:
+            (self._round(number) / "server.safetensors").unlink(missing_ok=True)
+            if number not in keep:
+                (self._round(number) / "head.safetensors").unlink(missing_ok=True)
+        for number in numbers[:-MAX_CHAIN]:
+            (self._round(number) / "down.update").unlink(missing_ok=True)
+
+    def _clean(self) -> None:
+        for folder in self.folder.glob(".making-*"):
+            _remove(folder)
+
+    def _links(self, number: int) -> tuple[Link, ...]:
+        """The unbroken chain of messages that leads to this round's version, at most as long as is kept."""
+        links: list[Link] = []
+        while len(links) < MAX_CHAIN and number > 0:
+            path = self._round(number) / "down.update"
+            if not path.exists():
+                break
+            row = self._row(number)
+            links.insert(0, Link(row["parent"], row["version"], path.read_bytes()))
+            number -= 1
+        return tuple(links)
+
+    def _round(self, number: int) -> Path:
+        return self.folder / _name(number)
+
+    def _row(self, number: int) -> dict[str, Any]:
+        path = self._round(number) / "round.json"
+        row = read_json(path)
+        if not isinstance(row, dict) or not {"version", "parent", "record", "plants"} <= set(row):
+            raise _damaged(path, "keys are missing")
+        return row
+
+    def _tensors(self, number: int, name: str) -> Arrays:
+        path = self._round(number) / name
+        if not path.exists():
+            return {}
+        try:
+            return load_tensors(path.read_bytes())
+        except (SafetensorError, ValueError) as error:
+            raise _damaged(path, str(error)) from error
+
+
+def _name(number: int) -> str:
+    return f"{number:04d}"
+
+
+def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    return {
+        name[len(prefix) :]: values for name, values in sorted(tensors.items()) if name.startswith(prefix)
+    }
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise storage_error(error, folder, "removing a temporary folder") from error
+
+
+def _damaged(path: Path, why: str) -> DamagedFileError:
+    return DamagedFileError(
+        "a file of the run is not what was written",
+        seen=f"{path}: {why}",
+        remedy="remove the folder of the last round: the run goes on from the one before it",
+    )
+
+
+def _read_facts(folder: Path) -> RunFacts:
+    path = folder / "run.json"
+    try:
+        facts = RunFacts.model_validate(read_json(path))
+    except FileNotFoundError:
+        raise WorkspaceError("there is no run here", seen=folder, remedy="check the path") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if facts.format_version != FORMAT_VERSION:
+        raise WorkspaceError(
+            "the run is of another format",
+            seen=facts.format_version,
+            accepted=str(FORMAT_VERSION),
+            remedy="use the version of Fedspect that made it",
+        )
+    return facts

@@ -1,0 +1,55 @@
+"""Many plants in many processes: Flower's own simulation, which is built on Ray.
+
+The ServerApp runs in a thread of this process, so events arrive here as they do with the local engine.
+Plants work in Ray's processes, which make each plant's worker from the run folder. Ray takes some ten
+seconds to start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import flwr.simulation
+
+from fedclient.node.app import build_client_app
+from fedserver.events import OnEvent, RunFinished
+from fedsim.engines.job import SimulationJob, prepare_run
+from fedsim.engines.outcome import Outcome, quiet_flower
+from fedsim.engines.workers import FactoryWorkers, resolve_factory
+from fedspect.errors import FederationError, InterruptedRunError
+
+
+def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
+    """Run a job in Flower's simulation; raises as ``run_engine`` does."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    resolve_factory(job.worker_factory)  # a mistake in its name is better said here than by Ray's processes
+    store = prepare_run(job)
+    stop = threading.Event()
+    outcome = Outcome(on_event)
+    workers = FactoryWorkers(job.worker_factory, job.run_folder.resolve(), job.plants)
+    config: dict[str, dict[str, Any]] = {
+        "client_resources": {"num_cpus": job.cpus_per_plant, "num_gpus": job.gpus_per_plant},
+        "init_args": {"logging_level": logging.ERROR, "log_to_driver": False},
+    }
+    with quiet_flower(logging.CRITICAL):
+        try:
+            flwr.simulation.run_simulation(
+                server_app=outcome.server_app(store.folder, lambda: stop.is_set() or should_stop()),
+                client_app=build_client_app(workers),
+                num_supernodes=len(job.plants),
+                backend_config=config,
+            )
+        except KeyboardInterrupt:
+            raise InterruptedRunError(
+                "the run was interrupted", remedy="go on with it: every closed round is on disk"
+            ) from None
+        except (RuntimeError, ValueError) as error:
+            outcome.result()  # our own reason, where there is one, says more than Flower's
+            raise FederationError("Flower's simulation failed", seen=error) from error
+        finally:
+            stop.set()
+    return outcome.result()
