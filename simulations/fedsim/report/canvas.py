@@ -1,7 +1,7 @@
 """From a matplotlib figure to an inline SVG that follows its page, or to a PNG file.
 
-Nothing here or in ``charts`` touches matplotlib's global state, so reports can be written from any thread. Text is
-never read as mathematics: a class may be called ``$x_1$``.
+Figures are made without pyplot, so nothing is kept between them. Text is never read as mathematics: a class
+may be called ``$x_1$``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -21,11 +21,10 @@ from matplotlib.figure import Figure
 from fedsim.report.palette import LIGHT
 from fedspect.files import replacing
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.edgecolor": LIGHT["rule"],
     "axes.facecolor": "none",
     "axes.labelcolor": LIGHT["quiet"],
-    "axes.prop_cycle": matplotlib.cycler(color=[LIGHT[name] for name in LIGHT if name.startswith("series")]),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlecolor": LIGHT["ink"],

@@ -5,7 +5,7 @@ A chart that has nothing to show is ``None``. Colours are those of ``palette`` o
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -49,6 +49,8 @@ def plant_lines(run: RunSummary, value: str) -> dict[str, Line]:
     lines: dict[str, Line] = {}
     for name in run.plant_names:
         seen = [(r.round - 1, getattr(p, value)) for r in run.rounds for p in r.plants if p.plant == name]
+        if run.closing is not None and name in run.closing.plants:
+            seen.append((run.closing.round, run.closing.plants[name].get(value)))
         kept = [(number, float(measured)) for number, measured in seen if measured is not None]
         if kept:
             lines[name] = ([number for number, _ in kept], [measured for _, measured in kept])
@@ -202,7 +204,7 @@ def _lines(
     return figure
 
 
-def _dots(rounds: Sequence[int]) -> dict[str, object]:
+def _dots(rounds: Sequence[int]) -> dict[str, Any]:
     return {"marker": "o", "markersize": 3} if len(rounds) <= 12 else {}
 
 

@@ -1,6 +1,6 @@
 """The page of a comparison: each plant alone, the federation, and all pictures in one place.
 
-All are judged on the same test pictures, so a difference is that of the ways of training and not of the pictures.
+All are judged on the same test pictures, so a difference is that of the ways of training, not of pictures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PAGE = "comparison.html"
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
-    """Write ``comparison.json``, ``comparison.html`` and ``figures/gains.png`` into ``folder``; answer the page's path.
+    """Write ``comparison.json``, ``comparison.html`` and ``figures/gains.png``; answer the page's path.
 
     Raises:
         StorageError: something cannot be written.
@@ -45,7 +45,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "gains": chart(
             charts.gains(comparison),
             "gains",
-            f"Accuracy of each plant alone against the federation's {words.percent(joined.accuracy)}; the table below",
+            f"Each plant's accuracy alone; the federation's is {words.percent(joined.accuracy)}; table below",
         ),
         "recalls": recall_rows(comparison),
         "facts": [

@@ -18,7 +18,7 @@ FIGURES = "figures"
 
 
 def write_figures(run_folder: Path) -> list[Path]:
-    """Write the run's plots into ``figures/`` and answer their paths; one that has nothing to show is left out.
+    """Write the run's plots into ``figures/``, without those that have nothing to show; answer their paths.
 
     Raises:
         WorkspaceError, DamagedFileError, StorageError: as ``write_report``.

@@ -1,9 +1,8 @@
 """What a run folder says, as the reports read it.
 
-``reading.load_run`` turns a run folder into one ``RunSummary``; everything that people look at is made from that
-alone. ``docs/reports.md`` lists the files and each row of ``metrics.jsonl``. Fields that a report does not know
-are ignored and those that are missing stay empty, so a run that was broken off, or is still going on, has a
-report too.
+``reading.load_run`` turns a run folder into one ``RunSummary``; everything that people look at is made from
+that alone. ``docs/reports.md`` lists the files and the rows of ``metrics.jsonl``. Fields that are unknown are
+ignored and those that are missing stay empty: a run that was broken off, or is still going on, has a report.
 
 Shares (accuracy, precision, ...) are between 0 and 1, times in seconds, sizes in bytes.
 """
@@ -137,6 +136,8 @@ class PlantRound(Record):
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: dict[str, float] = Field(default_factory=dict)
+    remarks: list[str] = Field(default_factory=list)
+    """What the plant had to say."""
 
     @property
     def accuracy(self) -> Optional[float]:
@@ -173,6 +174,14 @@ class RoundFacts(Record):
         return sum(accuracy * weight for accuracy, weight in judged) / total if total else None
 
 
+class ClosingEvaluation(Record):
+    """The last model, at the plants (``fedserver.history.Evaluation``)."""
+
+    round: int
+    plants: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Each plant's metrics."""
+
+
 class Arm(Record):
     """One way of training in a comparison, judged on the same test pictures as the others."""
 
@@ -198,13 +207,23 @@ class Comparison(Record):
     environment: dict[str, str] = Field(default_factory=dict)
 
 
+class Remark(Record):
+    """Something that a plant or the server wanted a person to know."""
+
+    who: str
+    text: str
+    rounds: list[int]
+
+
 class RunSummary(Record):
     """All that a report shows of a run."""
 
     folder: Path
     facts: RunFacts
     rounds: list[RoundFacts] = Field(default_factory=list)
+    closing: Optional[ClosingEvaluation] = None
     final: Optional[Evaluation] = None
+    """On the test pictures."""
     predictions: list[Prediction] = Field(default_factory=list)
     comparison: Optional[Comparison] = None
     settings: str = ""
@@ -228,6 +247,18 @@ class RunSummary(Record):
     def troubles(self) -> list[tuple[int, PlantRound]]:
         """Every time a plant's work did not count in full, with the round."""
         return [(r.round, part) for r in self.rounds for part in r.plants if part.state != "used"]
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What plants and the server had to say, each text once, in the order in which it was said first."""
+        said: dict[tuple[str, str], list[int]] = {}
+        for closed in self.rounds:
+            for part in closed.plants:
+                for text in part.remarks:
+                    said.setdefault((part.plant, text), []).append(closed.round)
+            for text in closed.notes:
+                said.setdefault(("server", text), []).append(closed.round)
+        return [Remark(who=who, text=text, rounds=rounds) for (who, text), rounds in said.items()]
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:

@@ -39,7 +39,7 @@ SECTIONS = (
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write ``report.html`` into the run folder and answer its path. It can be called at any time, again and again.
+    """Write ``report.html`` into the run folder and answer its path; at any time, again and again.
 
     Raises:
         WorkspaceError: this is not a run folder.
@@ -124,6 +124,7 @@ def _content(run: RunSummary) -> dict[str, Any]:
         "hidden_rounds": len(run.rounds) - len(shown),
         "troubles": run.troubles[:MOST_TROUBLES],
         "hidden_troubles": max(0, len(run.troubles) - MOST_TROUBLES),
+        "remarks": run.remarks[:MOST_TROUBLES],
         "overview": _overview(facts),
     }
 
@@ -150,7 +151,7 @@ def _charts(run: RunSummary) -> dict[str, Optional[Markup]]:
         "plants": chart(
             charts.confusion_by_plant(run),
             "plants",
-            f"Confusion matrices of {words.plural(len(charts.last_confusions(run)), 'plant')}. Accuracy: {plants}",
+            f"Confusion matrices, a small one for each plant. Accuracy: {plants}",
         ),
         "traffic": chart(
             charts.traffic_by_round(run),
@@ -240,7 +241,8 @@ def _overview(facts: RunFacts) -> Iterable[tuple[str, str]]:
     data, model = facts.data, facts.model
     travelling = ""
     if model.travelling and model.parameters:
-        travelling = f"{model.travelling:,} of {model.parameters:,} parameters ({words.percent(model.travelling / model.parameters, 0)})"
+        share = words.percent(model.travelling / model.parameters, 0)
+        travelling = f"{model.travelling:,} of {model.parameters:,} parameters ({share})"
     return [
         (
             "pictures",

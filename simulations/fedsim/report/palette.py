@@ -1,8 +1,8 @@
 """The colours of pages and charts, once for light and once for dark.
 
-Charts are drawn in the light colours; in a page each of these is replaced by the CSS variable of its name, so that
-a chart follows the page. That needs every light colour to be unique. The series are told apart by people who do
-not see red and green alike, and lines carry their names as well.
+Charts are drawn in the light colours; in a page each of these is replaced by the CSS variable of its name, so
+that a chart follows the page. That needs every light colour to be unique. Lines carry their names as well as
+their colours, for people who do not tell these apart.
 """
 
 from __future__ import annotations

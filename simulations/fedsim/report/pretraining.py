@@ -64,7 +64,7 @@ class PretrainSummary(Record):
 
 
 def write_pretrain_report(folder: Path, summary: PretrainSummary) -> Path:
-    """Write ``pretraining.json``, ``pretraining.html`` and ``figures/pretraining.png``; answer the page's path.
+    """Write ``pretraining.json``, ``pretraining.html`` and a PNG of the curves; answer the page's path.
 
     Raises:
         StorageError: something cannot be written.
@@ -100,7 +100,7 @@ def learning_curve(summary: PretrainSummary) -> Optional[Figure]:
                 right.plot(*zip(*known), color=colour, label=name)
         right.set_title("Right answers")
         right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.percent(value, 0)))
-        right.legend(frameon=False, loc="lower right", fontsize=8)
+        right.legend(frameon=False, loc="center right", fontsize=8)
         for axes in (left, right):
             if summary.condensed_at is not None:
                 axes.axvline(summary.condensed_at, color=LIGHT["rule"], linewidth=1, zorder=0)
@@ -121,7 +121,7 @@ def _content(summary: PretrainSummary) -> dict[str, Any]:
         "curve": chart(
             learning_curve(summary),
             "learning",
-            f"Loss and accuracy over {len(summary.epochs)} epochs; at the end {words.percent(reached)} right answers",
+            f"Loss and accuracy over {len(summary.epochs)} epochs; at the end {words.percent(reached)}",
         ),
         "facts": [
             ("architecture", summary.architecture),

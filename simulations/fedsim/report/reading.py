@@ -12,6 +12,7 @@ from typing import Any, Optional, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fedsim.report.model import (
+    ClosingEvaluation,
     Comparison,
     Prediction,
     RoundFacts,
@@ -44,12 +45,13 @@ def load_run(run_folder: Path) -> RunSummary:
             seen=run_folder,
             accepted=f"a folder with {RUN}, as `fedsim run` makes it",
         )
-    rounds, damaged = _read_rounds(run_folder / METRICS)
+    rounds, closing, damaged = _read_rounds(run_folder / METRICS)
     final, predictions = _read_evaluation(run_folder / EVALUATION)
     return RunSummary(
         folder=run_folder,
         facts=_as(RunFacts, _json(run_folder / RUN) or {}, run_folder / RUN),
         rounds=rounds,
+        closing=closing,
         final=final,
         predictions=predictions,
         comparison=load_comparison(run_folder) or load_comparison(run_folder.parent),
@@ -64,8 +66,8 @@ def load_comparison(folder: Path) -> Optional[Comparison]:
     return None if content is None else _as(Comparison, content, folder / COMPARISON)
 
 
-def _read_rounds(path: Path) -> tuple[list[RoundFacts], int]:
-    """Closed rounds in order, each with its plants, and how many rows could not be read.
+def _read_rounds(path: Path) -> tuple[list[RoundFacts], Optional[ClosingEvaluation], int]:
+    """Closed rounds in order, what the plants say of the last model, and how many rows could not be read.
 
     What is written last of a round counts: a resumed run may say something twice.
     """
@@ -73,6 +75,7 @@ def _read_rounds(path: Path) -> tuple[list[RoundFacts], int]:
     torn: list[str] = []
     closed: dict[int, RoundFacts] = {}
     tested: dict[int, dict[str, Any]] = {}
+    closing: Optional[ClosingEvaluation] = None
     damaged = 0
     for row in read_json_lines(path, on_damage=torn.append):
         try:
@@ -82,10 +85,12 @@ def _read_rounds(path: Path) -> tuple[list[RoundFacts], int]:
             elif row["event"] == "ModelTested":
                 measured = {"tested_accuracy": float(row["accuracy"]), "tested_loss": row.get("loss")}
                 tested[int(row["round"])] = measured
+            elif row["event"] == "RunFinished" and row.get("evaluation") is not None:
+                closing = ClosingEvaluation.model_validate(row["evaluation"])
         except (ValidationError, KeyError, TypeError, ValueError, AttributeError):
             damaged += 1
     rounds = [facts.model_copy(update=tested.get(number, {})) for number, facts in sorted(closed.items())]
-    return rounds, damaged + len(torn)
+    return rounds, closing, damaged + len(torn)
 
 
 def _closed_round(record: dict[str, Any]) -> RoundFacts:
@@ -111,7 +116,8 @@ def _read_evaluation(path: Path) -> tuple[Optional[Evaluation], list[Prediction]
     if not isinstance(content, dict):
         raise _damaged(path, "it is not an object")
     evaluation = _as(Evaluation, content.get("evaluation", content), path)
-    if any(len(row) != len(evaluation.classes) for row in [evaluation.confusion, *evaluation.confusion]):
+    lengths = {len(evaluation.confusion), *map(len, evaluation.confusion)}
+    if lengths != {len(evaluation.classes)}:
         raise _damaged(path, f"the confusion matrix does not fit {len(evaluation.classes)} classes")
     predictions = [_as(Prediction, row, path) for row in content.get("predictions", [])]
     return evaluation, predictions

@@ -117,8 +117,8 @@ def summary_sentences(run: RunSummary) -> list[str]:
 
 def _result_sentence(final: Evaluation) -> str:
     named = (
-        f"Of {plural(final.num_examples, 'picture')} that no plant trained with, the model names the class of "
-        f"{count(round(final.accuracy * final.num_examples))} rightly: {percent(final.accuracy)}"
+        f"Of {plural(final.num_examples, 'picture')} that no plant trained with, the model names the class "
+        f"of {count(round(final.accuracy * final.num_examples))} rightly: {percent(final.accuracy)}"
     )
     weakest = weakest_class(final)
     if weakest is None or weakest[1] >= 1.0:

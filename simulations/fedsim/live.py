@@ -1,0 +1,325 @@
+"""What a person sees while a run goes on: a live view at a terminal, plain lines anywhere else.
+
+``LiveView`` is handed the round loop's events (``fedserver.events``) and keeps what is to be seen in
+``RunView``; drawing reads that and nothing else. It writes to standard error, so that results can be piped.
+Names and reasons come from plants and are shown as text only: no markup, no control characters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Optional
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fedserver.events import (
+    Event,
+    PlantLost,
+    PlantRefused,
+    PlantReplied,
+    RoundClosed,
+    RoundStarted,
+    RunFinished,
+    Waiting,
+)
+from fedsim.central import ModelTested
+from fedsim.report.model import natural_order
+from fedsim.report.words import MISSING, duration, number, percent, plural, size
+from fedspect.console import stderr
+
+MOST_ROWS = 16  # plants shown at once; those with trouble and those at work come first
+MOST_REMARKS = 5
+BARS = "▁▂▃▄▅▆▇█"
+_ORDER = {"refused": 0, "lost": 0, "working": 1, "answered": 2, "used": 3, "late": 3, "": 4}
+_STYLE = {"refused": "red", "lost": "red", "working": "cyan", "late": "yellow", "answered": "green"}
+
+
+@dataclass
+class PlantRow:
+    """One plant's line."""
+
+    name: str
+    state: str = ""
+    pictures: Optional[int] = None
+    accuracy: Optional[float] = None
+    loss: Optional[float] = None
+    bytes_up: Optional[int] = None
+    seconds: Optional[float] = None
+
+
+@dataclass
+class RunView:
+    """What is to be seen of a run; ``take`` is told each event."""
+
+    rounds: int
+    title: str = ""
+    plants: dict[str, PlantRow] = field(default_factory=dict)
+    phase: str = ""
+    """What is going on: ``round 3 of 15``."""
+    closed: int = 0
+    tested: list[float] = field(default_factory=list)
+    """The accuracies on the test pictures, one for each model that was measured."""
+    received: Optional[float] = None
+    """The plants' accuracy with the model that they received last."""
+    train_loss: Optional[float] = None
+    traffic: int = 0
+    seconds_left: Optional[float] = None
+    waiting: str = ""
+    remarks: list[str] = field(default_factory=list)
+    """Refusals and losses, the latest last."""
+    finished: bool = False
+
+    def take(self, event: Event) -> Optional[str]:
+        """Note an event; the answer is the line that says it where there is no live view, if any does."""
+        if isinstance(event, RoundStarted):
+            self._started(event)
+        elif isinstance(event, PlantReplied):
+            self._replied(event)
+        elif isinstance(event, (PlantRefused, PlantLost)):
+            self.row(event.plant).state = "refused" if isinstance(event, PlantRefused) else "lost"
+            self.remarks = [*self.remarks, plain(str(event))][-MOST_REMARKS:]
+            return plain(str(event))
+        elif isinstance(event, Waiting):
+            self.waiting = plain(str(event))
+            return f"waiting: {self.waiting}"
+        elif isinstance(event, RoundClosed):
+            return self._closed(event)
+        elif isinstance(event, ModelTested):
+            self.tested.append(event.accuracy)
+            return (
+                f"round {event.round} of {self.rounds}: {percent(event.accuracy)} right on the test pictures"
+            )
+        elif isinstance(event, RunFinished):
+            self.finished, self.seconds_left, self.waiting = True, None, ""
+            if event.evaluation is not None:
+                self.received = event.evaluation.mean.get("accuracy", self.received)
+            return str(event)
+        return None
+
+    def row(self, plant: str) -> PlantRow:
+        """The plant's line, made when it is first heard of."""
+        return self.plants.setdefault(plant, PlantRow(plain(plant)))
+
+    def rows(self) -> list[PlantRow]:
+        """The lines to show, in natural order: of too many plants those that matter most now."""
+        chosen = sorted(
+            self.plants.values(), key=lambda row: (_ORDER.get(row.state, 2), natural_order(row.name))
+        )
+        return sorted(chosen[:MOST_ROWS], key=lambda row: natural_order(row.name))
+
+    def _started(self, event: RoundStarted) -> None:
+        self.phase, self.rounds = str(event.context), event.context.total_rounds
+        self.waiting = ""
+        for name in event.plants:
+            self.row(name).state = "working"
+
+    def _replied(self, event: PlantReplied) -> None:
+        result, row = event.result, self.row(event.result.plant)
+        row.state = "answered"
+        row.accuracy = result.metrics.get("accuracy", row.accuracy)
+        if event.context.train:
+            row.pictures, row.loss, row.bytes_up = result.num_examples, result.train_loss, result.bytes_up
+            row.seconds = result.seconds.get("total")
+
+    def _closed(self, event: RoundClosed) -> str:
+        record = event.record
+        for result in record.plants:
+            self.row(result.plant).state = "late" if result.late_by else "used"
+        for refusal in record.refused:
+            self.row(refusal.plant).state = "refused"
+        self.closed = record.round
+        self.train_loss, self.seconds_left = record.train_loss, event.seconds_left
+        self.traffic += record.bytes_up + record.bytes_down
+        if record.evaluation is not None:
+            self.received = record.evaluation.mean.get("accuracy", self.received)
+        parts = [
+            plural(sum(result.weight > 0 for result in record.plants), "update"),
+            f"training loss {number(record.train_loss)}",
+            size(record.bytes_up + record.bytes_down),
+            duration(record.seconds),
+        ]
+        if event.seconds_left > 0:
+            parts.append(f"about {duration(event.seconds_left)} left")
+        return f"round {record.round} of {self.rounds}: {', '.join(parts)}"
+
+
+class LiveView:
+    """The live view of a run; call it with each event, within a ``with`` block.
+
+    ::
+
+        with LiveView(rounds=15, title="demo") as view:
+            prepare(folder, settings, view.stage)
+            RoundLoop(..., on_event=view).run()
+
+    Args:
+        rounds: how many are planned.
+        title: what is running.
+        plants: their names, if they are known before the first round.
+        console: where to write; standard error when not given.
+        quiet: write nothing.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        rounds: int,
+        title: str = "",
+        plants: Sequence[str] = (),
+        console: Optional[Console] = None,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.view = RunView(rounds=rounds, title=plain(title))
+        self._console = console or stderr()
+        self._quiet = quiet
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began = self._told = clock()
+        self._stage: Optional[tuple[str, int, int]] = None
+        self._live: Optional[Live] = None
+        for name in plants:
+            self.view.row(name)
+        if self._console.is_terminal and not quiet:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self.render,
+                refresh_per_second=4,
+                vertical_overflow="crop",
+            )
+
+    def __enter__(self) -> LiveView:
+        self._began = self._told = self._clock()
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        with self._lock:
+            self._told = self._clock()
+            line = self.view.take(event)
+        if line is not None:
+            self._say(line)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Show a stage of the work while the block runs; call what it yields with (done, total)."""
+
+        def tell(done: int, total: int) -> None:
+            self._stage = (name, done, total)
+
+        self._stage = (plain(name), 0, 0)
+        began = self._clock()
+        try:
+            yield tell
+        finally:
+            done = self._stage[1] if self._stage else 0
+            self._stage = None
+        self._say(f"{plain(name)}{f': {done:,}' if done else ''}, {duration(self._clock() - began)}")
+
+    def render(self) -> RenderableType:
+        """What the terminal shows now."""
+        with self._lock:
+            parts: list[RenderableType] = [self._heading(), self._bar()]
+            if self._stage is not None:
+                parts.append(self._stage_line())
+            if self.view.closed or self.view.tested:
+                parts.append(self._figures())
+            if self.view.waiting:
+                parts.append(Text(f"waiting: {self.view.waiting}", style="yellow"))
+            if self.view.plants:
+                parts.append(Padding(self._table(), (1, 0, 0, 0)))
+            parts += [
+                Text(said, style="red", overflow="ellipsis", no_wrap=True) for said in self.view.remarks
+            ]
+            return Group(*parts)
+
+    def _say(self, line: str) -> None:
+        if self._live is None and not self._quiet:
+            self._console.print(Text(line), highlight=False, soft_wrap=True)
+
+    def _heading(self) -> Text:
+        view = self.view
+        heading = Text(view.title or "federation", style="bold")
+        if view.finished:
+            heading.append("   finished", style="green")
+        elif view.phase:
+            heading.append(f"   {view.phase}", style="not bold")
+        heading.append(f"   {duration(self._clock() - self._began)}", style="dim")
+        if view.seconds_left is not None and not view.finished:
+            left = max(0.0, view.seconds_left - (self._clock() - self._told))
+            heading.append(f"   about {duration(left)} left", style="dim")
+        return heading
+
+    def _bar(self) -> RenderableType:
+        return Padding(ProgressBar(total=max(1, self.view.rounds), completed=self.view.closed, width=60), 0)
+
+    def _stage_line(self) -> Text:
+        name, done, total = self._stage or ("", 0, 0)
+        return Text(f"{name} {done:,} of {total:,}" if total else f"{name} ...", style="cyan")
+
+    def _figures(self) -> Text:
+        view = self.view
+        line = Text()
+        if view.tested:
+            line.append(f"test accuracy {percent(view.tested[-1])} ", style="bold")
+            line.append(trend(view.tested[-30:]) + "   ", style="cyan")
+        if view.received is not None:
+            line.append(f"at the plants {percent(view.received)}   ")
+        line.append(f"training loss {number(view.train_loss)}   travelled {size(view.traffic)}")
+        return line
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+        table.add_column("plant", no_wrap=True, overflow="ellipsis", max_width=28)
+        table.add_column("state")
+        for name in ("pictures", "accuracy", "loss", "sent", "time"):
+            table.add_column(name, justify="right", no_wrap=True)
+        rows = self.view.rows()
+        for row in rows:
+            table.add_row(
+                Text(row.name),
+                Text(row.state or MISSING, style=_STYLE.get(row.state, "")),
+                MISSING if row.pictures is None else f"{row.pictures:,}",
+                percent(row.accuracy),
+                number(row.loss),
+                size(row.bytes_up),
+                duration(row.seconds),
+            )
+        hidden = len(self.view.plants) - len(rows)
+        if hidden:
+            table.add_row(Text(f"and {hidden:,} more", style="dim"))
+        return table
+
+
+def trend(values: Sequence[float]) -> str:
+    """Values as a row of little bars between their own minimum and maximum."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    room = high - low or 1.0
+    return "".join(BARS[min(len(BARS) - 1, int((value - low) / room * len(BARS)))] for value in values)
+
+
+def plain(text: str) -> str:
+    """The text without line breaks, tabs or control characters."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
