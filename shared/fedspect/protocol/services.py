@@ -1,39 +1,56 @@
-"""A gRPC service's two ends, made from its protobuf descriptor.
+"""A gRPC service's two ends, made from its protobuf descriptor, and our errors across the wire.
 
-``Stub(channel, ENROLMENT)`` has one callable per method; ``handler(ENROLMENT, implementation)`` serves the
-methods of the same names of ``implementation``. What gRPC's code generator writes is only this table, but
-it ties itself to the version of grpcio that it was made with, and the worker's Python 3.8 stops at an old
-one.
+``Stub(channel, ENROLMENT)`` has one callable per method; ``handler(ENROLMENT, implementation)`` serves them
+with the methods of ``implementation`` (``FetchBase`` is ``fetch_base``). What gRPC's code generator writes
+is only this table, but it ties itself to the version of grpcio that it was made with, and the worker's
+Python 3.8 stops at an old one.
+
+An error of ours that a served method raises arrives at the caller as the same error, with the same words: the
+plant's engineer reads why headquarters refused. Any other exception stays inside and is called a defect.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Final
+import json
+import logging
+import re
+from typing import Any, Callable, Dict, Final, Iterator, NoReturn, Optional
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from fedspect import errors
+from fedspect.errors import ConnectionLostError, FedspectError
 from fedspect.protocol import enrolment_pb2, worker_pb2
 
 ENROLMENT: Final[ServiceDescriptor] = enrolment_pb2.DESCRIPTOR.services_by_name["Enrolment"]
 WORKER: Final[ServiceDescriptor] = worker_pb2.DESCRIPTOR.services_by_name["Worker"]
 
+LONGEST_PART: Final = 1000  # characters of each part of an error; trailers of a call hold about 8 kB
+
+logger = logging.getLogger("fedspect.protocol")
+
 
 class Stub:
-    """The client's end: ``stub.Method(request, timeout=seconds)`` answers a reply or an iterator of
-    replies.
+    """The client's end: ``stub.fetch_base(request, timeout=seconds)`` answers a reply or an iterator of them.
+
+    Raises:
+        FedspectError: what the other end raised, or ``ConnectionLostError`` when there is no other end.
+
     """
 
     def __init__(self, channel: grpc.Channel, service: ServiceDescriptor) -> None:
         self._calls: Dict[str, Callable[..., Any]] = {}
         for method in service.methods:
             make = channel.unary_stream if method.server_streaming else channel.unary_unary
-            self._calls[method.name] = make(
+            call = make(
                 f"/{service.full_name}/{method.name}",
                 request_serializer=GetMessageClass(method.input_type).SerializeToString,
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
+            wrap = _streaming if method.server_streaming else _single
+            self._calls[_snake(method.name)] = wrap(call)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         try:
@@ -42,20 +59,100 @@ class Stub:
             raise AttributeError(name) from None
 
 
+def _single(call: Callable[..., Any]) -> Callable[..., Any]:
+    def calling(request: Any, *, timeout: Optional[float] = None) -> Any:
+        try:
+            return call(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise _error_from(error) from error
+
+    return calling
+
+
+def _streaming(call: Callable[..., Any]) -> Callable[..., Any]:
+    def calling(request: Any, *, timeout: Optional[float] = None) -> Iterator[Any]:
+        replies = call(request, timeout=timeout)
+        try:
+            yield from replies
+        except grpc.RpcError as error:
+            raise _error_from(error) from error
+        finally:
+            replies.cancel()  # a caller that stops listening ends the work; after the last reply: nothing
+
+    return calling
+
+
 def handler(service: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
-    """The server's end: each method of the service is ``implementation``'s method of that name (request,
-    context).
-    """
+    """The server's end; each method is called with the request and the call's context."""
     handlers = {}
     for method in service.methods:
-        make = (
-            grpc.unary_stream_rpc_method_handler
-            if method.server_streaming
-            else grpc.unary_unary_rpc_method_handler
-        )
+        streaming = method.server_streaming
+        make = grpc.unary_stream_rpc_method_handler if streaming else grpc.unary_unary_rpc_method_handler
+        serve = _serve_stream if streaming else _serve_single
         handlers[method.name] = make(
-            getattr(implementation, method.name),
+            serve(getattr(implementation, _snake(method.name))),
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def _serve_single(method: Callable[..., Any]) -> Callable[..., Any]:
+    def served(request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return method(request, context)
+        except Exception as error:
+            _abort(context, error)
+
+    return served
+
+
+def _serve_stream(method: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    def served(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from method(request, context)
+        except Exception as error:
+            _abort(context, error)
+
+    return served
+
+
+def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    if isinstance(error, FedspectError):
+        logger.warning("refused %s: %s", context.peer(), error)
+        parts = error.as_dict()
+        code = grpc.StatusCode.FAILED_PRECONDITION
+    else:
+        logger.error("a defect while answering %s", context.peer(), exc_info=error)
+        parts = {
+            "error": "FedspectError",
+            "what": "the other side failed by a defect of its own; see its log",
+        }
+        code = grpc.StatusCode.INTERNAL
+    kept = {key: value[:LONGEST_PART] for key, value in parts.items() if isinstance(value, str)}
+    context.abort(code, json.dumps(kept))
+    raise AssertionError("abort raises")
+
+
+def _error_from(error: grpc.RpcError) -> FedspectError:
+    """The error that the other end raised, or what the lack of an answer means."""
+    details = str(error.details() or "")
+    try:
+        parts = json.loads(details)
+        kind = getattr(errors, str(parts["error"]), FedspectError)
+        if not (isinstance(kind, type) and issubclass(kind, FedspectError)):
+            kind = FedspectError
+        seen, accepted, remedy = (_text(parts.get(key)) for key in ("seen", "accepted", "remedy"))
+        return kind(str(parts["what"])[:LONGEST_PART], seen=seen, accepted=accepted, remedy=remedy)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ConnectionLostError(
+            "the other side does not answer", seen=f"{error.code().name.lower()}: {details[:LONGEST_PART]}"
+        )
+
+
+def _text(part: object) -> Optional[str]:
+    return None if part is None else str(part)[:LONGEST_PART]
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64spect/protocol/worker.proto\x12\x12\x66\x65\x64spect.worker.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x1d\n\rDescribeReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x10\n\x0eInspectRequest\"\x1b\n\x0bWorkRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\"\x86\x01\n\tWorkEvent\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.fedspect.worker.v1.ProgressH\x00\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x12.\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.fedspect.worker.v1.FailureH\x00\x42\x06\n\x04kind\"6\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\"Z\n\x07\x46\x61ilure\x12\x11\n\texit_code\x18\x01 \x01(\r\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0c\n\x04seen\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\t\x12\x0e\n\x06remedy\x18\x05 \x01(\t2\xf6\x01\n\x06Worker\x12R\n\x08\x44\x65scribe\x12#.fedspect.worker.v1.DescribeRequest\x1a!.fedspect.worker.v1.DescribeReply\x12N\n\x07Inspect\x12\".fedspect.worker.v1.InspectRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x12H\n\x04Work\x12\x1f.fedspect.worker.v1.WorkRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64spect/protocol/worker.proto\x12\x12\x66\x65\x64spect.worker.v1\"\x11\n\x0f\x44\x65scribeRequest\"\x1d\n\rDescribeReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x10\n\x0eInspectRequest\"\x1b\n\x0bWorkRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\"V\n\tWorkEvent\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.fedspect.worker.v1.ProgressH\x00\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"6\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\x32\xf6\x01\n\x06Worker\x12R\n\x08\x44\x65scribe\x12#.fedspect.worker.v1.DescribeRequest\x1a!.fedspect.worker.v1.DescribeReply\x12N\n\x07Inspect\x12\".fedspect.worker.v1.InspectRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x12H\n\x04Work\x12\x1f.fedspect.worker.v1.WorkRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,12 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSPECTREQUEST']._serialized_end=120
   _globals['_WORKREQUEST']._serialized_start=122
   _globals['_WORKREQUEST']._serialized_end=149
-  _globals['_WORKEVENT']._serialized_start=152
-  _globals['_WORKEVENT']._serialized_end=286
-  _globals['_PROGRESS']._serialized_start=288
-  _globals['_PROGRESS']._serialized_end=342
-  _globals['_FAILURE']._serialized_start=344
-  _globals['_FAILURE']._serialized_end=434
-  _globals['_WORKER']._serialized_start=437
-  _globals['_WORKER']._serialized_end=683
+  _globals['_WORKEVENT']._serialized_start=151
+  _globals['_WORKEVENT']._serialized_end=237
+  _globals['_PROGRESS']._serialized_start=239
+  _globals['_PROGRESS']._serialized_end=293
+  _globals['_WORKER']._serialized_start=296
+  _globals['_WORKER']._serialized_end=542
 # @@protoc_insertion_point(module_scope)

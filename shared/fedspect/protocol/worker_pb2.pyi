@@ -25,14 +25,12 @@ class WorkRequest(_message.Message):
     def __init__(self, task: _Optional[bytes] = ...) -> None: ...
 
 class WorkEvent(_message.Message):
-    __slots__ = ("progress", "reply", "failure")
+    __slots__ = ("progress", "reply")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
-    FAILURE_FIELD_NUMBER: _ClassVar[int]
     progress: Progress
     reply: bytes
-    failure: Failure
-    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., reply: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., reply: _Optional[bytes] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("stage", "done", "total")
@@ -43,17 +41,3 @@ class Progress(_message.Message):
     done: int
     total: int
     def __init__(self, stage: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
-
-class Failure(_message.Message):
-    __slots__ = ("exit_code", "what", "seen", "accepted", "remedy")
-    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
-    WHAT_FIELD_NUMBER: _ClassVar[int]
-    SEEN_FIELD_NUMBER: _ClassVar[int]
-    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
-    REMEDY_FIELD_NUMBER: _ClassVar[int]
-    exit_code: int
-    what: str
-    seen: str
-    accepted: str
-    remedy: str
-    def __init__(self, exit_code: _Optional[int] = ..., what: _Optional[str] = ..., seen: _Optional[str] = ..., accepted: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,171 @@
+"""A plant's own folder: its key, whom it trusts, what the federation prescribed, and what it is doing.
+
+::
+
+    node.key          the device's private key, made here, never leaves (0600)
+    authority.pem     the authority of headquarters, as compared with the token's fingerprint
+    plant.json        federation, plant, addresses, classes, base model, where the pictures are
+    base/<hash>/      the base model
+    state/            what the worker keeps between rounds
+    status.json       what the node is doing, for `fedclient status`
+    lock              held while the node runs
+    log.jsonl         what happened, a line an event
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedspect import files
+from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
+from fedspect.locking import Occupied
+
+HOME_VARIABLE = "FEDSPECT_HOME"
+
+
+class Membership(BaseModel):
+    """``plant.json``: everything that rejoining without a token needs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plant: str
+    federation: str
+    fingerprint: str
+    """SHA-256 of the authority's certificate, hexadecimal."""
+    enrolment_addresses: List[str]
+    fleet_addresses: List[str]
+    classes: List[str]
+    aliases: Dict[str, str] = Field(default_factory=dict)
+    base_hash: str
+    settings: Dict[str, Any] = Field(default_factory=dict)
+    """What the federation prescribes for training."""
+    data: str
+    """The folder or list with the plant's pictures."""
+    worker_python: Optional[str] = None
+    """The interpreter that has torch; not set: the node's own."""
+    node_id: Optional[int] = None
+    """The number that the server gave this device last time."""
+
+
+class PlantHome:
+    """The folder of one plant on this device."""
+
+    def __init__(self, folder: Optional[Path] = None) -> None:
+        self.folder = (folder or default_home()).expanduser().absolute()
+        self.key_path = self.folder / "node.key"
+        self.authority_path = self.folder / "authority.pem"
+        self.membership_path = self.folder / "plant.json"
+        self.status_path = self.folder / "status.json"
+        self.log_path = self.folder / "log.jsonl"
+        self.state = self.folder / "state"
+
+    def prepare(self) -> None:
+        """Make the folder, for its owner only."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.chmod(0o700)
+            self.state.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.folder, "making the plant's folder") from error
+
+    def occupied(self) -> Occupied:
+        """The lock that the running node holds."""
+        return Occupied(self.folder / "lock", f"a plant in {self.folder}")
+
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """The device's private key; made at the first call.
+
+        Raises:
+            DamagedFileError: there is one that cannot be read.
+
+        """
+        if not self.key_path.exists():
+            made = ec.generate_private_key(ec.SECP384R1())
+            content = made.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            files.write_bytes(self.key_path, content, mode=0o600)
+            return made
+        try:
+            key = serialization.load_pem_private_key(self.key_path.read_bytes(), None)
+        except (ValueError, TypeError) as error:
+            raise _lost_key(self.key_path, str(error)) from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise _lost_key(self.key_path, "another kind of key")
+        return key
+
+    def membership(self) -> Membership:
+        """What the plant knows of its federation.
+
+        Raises:
+            WorkspaceError: it has never joined one.
+            DamagedFileError: the file cannot be read.
+
+        """
+        try:
+            return Membership.model_validate(files.read_json(self.membership_path))
+        except FileNotFoundError as error:
+            raise WorkspaceError(
+                "this plant has not joined a federation",
+                seen=self.folder,
+                remedy="run `fedclient join TOKEN --data FOLDER` with a token from headquarters",
+            ) from error
+        except ValidationError as error:
+            raise DamagedFileError(
+                "what this plant knows of its federation cannot be read",
+                seen=f"{self.membership_path}: {error.errors()[0]['msg']}",
+                remedy="join again with a new token",
+            ) from error
+
+    def remember(self, membership: Membership, authority_pem: bytes) -> None:
+        """Write down what was agreed; the membership last, for it says that the rest is there."""
+        files.write_bytes(self.authority_path, authority_pem)
+        files.write_json(self.membership_path, membership.model_dump(), mode=0o600)
+
+    def forget(self) -> None:
+        """Leave no key and no membership; pictures and what the worker keeps are untouched."""
+        for path in (self.membership_path, self.key_path, self.authority_path, self.status_path):
+            path.unlink(missing_ok=True)
+
+    def base_folder(self, base_hash: str) -> Path:
+        """Where a base model is kept."""
+        return self.folder / "base" / base_hash
+
+    def say(self, state: str, detail: str = "", **more: Any) -> None:
+        """What the node is doing, for `fedclient status`, and a line in the log when the state is a new
+        one.
+        """
+        entry = {"state": state, "detail": detail, "since": time.time(), "pid": os.getpid(), **more}
+        files.write_json(self.status_path, entry)
+
+    def status(self) -> Optional[Dict[str, Any]]:
+        """What the node said last, ``None`` when it never ran."""
+        try:
+            content = files.read_json(self.status_path)
+        except FileNotFoundError:
+            return None
+        return content if isinstance(content, dict) else None
+
+
+def default_home() -> Path:
+    """Where a plant lives unless told otherwise: ``$FEDSPECT_HOME``, or the user's own data folder."""
+    given = os.environ.get(HOME_VARIABLE)
+    if given:
+        return Path(given)
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "fedspect" / "plant"
+
+
+def _lost_key(path: Path, why: str) -> DamagedFileError:
+    return DamagedFileError(
+        "the device's key cannot be read",
+        seen=f"{path}: {why}",
+        remedy="run `fedclient leave --forget` and join again with a new token",
+    )

@@ -1,0 +1,285 @@
+"""The enrolment service: gRPC over TLS, the second of headquarters' two open ports.
+
+It admits a device that shows an invitation and proves that it holds its private key, hands out what the
+federation prescribes and the base model, and takes site reports. Everything that a stranger can send is
+bounded before it is looked at: the size of a message, the number of calls at once, and how often one
+address may try.
+
+A refusal is an error that ``fedspect.protocol.services`` carries over to the plant: an ``EnrolmentError``
+is final, a ``ConnectionLostError`` means later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fedserver.authority import Authority
+from fedserver.base_files import BaseFiles
+from fedserver.limits import RateLimit, Remembered, address_of
+from fedserver.registry import Plant, Registry
+from fedserver.tokens import redeem
+from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError
+from fedspect.protocol.enrolment_pb2 import (
+    Admission,
+    AuthenticateRequest,
+    BaseChunk,
+    ChallengeReply,
+    ChallengeRequest,
+    EnrolRequest,
+    FetchBaseRequest,
+    FileEntry,
+    LeaveReply,
+    LeaveRequest,
+    ReportReply,
+    ReportRequest,
+)
+from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, LARGEST_REPORT, PROTOCOL, grpc_options
+from fedspect.protocol.names import join_address
+from fedspect.protocol.proof import authentication_statement, enrolment_statement
+from fedspect.protocol.services import ENROLMENT, handler
+
+logger = logging.getLogger("fedserver.enrolment")
+
+NONCE_BYTES = 32
+NONCE_LIFE = 60.0  # seconds
+SESSION_LIFE = 3600.0
+CALLS_AT_ONCE = 32
+TRIES = 30  # per address, at once ...
+TRIES_PER_SECOND = 1.0  # ... and from then on
+LARGEST_KEY = 2048  # bytes of PEM
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What every plant of the federation is given."""
+
+    federation: str
+    fleet_addresses: tuple[str, ...]
+    classes: tuple[str, ...]
+    aliases: dict[str, str]
+    base: BaseFiles
+    settings: dict[str, Any]
+    """What is prescribed for training at a plant."""
+
+
+class EnrolmentService:
+    """The methods of ``enrolment.proto``.
+
+    ``on_admitted`` and ``on_left`` let the SuperLink know a device's key or forget it; both may raise.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        fingerprint: bytes,
+        offer: Offer,
+        *,
+        on_admitted: Callable[[Plant], None] = lambda plant: None,
+        on_left: Callable[[Plant], None] = lambda plant: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._fingerprint = fingerprint
+        self._offer = offer
+        self._on_admitted = on_admitted
+        self._on_left = on_left
+        self._clock = clock
+        self._nonces: Remembered[bool] = Remembered(NONCE_LIFE)
+        self._sessions: Remembered[str] = Remembered(SESSION_LIFE)
+        self._tries = RateLimit(TRIES, TRIES_PER_SECOND)
+
+    # -- methods of the service ----------------------------------------------------------------------------
+
+    def challenge(self, request: ChallengeRequest, context: grpc.ServicerContext) -> ChallengeReply:
+        """A nonce to sign, and the time."""
+        self._limit(context)
+        if request.protocol != PROTOCOL:
+            raise EnrolmentError(
+                "plant and headquarters speak different versions of the enrolment protocol",
+                seen=request.protocol,
+                accepted=str(PROTOCOL),
+                remedy="install the version of Fedspect that headquarters runs",
+            )
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        self._nonces.put(nonce, True)
+        return ChallengeReply(protocol=PROTOCOL, nonce=nonce, server_time=self._clock())
+
+    def enrol(self, request: EnrolRequest, context: grpc.ServicerContext) -> Admission:
+        """Admit a device with a token."""
+        self._limit(context)
+        statement = enrolment_statement(
+            nonce=request.nonce,
+            fingerprint=self._fingerprint,
+            token_id=request.token_id,
+            public_key=request.public_key,
+        )
+        key = self._proved(request.public_key, request.nonce, request.signature, statement)
+        plant = redeem(self._registry, request.token_id, request.secret, key, now=self._clock())
+        logger.info("%s was admitted from %s", plant.name, context.peer())
+        return self._admission(plant, request.software)
+
+    def authenticate(self, request: AuthenticateRequest, context: grpc.ServicerContext) -> Admission:
+        """Let a device in that was admitted before."""
+        self._limit(context)
+        statement = authentication_statement(
+            nonce=request.nonce, fingerprint=self._fingerprint, public_key=request.public_key
+        )
+        key = self._proved(request.public_key, request.nonce, request.signature, statement)
+        plant = self._registry.read().by_key(key)
+        if plant is None or plant.state != "joined":
+            raise EnrolmentError(
+                "this plant was revoked" if plant is not None else "headquarters does not know this device",
+                seen=None if plant is None else f"{plant.name} ({plant.state})",
+                remedy="ask headquarters for a new join token (`fedserver invite`)",
+            )
+        return self._admission(plant, request.software)
+
+    def fetch_base(self, request: FetchBaseRequest, context: grpc.ServicerContext) -> Iterator[BaseChunk]:
+        """Stream one file of the base model."""
+        self._plant_of(request.session)
+        if request.base_hash != self._offer.base.content_hash:
+            raise EnrolmentError(
+                "headquarters has another base model by now",
+                seen=request.base_hash[:12],
+                accepted=self._offer.base.content_hash[:12],
+                remedy="join again",
+            )
+        for piece in self._offer.base.pieces(request.name, request.offset):
+            yield BaseChunk(data=piece)
+
+    def report(self, request: ReportRequest, context: grpc.ServicerContext) -> ReportReply:
+        """Keep a plant's site report."""
+        name = self._plant_of(request.session)
+        report = _json_object(request.report_json)
+        with self._registry.change() as roll:
+            roll.named(name).report = report
+            roll.named(name).seen = self._clock()
+        return ReportReply()
+
+    def leave(self, request: LeaveRequest, context: grpc.ServicerContext) -> LeaveReply:
+        """Forget a plant's key at its own wish."""
+        name = self._plant_of(request.session)
+        with self._registry.change() as roll:
+            plant = roll.named(name)
+            if plant.state == "joined":
+                plant.state = "left"
+        self._on_left(plant)
+        logger.info("%s left the federation", name)
+        return LeaveReply()
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _limit(self, context: grpc.ServicerContext) -> None:
+        if not self._tries.allow(address_of(context.peer())):
+            raise ConnectionLostError(
+                "too many tries from this address", remedy="wait a minute and try again"
+            )
+
+    def _proved(self, public_key: bytes, nonce: bytes, signature: bytes, statement: bytes) -> str:
+        """The key in its one spelling, when the signature shows that the caller holds the private one."""
+        if self._nonces.take(nonce) is None:
+            raise ConnectionLostError("the answer to the challenge came too late", remedy="try again")
+        try:
+            if len(public_key) > LARGEST_KEY:
+                raise ValueError("too long")
+            key = serialization.load_pem_public_key(public_key)
+            if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+                raise ValueError("not an EC P-384 key")
+            key.verify(signature, statement, ec.ECDSA(hashes.SHA256()))
+        except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+            raise EnrolmentError(
+                "the device did not prove that it holds its key",
+                seen=type(error).__name__,
+                accepted="an EC P-384 key and its signature of the challenge",
+                remedy="if something reads and changes the traffic in between, it must let TLS through",
+            ) from error
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return key.public_bytes(serialization.Encoding.PEM, form).decode("ascii")
+
+    def _admission(self, plant: Plant, software: str) -> Admission:
+        self._on_admitted(plant)
+        with self._registry.change() as roll:
+            entry = roll.named(plant.name)
+            entry.seen, entry.software = self._clock(), software[:64]
+        offer = self._offer
+        session = secrets.token_bytes(32)
+        self._sessions.put(session, plant.name)
+        return Admission(
+            federation=offer.federation,
+            plant=plant.name,
+            session=session,
+            fleet_addresses=offer.fleet_addresses,
+            classes=offer.classes,
+            aliases=offer.aliases,
+            base_hash=offer.base.content_hash,
+            base_files=[FileEntry(name=f.name, size=f.size, sha256=f.sha256) for f in offer.base.files],
+            settings_json=json.dumps(offer.settings),
+        )
+
+    def _plant_of(self, session: bytes) -> str:
+        name = self._sessions.get(session)
+        plant = None if name is None else self._registry.read().plants.get(name)
+        if plant is None or plant.state != "joined":
+            raise EnrolmentError("this session is over", remedy="join again")
+        return plant.name
+
+
+class EnrolmentServer:
+    """The service on its port; ``port`` 0 lets the system pick one."""
+
+    def __init__(self, service: EnrolmentService, authority: Authority, bind: str, port: int) -> None:
+        self._server = grpc.server(
+            ThreadPoolExecutor(8, thread_name_prefix="enrolment"),
+            maximum_concurrent_rpcs=CALLS_AT_ONCE,
+            options=[*grpc_options(LARGEST_ENROLMENT_MESSAGE), ("grpc.so_reuseport", 0)],
+        )
+        self._server.add_generic_rpc_handlers((handler(ENROLMENT, service),))
+        credentials = grpc.ssl_server_credentials(
+            [(authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes())]
+        )
+        try:
+            self.port = int(self._server.add_secure_port(join_address(bind, port), credentials))
+        except RuntimeError as error:
+            raise FederationError(
+                "cannot listen there",
+                seen=join_address(bind, port),
+                remedy="end the program that uses it, or set another enrolment_port in fedserver.toml",
+            ) from error
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """Answer no more; calls under way have two seconds."""
+        self._server.stop(2.0).wait()
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """A site report: bounded, and an object.
+
+    Raises:
+        EnrolmentError: it is something else.
+
+    """
+    try:
+        if len(text) > LARGEST_REPORT:
+            raise ValueError(f"{len(text)} characters")
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (ValueError, RecursionError) as error:
+        raise EnrolmentError("a site report cannot be read", seen=str(error)[:200]) from error
+    return content

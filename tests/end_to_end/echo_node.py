@@ -1,0 +1,64 @@
+"""A plant's node with an echo for a ClientApp: address, authority, folder and clock offset on the command
+line.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from flwr.clientapp import ClientApp
+from flwr.common import ConfigRecord, Context, Message, RecordDict
+
+from fedclient.node.fleet import FleetNode, NotRecognisedError, Pace
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    task = message.content["task"]
+    if task["seconds"]:
+        time.sleep(float(task["seconds"]))
+    if task["fail"]:
+        raise RuntimeError("the press is stuck")
+    return Message(RecordDict({"reply": ConfigRecord({"payload": task["payload"]})}), reply_to=message)
+
+
+def main() -> int:
+    address, authority, folder, clock_offset = sys.argv[1:]
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    key = load_pem_private_key((Path(folder) / "key").read_bytes(), None)
+    remembered = Path(folder) / "node_id"
+    node = FleetNode(
+        [address],
+        Path(authority).read_bytes(),
+        key,
+        app,
+        clock_offset=float(clock_offset),
+        node_id=int(remembered.read_text()) if remembered.exists() else None,
+        pace=Pace(first_retry=0.1, longest_retry=0.5),
+    )
+
+    def say(state: str, detail: str) -> None:
+        if state == "joined":
+            remembered.write_text(str(node.node_id))
+        print(state, detail.replace("\n", " "), sep="\t", flush=True)
+
+    node.on_state = say
+    try:
+        node.run(stop)
+    except NotRecognisedError as error:
+        say("refused", str(error))
+        return 3
+    say("stopped", "")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
