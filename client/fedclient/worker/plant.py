@@ -21,12 +21,12 @@ from typing import Dict, Iterator, Mapping, Optional, Sequence
 import numpy as np
 import torch
 
+from fedclient.worker.figures import Figures, figures_of
 from fedclient.worker.state import Carried, PlantState
 from fedspect.data.pictures import CheckedPicture
 from fedspect.errors import FedspectError, UpdateError, UpdateRefusedError
 from fedspect.model.base import BaseModel
 from fedspect.model.levels import derived_seed, freeze, head_state, load_head_state
-from fedspect.training.metrics import Evaluation, evaluate
 from fedspect.training.reports import FitReport, Progress, unheard
 from fedspect.training.settings import TrainingSettings
 from fedspect.training.trainer import Trainer
@@ -158,16 +158,12 @@ class PlantWorker:
                 carried = self.state.before(task.run_id, task.round, schema)
                 self._load({**self._own_statistics(task, carried), **shared})
                 trainer = self._trainer_for(task)
-            evaluation: Optional[Evaluation] = None
+            figures: Optional[Figures] = None
             if task.evaluate and self.evaluation_pictures:
                 with _timed(seconds, "evaluate"):
                     answers = trainer.predict(self.evaluation_pictures, progress)
-                    evaluation = evaluate(
-                        answers,
-                        self.classes,
-                        good_classes=self.good_classes,
-                        threshold=self.threshold,
-                        worst=0,
+                    figures = figures_of(
+                        answers, self.classes, good_classes=self.good_classes, threshold=self.threshold
                     )
             report: Optional[FitReport] = None
             payload = b""
@@ -176,7 +172,7 @@ class PlantWorker:
                     report = self._fit(trainer, task, progress)
                 with _timed(seconds, "encode"):
                     payload = self._encode(task, shared, carried)
-        return self._reply(task, evaluation=evaluation, report=report, payload=payload, seconds=seconds)
+        return self._reply(task, figures=figures, report=report, payload=payload, seconds=seconds)
 
     def _shared(self, task: RoundTask) -> Arrays:
         """The head that the task means, proved by its version; the plant holds it from now on."""
@@ -268,7 +264,7 @@ class PlantWorker:
         self,
         task: RoundTask,
         *,
-        evaluation: Optional[Evaluation] = None,
+        figures: Optional[Figures] = None,
         report: Optional[FitReport] = None,
         payload: bytes = b"",
         seconds: Optional[Dict[str, float]] = None,
@@ -285,9 +281,9 @@ class PlantWorker:
             encoding=task.reply_encoding,
             num_examples=report.num_examples if report is not None else 0,
             counts=report.counts if report is not None else {},
-            evaluated=evaluation.num_examples if evaluation is not None else 0,
-            metrics=_figures(evaluation) if evaluation is not None else {},
-            confusion=evaluation.confusion if evaluation is not None else None,
+            evaluated=figures.evaluated if figures is not None else 0,
+            metrics=figures.metrics if figures is not None else {},
+            confusion=figures.confusion if figures is not None else None,
             train_loss=report.loss if report is not None else None,
             seconds=seconds or {},
             remarks=[remark[:500] for remark in remarks[:20]],
@@ -330,22 +326,6 @@ class WorkerPort:
     def describe(self) -> bytes:
         """A ``PlantDescription``."""
         return self._worker.describe().to_bytes()
-
-
-def _figures(evaluation: Evaluation) -> Dict[str, float]:
-    """The figures that travel; the confusion matrix holds those by class."""
-    figures = {
-        "accuracy": evaluation.accuracy,
-        "balanced_accuracy": evaluation.balanced_accuracy,
-        "precision": evaluation.precision,
-        "recall": evaluation.recall,
-        "f1": evaluation.f1,
-        "loss": evaluation.log_loss,
-        "escapes": float(evaluation.escapes),
-    }
-    if evaluation.false_rejects is not None:
-        figures["false_rejects"] = float(evaluation.false_rejects)
-    return figures
 
 
 @contextmanager
