@@ -36,6 +36,7 @@ from fedspect.settings import load_settings
 from fedspect.toml import commented_toml
 
 FORMAT_VERSION = 1
+LOCK = ".lock"
 
 
 class Prepared(BaseModel):
@@ -77,16 +78,16 @@ class RunFolder:
         """What a plant keeps between rounds."""
         return self.path / "work" / plant
 
-    def start(self, settings: SimulationSettings) -> None:
-        """Make the folder for a new run.
+    def check_empty(self) -> None:
+        """Make sure that nothing is written over.
 
         Raises:
-            WorkspaceError: there is something in it.
-            StorageError: it cannot be written.
+            WorkspaceError: there is something in the folder.
+            StorageError: it cannot be looked into.
 
         """
         try:
-            taken = self.path.is_dir() and any(each.name != ".lock" for each in self.path.iterdir())
+            taken = self.path.is_dir() and any(each.name != LOCK for each in self.path.iterdir())
         except OSError as error:
             raise storage_error(error, self.path, "looking into the run folder") from error
         if taken or self.path.is_file():
@@ -96,6 +97,10 @@ class RunFolder:
                 accepted="a folder that does not exist yet, or an empty one",
                 remedy="choose another --output, or go on with the run in it: --resume",
             )
+
+    def start(self, settings: SimulationSettings) -> None:
+        """Make the folder for a new run; raises as ``check_empty``, or StorageError."""
+        self.check_empty()
         write_text(self.config, commented_toml(settings, heading="The settings of this run of fedsim."))
 
     def settings(self) -> SimulationSettings:
@@ -136,7 +141,7 @@ class RunFolder:
 
     def held(self) -> Occupied:
         """The lock that keeps a second process out of this folder; it goes with the process that has it."""
-        return Occupied(self.path / ".lock", f"a run in {self.path}")
+        return Occupied(self.path / LOCK, f"a run in {self.path}")
 
 
 # -- lists of pictures -------------------------------------------------------------------------------------

@@ -13,10 +13,9 @@ from typing import Annotated, Any, Optional, get_args
 import click
 import typer
 
-from fedserver.strategies import strategy_names
-from fedsim.config import Engine, FederationSection, SimulationSettings, Split
+from fedsim.config import STRATEGIES, Engine, FederationSection, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
-from fedspect.errors import SettingsError
+from fedspect.errors import SettingsError, WorkspaceError
 from fedspect.settings import load_settings, read_value
 
 DEFAULTS = SimulationSettings()
@@ -127,7 +126,7 @@ Strategy = Annotated[
     Optional[str],
     typer.Option(
         help="How changes become one.",
-        click_type=_choice(strategy_names()),
+        click_type=_choice(STRATEGIES),
         show_default=DEFAULTS.federation.strategy,
         rich_help_panel=ROUNDS,
     ),
@@ -254,3 +253,36 @@ def overrides(given: Mapping[str, Any], assignments: Sequence[str] | None) -> di
             )
         found[key.strip()] = read_value(text.strip())
     return found
+
+
+def folder_to_resume(
+    output: Path | None,
+    runs: Path,
+    given: Mapping[str, Any],
+    config: Path | None,
+    assignments: Sequence[str] | None,
+) -> Path:
+    """The run to go on with: the folder that was named, or the latest below ``runs``.
+
+    Raises:
+        SettingsError: settings were given too; a run goes on with its own.
+        WorkspaceError: there is no run to go on with.
+
+    """
+    others = [f"--{name.replace('_', '-')}" for name in KEYS if given.get(name) is not None]
+    others += ["--config"] * (config is not None) + ["--set"] * bool(assignments)
+    if others:
+        raise SettingsError(
+            "a run goes on with the settings that it was started with",
+            seen=", ".join(others),
+            accepted="--resume with --output and --json only",
+            remedy="leave the others out, or start a new run",
+        )
+    if output is not None:
+        return output
+    latest = max(runs.glob("*/config.toml"), key=lambda path: path.parent.name, default=None)
+    if latest is None:
+        raise WorkspaceError(
+            "there is no run to go on with", seen=runs, remedy="name the folder of one with --output"
+        )
+    return latest.parent

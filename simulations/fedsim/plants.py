@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedclient.worker.plant import PlantWorker
+from fedclient.worker.plant import PlantWorker, WorkerPort
 from fedsim.layout import RunFolder
 from fedsim.prepare import EVALUATION, TRAINING, plant_pictures
 from fedspect.errors import WorkspaceError
 from fedspect.model import load_base
 
 
-def make_worker(run_folder: Path | str, plant: str) -> PlantWorker:
-    """The worker of ``plant`` in a run that was prepared.
+def make_worker(run_folder: Path | str, plant: str) -> WorkerPort:
+    """The worker of ``plant`` in a run that was prepared, as a node asks it.
 
     Raises:
         WorkspaceError: the run was not prepared, or has no such plant.
@@ -32,7 +32,7 @@ def make_worker(run_folder: Path | str, plant: str) -> PlantWorker:
         )
     settings = folder.settings()
     pictures = plant_pictures(folder, prepared, plant)
-    return PlantWorker(
+    worker = PlantWorker(
         plant,
         load_base(folder.base),
         prepared.classes,
@@ -46,3 +46,4 @@ def make_worker(run_folder: Path | str, plant: str) -> PlantWorker:
         good_classes=settings.data.good_classes,
         threshold=settings.data.threshold,
     )
+    return WorkerPort(worker)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.config import SimulationSettings
+from fedserver.strategies import strategy_names
+from fedsim.config import STRATEGIES, SimulationSettings
 from fedsim.options import KEYS, overrides, settings_of
 from fedspect.errors import SettingsError
 from fedspect.settings import dotted_keys, load_settings
@@ -20,6 +21,10 @@ def test_every_setting_is_documented():
 
 def test_every_option_stands_for_a_setting_that_exists():
     assert set(KEYS.values()) <= set(dotted_keys(SimulationSettings))
+
+
+def test_every_strategy_of_the_server_is_offered():
+    assert list(STRATEGIES) == strategy_names()
 
 
 def test_the_printed_defaults_are_the_defaults(tmp_path):

@@ -1,0 +1,188 @@
+"""One run from beginning to end: prepare, go through the rounds, measure what came out, write the report.
+
+Whatever is finished is on disk. A run that was interrupted, or killed at any moment, goes on with
+``resume_run`` and comes to the same model as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, Protocol
+
+from fedserver.events import Event, RoundClosed, RunFinished
+from fedsim.central import CentralTest, ModelTested, save_model, write_evaluation
+from fedsim.config import SimulationSettings
+from fedsim.facts import FactsFile
+from fedsim.federation import federate, head_after
+from fedsim.layout import Prepared, RunFolder
+from fedsim.prepare import prepare, unwatched
+from fedsim.report import write_figures, write_report
+from fedspect.errors import InterruptedRunError
+from fedspect.files import append_line
+from fedspect.training.metrics import Evaluation
+
+
+class View(Protocol):
+    """Who watches a run: is told of stages and of events (``fedsim.live.LiveView``)."""
+
+    def __call__(self, event: Event) -> None:
+        """Something happened."""
+
+    def stage(self, name: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """A stage of the work begins."""
+
+
+class NoView:
+    """Nobody watches."""
+
+    def __call__(self, event: Event) -> None:
+        """Nothing is shown."""
+
+    def stage(self, name: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Nothing is shown."""
+        return unwatched(name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    folder: RunFolder
+    prepared: Prepared
+    evaluation: Evaluation
+    """Of the final model on the fixed test set."""
+    rounds: int
+    seconds: float
+    """Over all sittings."""
+    report: Path
+
+
+def start_run(
+    path: Path, settings: SimulationSettings, *, view: View | None = None, command: str = ""
+) -> Outcome:
+    """Start a run in an empty folder and bring it to its end.
+
+    Raises:
+        WorkspaceError: the folder is not empty.
+        AlreadyRunningError: another process works in it.
+        InterruptedRunError: Ctrl-C; what was finished is on disk.
+        FedspectError: whatever else makes it impossible to go on.
+
+    """
+    folder = RunFolder(path)
+    folder.check_empty()
+    with folder.held():
+        folder.start(settings)
+        return _go_on(folder, settings, FactsFile.begin(folder, settings, command), view or NoView())
+
+
+def resume_run(path: Path, *, view: View | None = None) -> Outcome:
+    """Go on with the run in a folder, with the settings that it was started with; errors as ``start_run``."""
+    folder = RunFolder(path)
+    settings = folder.settings()
+    with folder.held():
+        facts = FactsFile.again(folder) if folder.facts.exists() else FactsFile.begin(folder, settings, "")
+        return _go_on(folder, settings, facts, view or NoView())
+
+
+def _go_on(folder: RunFolder, settings: SimulationSettings, facts: FactsFile, view: View) -> Outcome:
+    with _state_kept(facts, folder), terminated_as_interrupted():
+        prepared = prepare(folder, settings, view.stage)
+        facts.prepared(settings, prepared)
+        test = CentralTest(folder, prepared, settings)
+        recorder = Recorder(folder, prepared, settings, test, view)
+        finished = federate(folder, prepared, settings, recorder)
+        with view.stage("testing the model"):
+            test.load(head_after(folder, prepared, settings, finished.rounds))
+            predictions = test.predict()
+            evaluation = test.evaluate(predictions)
+            write_evaluation(folder, evaluation, predictions)
+            provenance = {"made_by": "fedsim run", "run": facts.facts.run_id, "rounds": finished.rounds}
+            save_model(folder, test, evaluation, provenance)
+        facts.finish("finished")
+        with view.stage("writing the report"):
+            write_figures(folder.path)
+            report = write_report(folder.path)
+    return Outcome(folder, prepared, evaluation, finished.rounds, facts.facts.seconds, report)
+
+
+class Recorder:
+    """Writes each event down, measures the model after a round, and tells the view.
+
+    What is told after a kill is told again when the run goes on: readers take the last word on a round.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        prepared: Prepared,
+        settings: SimulationSettings,
+        test: CentralTest,
+        view: View,
+    ) -> None:
+        self._folder = folder
+        self._prepared = prepared
+        self._settings = settings
+        self._test = test
+        self._view = view
+        self._measured = 0
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        every = self._settings.federation.evaluate_every
+        if isinstance(event, RunFinished) and self._measured != event.rounds:
+            self._measure(event.rounds)
+        self._note(event)
+        if isinstance(event, RoundClosed) and every and event.record.round % every == 0:
+            self._measure(event.record.round)
+
+    def _measure(self, round_number: int) -> None:
+        self._test.load(head_after(self._folder, self._prepared, self._settings, round_number))
+        evaluation = self._test.evaluate(self._test.predict())
+        self._measured = round_number
+        self._note(ModelTested(round_number, evaluation.accuracy, evaluation.log_loss))
+
+    def _note(self, event: Event) -> None:
+        append_line(self._folder.metrics, json.dumps(event.as_dict(), ensure_ascii=False))
+        self._view(event)
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """While the block runs, SIGTERM ends it as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _state_kept(facts: FactsFile, folder: RunFolder) -> Iterator[None]:
+    """Whatever happens inside, ``run.json`` says where the run stands afterwards."""
+    try:
+        yield
+    except (KeyboardInterrupt, InterruptedRunError) as error:
+        facts.finish("interrupted")
+        raise InterruptedRunError(
+            "the run was interrupted; what was finished is on disk",
+            seen=folder.path,
+            remedy=f"go on with: fedsim run --resume --output {folder.path}",
+        ) from error
+    except BaseException:
+        facts.finish("failed")
+        raise
