@@ -26,7 +26,7 @@ FEATURES = 12
 def start_head() -> Arrays:
     """What every run begins with: a norm's statistics, a weight and a bias."""
     return {
-        "head.weight": np.zeros((len(CLASSES), FEATURES), dtype=np.float32),
+        "head.weight": np.random.default_rng(1).normal(size=(len(CLASSES), FEATURES)).astype(np.float32),
         "head.bias": np.zeros(len(CLASSES), dtype=np.float32),
         "norm.running_mean": np.zeros(FEATURES, dtype=np.float32),
         "norm.running_var": np.ones(FEATURES, dtype=np.float32),

@@ -11,7 +11,6 @@ from fedserver.aggregation import Spooled
 from fedserver.events import RoundContext
 from fedserver.history import PlantResult, Refusal
 from fedspect.errors import storage_error
-from fedspect.files import write_bytes
 from fedspect.update.checks import Expected
 from fedspect.update.downlink import Served
 from fedspect.update.exchange import RoundTask
@@ -83,9 +82,16 @@ class Exchange:
         self.results[result.plant] = result
 
     def keep(self, expected: Expected, body: bytes, *, late_by: int = 0) -> None:
-        """Put an answer that holds a change on disk until the round closes."""
+        """Put an answer that holds a change on disk until the round closes.
+
+        It is not flushed: a restart has no use for it.
+        """
         path = self.spool / f"{expected.plant}.reply"
-        write_bytes(path, body)
+        try:
+            self.spool.mkdir(exist_ok=True)
+            path.write_bytes(body)
+        except OSError as error:
+            raise storage_error(error, path, "keeping an answer") from error
         self.updates[expected.plant] = Spooled(expected, path, late_by)
 
     def lose(self, plant: str, reason: str, now: float) -> None:

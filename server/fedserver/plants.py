@@ -41,6 +41,7 @@ class Plants:
         on_event: is told what happens.
         clock: seconds that never go back.
         admit: a further look at who joins.
+        readmitted: the plants that an operator has let in again since the last call.
 
     """
 
@@ -53,6 +54,7 @@ class Plants:
         on_event: OnEvent,
         clock: Callable[[], float],
         admit: Admit,
+        readmitted: Callable[[], list[str]] = list,
     ) -> None:
         self.roster = Roster(facts, standings, admit=admit)
         self._courier = Courier(grid, clock)
@@ -60,6 +62,7 @@ class Plants:
         self._settings = settings
         self._emit = on_event
         self._clock = clock
+        self._readmitted = readmitted
         self._next_look = clock()
 
     def free(self) -> list[str]:
@@ -115,6 +118,8 @@ class Plants:
         return heard
 
     def _see(self, exchange: Exchange | None) -> None:
+        for plant in self._readmitted():
+            self.roster.readmit(plant)
         nodes = self._courier.nodes()
         if exchange is not None:
             for plant in sorted(exchange.open_plants):
@@ -154,8 +159,10 @@ class Plants:
             if reply.plant != plant:
                 raise refusal(plant, "it comes under another plant's name", seen=reply.plant, accepted=plant)
         except UpdateError as error:
-            if current is not None:
+            if current is not None and current.context.train:
                 self.refuse(current, plant, str(error))
+            elif current is not None:
+                self._lose(current, plant, str(error))
             return
         member = self.roster.members.get(plant)
         if member is not None:

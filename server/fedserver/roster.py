@@ -116,6 +116,11 @@ class Roster:
         )
         return self.standings[plant]
 
+    def readmit(self, plant: str) -> None:
+        """An operator looked: the plant takes part again, with a clean sheet."""
+        update = {"refusals": 0, "set_aside": False}
+        self.standings[plant] = self.standing(plant).model_copy(update=update)
+
     def accepted(self, plant: str, round_number: int) -> None:
         """Count an update that was used."""
         self.standings[plant] = self.standing(plant).model_copy(

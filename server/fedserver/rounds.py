@@ -120,7 +120,14 @@ class RoundLoop:
         self._history = store.history()
         self._evaluations = store.evaluations()
         self._plants = Plants(
-            self._grid, store.facts, settings, state.plants, self._emit, self._clock, self._admit
+            self._grid,
+            store.facts,
+            settings,
+            state.plants,
+            self._emit,
+            self._clock,
+            self._admit,
+            store.take_readmitted,
         )
         self._expecting = self._clock() + settings.gather
         while state.round < settings.rounds and not self._got_no_better():

@@ -12,6 +12,7 @@
     history.jsonl             the records again, a line a round, for whoever likes to follow a file
     status.json               what the run is doing; for people, never read back
     spool/                    answers of the round in progress; worthless after a restart
+    readmit/                  a file for each plant that an operator lets in again
 
 A round's folder is filled under another name and then renamed, so a server that is killed at any moment
 finds the rounds that were finished and nothing else. What can be derived (the history) is mended on
@@ -20,6 +21,8 @@ opening.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -36,7 +39,7 @@ from safetensors.numpy import save as save_tensors
 from fedserver.history import Evaluation, RoundRecord
 from fedserver.round_settings import RoundSettings
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
-from fedspect.files import append_line, read_json, sync_folder, write_bytes, write_json, write_text
+from fedspect.files import append_line, read_json, sync_folder, write_json, write_text
 from fedspect.locking import Occupied
 from fedspect.update.downlink import MAX_CHAIN, Link, Served
 from fedspect.update.exchange import ContentHash, RunId
@@ -220,7 +223,7 @@ class RunStore:
         """
         self._put(state, record, parent=record.parent)
         append_line(self.folder / "history.jsonl", record.model_dump_json())
-        self._prune(best)
+        self._prune(state.round, best)
 
     def close_run(self, number: int, evaluation: Evaluation) -> None:
         """Keep the closing evaluation of the version that round ``number`` made."""
@@ -231,6 +234,17 @@ class RunStore:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         write_json(self.folder / "status.json", {"state": state, "text": text, "at": now, **facts})
 
+    def readmit(self, plant: str) -> None:
+        """Let a plant that was set aside take part again, at once if the run is going on."""
+        write_text(self.folder / "readmit" / plant, "")
+
+    def take_readmitted(self) -> list[str]:
+        """The plants that were let in again since the last call."""
+        files = sorted((self.folder / "readmit").glob("[!.]*"))
+        for file in files:
+            file.unlink(missing_ok=True)
+        return [file.name for file in files]
+
     def empty_spool(self) -> None:
         """Forget the answers of a round that was cut."""
         _remove(self.spool)
@@ -240,22 +254,26 @@ class RunStore:
     def _put(self, state: RunState, record: RoundRecord | None, *, parent: str | None) -> None:
         place = self._round(state.round)
         making = place.parent / f".making-{place.name}"
-        _remove(making)
-        write_bytes(making / "head.safetensors", save_tensors(dict(state.served.head)))
+        files = {"head.safetensors": save_tensors(dict(state.served.head))}
         server = {f"moments/{name}": values for name, values in state.moments.items()}
         server.update({f"residual/{name}": values for name, values in (state.served.residual or {}).items()})
         if server:
-            write_bytes(making / "server.safetensors", save_tensors(server))
+            files["server.safetensors"] = save_tensors(server)
         if state.served.links and state.served.links[-1].after == state.served.version:
-            write_bytes(making / "down.update", state.served.links[-1].blob)
+            files["down.update"] = state.served.links[-1].blob
         row = {
             "version": state.served.version,
             "parent": parent,
             "record": None if record is None else record.model_dump(mode="json"),
             "plants": {name: one.model_dump(mode="json") for name, one in sorted(state.plants.items())},
         }
-        write_json(making / "round.json", row)
+        files["round.json"] = json.dumps(row, ensure_ascii=False).encode("utf-8")
+        _remove(making)
         try:
+            making.mkdir(parents=True)
+            for name, content in files.items():
+                _flushed(making / name, content)
+            sync_folder(making)
             making.rename(place)
             sync_folder(place.parent)
         except OSError as error:
@@ -268,15 +286,19 @@ class RunStore:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 
-    def _prune(self, best: int | None) -> None:
-        numbers = self.rounds()
-        keep = {0, best, *numbers[-self.facts.rounds.keep_heads :]}
-        for number in numbers[:-1]:
-            (self._round(number) / "server.safetensors").unlink(missing_ok=True)
-            if number not in keep:
-                (self._round(number) / "head.safetensors").unlink(missing_ok=True)
-        for number in numbers[:-MAX_CHAIN]:
-            (self._round(number) / "down.update").unlink(missing_ok=True)
+    def _prune(self, last: int, best: int | None) -> None:
+        """Drop what rounds before ``last`` need no longer; a crash may leave a file until the next round."""
+        keep = {0, best, *range(last + 1 - self.facts.rounds.keep_heads, last + 1)}
+        heads = {int(path.parent.name) for path in self.folder.glob("[0-9]*/head.safetensors")}
+        gone = [self._round(number) / "head.safetensors" for number in heads - keep]
+        for number in range(max(0, last - 3), last):
+            gone.append(self._round(number) / "server.safetensors")
+            gone.append(self._round(max(0, number - MAX_CHAIN)) / "down.update")
+        try:
+            for path in gone:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.folder, "removing what is no longer needed") from error
 
     def _clean(self) -> None:
         for folder in self.folder.glob(".making-*"):
@@ -322,6 +344,14 @@ def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> Arrays:
     return {
         name[len(prefix) :]: values for name, values in sorted(tensors.items()) if name.startswith(prefix)
     }
+
+
+def _flushed(path: Path, content: bytes) -> None:
+    """Write a file of a folder that nobody sees yet."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _remove(folder: Path) -> None:
