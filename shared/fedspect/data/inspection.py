@@ -7,89 +7,216 @@ a group.
 
 from __future__ import annotations
 
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
-from fedspect.data.decode import (
-    Header,
-    NotAPictureError,
-    TooLargePictureError,
-    TruncatedPictureError,
-    decode_with_header,
-    read_bytes,
-)
+import numpy as np
+
+from fedspect.data.checking import Bad, Good, check_all
+from fedspect.data.decode import read_bytes, read_header
+from fedspect.data.overlap import common_reduction, find_overlaps, group_overlapping
 from fedspect.data.pictures import (
-    DIGEST_LENGTH,
-    NOT_A_PICTURE,
+    CONFLICTING_LABELS,
+    CROSSING_GROUPS,
+    DUPLICATE,
     TOO_LARGE,
-    TRUNCATED,
-    UNREADABLE,
     CheckedPicture,
     Picture,
     Problem,
 )
+from fedspect.data.reliefs import Reliefs
+from fedspect.data.remembered import Link, Remembered
 from fedspect.data.sources import Listing
 from fedspect.errors import PictureError
 
 Progress = Callable[[int, int], None]
+FOUND = "same-"
+"""How the names of groups begin that were found here and not given."""
+SAMPLE = 200
+"""So many headers tell the usual size of a picture."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The good pictures in the listing's order, and every problem, the listing's first."""
+    """The good pictures in the listing's order, every problem (the listing's first), and the overlaps found.
+
+    ``links`` name pictures by their digest; they hold each group together and are not all pairs of it.
+    ``searched`` says whether overlaps were looked for, ``reduction`` by how much pictures were reduced for
+    that.
+    """
 
     pictures: List[CheckedPicture]
     problems: List[Problem]
+    links: List[Link] = field(default_factory=list)
+    searched: bool = False
+    reduction: int = 1
 
 
 def inspect_pictures(
-    listing: Listing, *, workers: int = 1, progress: Optional[Progress] = None
+    listing: Listing,
+    *,
+    workers: int = 1,
+    progress: Optional[Progress] = None,
+    overlaps: Optional[bool] = None,
+    cache: Optional[Path] = None,
 ) -> Inspection:
     """Decode, hash and group the pictures of a listing.
 
-    ``workers`` threads decode; ``progress`` is told (done, all).
+    ``workers`` threads decode; ``progress`` is told (done, all). Overlaps are looked for where the manifest
+    does not group every picture, always or never by ``overlaps``; a group that the manifest gives stays as it
+    is. ``cache`` names a file that makes the next inspection quick.
+
+    Raises:
+        StorageError: the cache cannot be written.
+
     """
-    good: List[Tuple[Picture, str, Header]] = []
+    search = overlaps if overlaps is not None else any(picture.group is None for picture in listing.pictures)
+    known = Remembered.load(cache)
+    if search and known.reduction is None:
+        known.reduction = _usual_reduction(listing.pictures)
+    reduction = known.reduction or 1
+    steps = len(listing.pictures) * (2 if search else 1)
+    reliefs = Reliefs(reduction)
+    good: List[Good] = []
     problems = list(listing.problems)
-    for done, result in enumerate(_checked(listing.pictures, workers), start=1):
-        if isinstance(result, Problem):
-            problems.append(result)
+    changed = False
+    checked = check_all(listing.pictures, workers, known, reduction if search else None)
+    for done, result in enumerate(checked, start=1):
+        if isinstance(result, Bad):
+            problems.append(result.problem)
+            digest = result.digest
+            if digest is not None and result.problem.kind != TOO_LARGE and digest not in known.faults:
+                known.faults[digest] = (result.problem.kind, result.problem.detail)
+                changed = True
         else:
-            good.append(result)
+            changed |= _remember(result, known)
+            if result.relief is not None:
+                reliefs.keep(result.digest, result.relief)
+            good.append(Good(result.picture, result.digest, result.header))
         if progress is not None:
-            progress(done, len(listing.pictures))
-    firsts: Dict[str, str] = {}
-    pictures = []
-    for picture, digest, header in good:
-        group = picture.group or firsts.setdefault(digest, f"{picture.label or 'picture'}-{digest[:12]}")
-        pictures.append(
-            CheckedPicture(picture, digest, header.width, header.height, header.channels, header.bits, group)
+            progress(done, steps)
+    if search:
+        paths = {each.digest: each.picture.path for each in good}
+        share_done = None if progress is None else _second_half(progress, steps)
+        changed |= _compare(list(paths), known, lambda digest: reliefs.get(digest, paths[digest]), share_done)
+    if cache is not None and changed:
+        known.save(cache)
+    present = {each.digest for each in good}
+    links = [link for link in known.links if search and link.first in present and link.second in present]
+    pictures = _grouped(good, links)
+    problems.extend(_contradictions(pictures, links))
+    if progress is not None:
+        progress(steps, steps)
+    return Inspection(pictures, problems, links, search, reduction)
+
+
+def _remember(result: Good, known: Remembered) -> bool:
+    """Whether there was something new to remember."""
+    news = result.digest not in known.headers
+    known.headers[result.digest] = result.header
+    if result.landmarks is not None and result.digest not in known.landmarks:
+        known.landmarks[result.digest] = result.landmarks
+        news = True
+    return news
+
+
+def _second_half(progress: Progress, steps: int) -> Callable[[float], None]:
+    return lambda share: progress(steps // 2 + int(share * (steps // 2)), steps)
+
+
+def _compare(
+    digests: List[str],
+    known: Remembered,
+    relief_of: Callable[[str], np.ndarray],
+    progress: Optional[Callable[[float], None]],
+) -> bool:
+    """Find the overlaps that are not known yet; whether there was anything to do."""
+    if known.compared == set(digests):
+        return False
+    if not known.compared <= set(digests):  # what held a group together may be gone
+        known.links, known.compared = [], set()
+    fresh = [digest not in known.compared for digest in digests]
+    landmarks = [known.landmarks[digest] for digest in digests]
+    found = find_overlaps(
+        landmarks, lambda number: relief_of(digests[number]), fresh=fresh, progress=progress
+    )
+    for each in found:
+        first, second = digests[each.first], digests[each.second]
+        known.links.append(
+            Link(first, second, each.rows, each.columns, each.share, each.correlation, each.significance)
         )
-    return Inspection(pictures, problems)
+    known.compared = set(digests)
+    return True
 
 
-def _checked(
-    pictures: Tuple[Picture, ...], workers: int
-) -> Iterator[Union[Problem, Tuple[Picture, str, Header]]]:
-    if workers <= 1:
-        yield from map(_check, pictures)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(_check, pictures)
+def _grouped(good: Sequence[Good], links: Sequence[Link]) -> List[CheckedPicture]:
+    """Join equal pictures, overlapping ones and those of one group in the manifest.
+
+    A group that the manifest gives stays; others take the name of such a group that they are joined to, else
+    that of their smallest digest.
+    """
+    firsts: Dict[str, int] = {}
+    pairs = [(firsts.setdefault(f"digest {each.digest}", at), at) for at, each in enumerate(good)]
+    pairs += [
+        (firsts.setdefault(f"group {each.picture.group}", at), at)
+        for at, each in enumerate(good)
+        if each.picture.group is not None
+    ]
+    pairs += [(firsts[f"digest {link.first}"], firsts[f"digest {link.second}"]) for link in links]
+    roots = group_overlapping(len(good), pairs)
+    names: Dict[int, str] = {}
+    for root, each in sorted(zip(roots, good), key=lambda item: item[1].digest):
+        names.setdefault(root, f"{FOUND}{each.digest[:12]}")
+    given = sorted((each.picture.group, root) for root, each in zip(roots, good) if each.picture.group)
+    names.update({root: group for group, root in reversed(given)})
+    return [
+        CheckedPicture(
+            each.picture,
+            each.digest,
+            each.header.width,
+            each.header.height,
+            each.header.channels,
+            each.header.bits,
+            each.picture.group or names[root],
+        )
+        for root, each in zip(roots, good)
+    ]
 
 
-def _check(picture: Picture) -> Union[Problem, Tuple[Picture, str, Header]]:
-    try:
-        content = read_bytes(picture.path)
-        _, header = decode_with_header(content, picture.path)
-    except TooLargePictureError as error:
-        return Problem(picture.name, TOO_LARGE, str(error))
-    except TruncatedPictureError as error:
-        return Problem(picture.name, TRUNCATED, str(error))
-    except NotAPictureError as error:
-        return Problem(picture.name, NOT_A_PICTURE, str(error))
-    except PictureError as error:
-        return Problem(picture.name, UNREADABLE, str(error))
-    return picture, hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH], header
+def _contradictions(pictures: Sequence[CheckedPicture], links: Sequence[Link]) -> Iterator[Problem]:
+    """Equal pictures, equal pictures of different classes, and overlaps between groups of the manifest."""
+    firsts: Dict[str, CheckedPicture] = {}
+    for picture in pictures:
+        first = firsts.setdefault(picture.digest, picture)
+        if first is picture:
+            continue
+        if first.label != picture.label:
+            yield Problem(
+                picture.name, CONFLICTING_LABELS, f"{picture.label}, but {first.name} is {first.label}"
+            )
+        else:
+            yield Problem(picture.name, DUPLICATE, f"the same file as {first.name}")
+        if first.group != picture.group:
+            yield Problem(
+                picture.name, CROSSING_GROUPS, f"in {picture.group}, but {first.name} in {first.group}"
+            )
+    for link in links:
+        first, second = firsts[link.first], firsts[link.second]
+        if first.group != second.group:
+            yield Problem(
+                second.name,
+                CROSSING_GROUPS,
+                f"in {second.group}, but {first.name} in {first.group} overlaps it by {link.share:.0%}",
+            )
+
+
+def _usual_reduction(pictures: Sequence[Picture]) -> int:
+    sizes = []
+    for picture in pictures[:: max(1, len(pictures) // SAMPLE)]:
+        try:
+            header = read_header(read_bytes(picture.path), picture.path)
+        except PictureError:
+            continue
+        sizes.append((header.width, header.height))
+    return common_reduction(sizes)

@@ -1,0 +1,95 @@
+"""Checking one file: read it, hash it, decode it, and say in one word what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Optional, Sequence, Union
+
+import numpy as np
+
+from fedspect.data.decode import (
+    Header,
+    NotAPictureError,
+    TooLargePictureError,
+    TruncatedPictureError,
+    decode_with_header,
+    read_bytes,
+)
+from fedspect.data.landmarks import Landmarks, find_landmarks
+from fedspect.data.pictures import (
+    DIGEST_LENGTH,
+    NOT_A_PICTURE,
+    TOO_LARGE,
+    TRUNCATED,
+    UNREADABLE,
+    Picture,
+    Problem,
+)
+from fedspect.data.reliefs import reduced_relief
+from fedspect.data.remembered import Remembered
+from fedspect.errors import PictureError
+
+
+@dataclass(frozen=True)
+class Good:
+    """A picture without a fault; landmarks and relief where they were asked for and not known yet."""
+
+    picture: Picture
+    digest: str
+    header: Header
+    landmarks: Optional[Landmarks] = None
+    relief: Optional[np.ndarray] = None
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What is wrong with a picture; no digest where its bytes could not be read."""
+
+    problem: Problem
+    digest: Optional[str]
+
+
+def check_all(
+    pictures: Sequence[Picture], workers: int, known: Remembered, reduction: Optional[int]
+) -> Iterator[Union[Good, Bad]]:
+    """Check pictures in their order with so many threads; with ``reduction``, find their landmarks too."""
+    if workers <= 1:
+        yield from (_check(picture, known, reduction) for picture in pictures)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(lambda picture: _check(picture, known, reduction), pictures)
+
+
+def _check(picture: Picture, known: Remembered, reduction: Optional[int]) -> Union[Good, Bad]:
+    digest = None
+    try:
+        content = read_bytes(picture.path)
+        digest = hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
+        if digest in known.faults:
+            return Bad(Problem(picture.name, *known.faults[digest]), digest)
+        if digest in known.headers and (reduction is None or digest in known.landmarks):
+            return Good(picture, digest, known.headers[digest])
+        pixels, header = decode_with_header(content, picture.path)
+    except PictureError as error:
+        return Bad(Problem(picture.name, _kind(error), _detail(error, picture.path)), digest)
+    if reduction is None:
+        return Good(picture, digest, header)
+    surface = reduced_relief(pixels, reduction)
+    return Good(picture, digest, header, find_landmarks(surface), surface)
+
+
+def _kind(error: PictureError) -> str:
+    if isinstance(error, TooLargePictureError):
+        return TOO_LARGE
+    if isinstance(error, TruncatedPictureError):
+        return TRUNCATED
+    return NOT_A_PICTURE if isinstance(error, NotAPictureError) else UNREADABLE
+
+
+def _detail(error: PictureError, path: Path) -> str:
+    """The message without the path, which a cached fault may not hold."""
+    seen = str(error.seen or "").replace(str(path), "").strip(": ")
+    return f"{error.what}: {seen}" if seen else error.what
