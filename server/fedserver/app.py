@@ -63,7 +63,8 @@ def build_server_app(
     return app
 
 
-def _folder_from_configuration(context: Context) -> Path:
+def folder_from_configuration(context: Context) -> Path:
+    """The run folder that the run's configuration names."""
     folder = context.run_config.get(RUN_FOLDER_KEY)
     if not isinstance(folder, str) or not folder:
         raise SettingsError(
@@ -74,4 +75,4 @@ def _folder_from_configuration(context: Context) -> Path:
     return Path(folder)
 
 
-app = build_server_app(_folder_from_configuration)
+app = build_server_app(folder_from_configuration)

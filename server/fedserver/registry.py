@@ -119,6 +119,14 @@ class Registry:
                 remedy="restore it from a backup of the workspace",
             ) from error
 
+    def stamp(self) -> object:
+        """Something that differs after every change; files are replaced, so each change is a new file."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
     @contextlib.contextmanager
     def change(self) -> Iterator[Roll]:
         """The registry for changing: written when the block ends well, left alone when it raises."""

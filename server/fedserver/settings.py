@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Literal, Optional
 
 from pydantic import Field, field_validator, model_validator
 
+from fedserver.round_settings import RoundSettings
 from fedspect.errors import ClassError
 from fedspect.protocol.limits import LONGEST_NAME, MOST_CLASSES
 from fedspect.protocol.names import checked_hosts, checked_name
@@ -77,37 +78,15 @@ class ModelSection(Settings):
     """
 
 
-class RoundsSection(Settings):
-    """How a run goes."""
+class RunSection(Settings):
+    """How the plants' changes become one model, and what a run's randomness comes from."""
 
-    rounds: int = Field(20, ge=1, le=100_000)
-    """Rounds of a run; `fedserver start --rounds` wins over it."""
-    local_epochs: int = Field(2, ge=1, le=1000)
-    """Epochs that each plant trains in a round."""
-    quorum: int = Field(2, ge=1, le=10_000)
-    """Plants that must have answered before a round may close. With fewer online, the run waits and says
-    so.
-    """
-    deadline: float = Field(600.0, gt=0.0, le=7 * 86_400.0)
-    """Seconds after which a round closes with whoever answered, once the quorum has."""
-    late: Literal["use", "refuse"] = "use"
-    """What becomes of an update that arrives after its round closed: used in the next with a discount, or
-    refused.
-    """
-    late_discount: float = Field(0.5, ge=0.0, le=1.0)
-    """The share of its weight that a late update keeps."""
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "trimmed", "krum"
     ] = "fedavg"
-    """How the plants' changes become one; fedavg weighs them by their pictures."""
+    """fedavg weighs the plants' changes by their pictures."""
     strategy_options: Dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options: { proximal_mu = 0.01 } for fedprox."""
-    encoding: Literal["float32", "float16", "int8", "sparse-int8"] = "int8"
-    """How plants send their changes."""
-    batch_norm: Literal["average", "per-plant"] = "average"
-    """Whether running statistics are averaged too, or stay with each plant (FedBN)."""
-    refusals_before_set_aside: int = Field(3, ge=1, le=1000)
-    """Refused updates in a row after which a plant is left out until an operator looks."""
     seed: int = Field(0, ge=0, lt=2**31)
     """What a run's randomness is derived from."""
 
@@ -141,8 +120,10 @@ class ServerSettings(Settings):
     """Where plants find headquarters."""
     model: ModelSection = Field(default_factory=ModelSection)
     """What every plant starts from."""
-    rounds: RoundsSection = Field(default_factory=RoundsSection)
-    """How a run goes."""
+    run: RunSection = Field(default_factory=RunSection)
+    """How the plants' changes become one model."""
+    rounds: RoundSettings = Field(default_factory=lambda: RoundSettings(rounds=20))
+    """How long plants are waited for and when a run ends. Times are seconds."""
     training: TrainingSection = Field(default_factory=TrainingSection)
     """What the federation prescribes for training at a plant; device, threads and limits are the plant's
     own.

@@ -152,6 +152,18 @@ class SuperLink:
         found = self.marked()
         _end(lambda: bool(self.marked()), lambda: _signal(found, signal.SIGTERM), self._kill_marked)
 
+    def serverapps(self) -> list[int]:
+        """The processes of ServerApps below this SuperLink."""
+        return [pid for pid in self.marked() if b"flwr-serverapp" in _command(pid)]
+
+    def end_serverapps(self) -> None:
+        """End every ServerApp: two must never write one run."""
+        _end(
+            lambda: bool(self.serverapps()),
+            lambda: _signal(self.serverapps(), signal.SIGTERM),
+            lambda: _signal(self.serverapps(), signal.SIGKILL),
+        )
+
     def _kill_marked(self) -> None:
         _signal(self.marked(), signal.SIGKILL)
 
@@ -227,3 +239,11 @@ def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _command(pid: int) -> bytes:
+    """A process's command line, empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -42,18 +42,17 @@ class Occupied:
         descriptor = _open(self.path)
         if not _taken(descriptor):
             os.close(descriptor)
-            holder = self.holder() or {}
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder.get("since", 0))))
-            raise AlreadyRunningError(
-                f"{self.what} is running already",
-                seen=f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'this machine')} "
-                f"since {since}",
-                remedy="use the running one, or stop it first",
-            )
+            raise self._occupied_by(self.holder() or {})
         entry = f"pid = {os.getpid()}\nhost = {socket.gethostname()}\nsince = {time.time():.0f}\n"
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, entry.encode("utf-8"), 0)
         self._descriptor = descriptor
+
+    def check(self) -> None:
+        """See that nobody holds the lock, without taking it; errors as ``acquire``."""
+        holder = self.holder()
+        if holder is not None:
+            raise self._occupied_by(holder)
 
     def release(self) -> None:
         """Let go; harmless when nothing is held."""
@@ -83,6 +82,15 @@ class Occupied:
             return entry
         finally:
             os.close(descriptor)
+
+    def _occupied_by(self, holder: Dict[str, Any]) -> AlreadyRunningError:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder.get("since", 0))))
+        host = holder.get("host", "this machine")
+        return AlreadyRunningError(
+            f"{self.what} is running already",
+            seen=f"process {holder.get('pid', 'unknown')} on {host} since {since}",
+            remedy="use the running one, or stop it first",
+        )
 
     def __enter__(self) -> Occupied:
         self.acquire()

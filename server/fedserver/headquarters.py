@@ -1,0 +1,263 @@
+"""`fedserver start`: everything that runs at headquarters, watched from one loop.
+
+Three things run: Flower's SuperLink (a child process, which in turn starts the ServerApp), the enrolment
+service (in this process) and one run of rounds. Each may die; the loop notices and starts what is missing
+again: a SuperLink that is gone, a ServerApp that is gone, a run that Flower calls failed. The run's own
+folder says where it stands, so each new start under the hood goes on with the next round.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fedserver.app import RUN_FOLDER_KEY
+from fedserver.base_files import BaseFiles
+from fedserver.control import Control, thin_bundle
+from fedserver.enrolment import EnrolmentServer, EnrolmentService, Offer
+from fedserver.nodes import NODES_FILE, Nodes
+from fedserver.registry import Plant
+from fedserver.runs import read_status
+from fedserver.settings import ServerSettings
+from fedserver.store import RunStore
+from fedserver.superlink import SuperLink, check_port
+from fedserver.workspace import Workspace
+from fedspect import files
+from fedspect.errors import ConnectionLostError, FederationError
+from fedspect.protocol.names import join_address
+
+SERVED_APP = "fedserver.served_app"
+LOOK = 0.25  # seconds between two looks at everything
+LOOK_ONLINE = 1.0
+SERVERAPP_COMES_UP = 150.0
+SILENCE = 60.0  # seconds without an answer after which a living SuperLink is ended
+MOST_STARTS = 5  # starts under the hood without a round in between
+
+logger = logging.getLogger("fedserver")
+
+Say = Callable[[str], None]
+
+
+class Headquarters:
+    """A running server on a workspace; ``say`` hears sentences for the operator."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: ServerSettings,
+        base: BaseFiles,
+        store: RunStore | None,
+        *,
+        say: Say = lambda text: None,
+    ) -> None:
+        self._workspace = workspace
+        self._settings = settings
+        self._base = base
+        self._store = store
+        self._say = say
+        self._superlink = SuperLink(
+            workspace.state / "flower", workspace.authority, workspace.logs / "superlink.log"
+        )
+        self._nodes = Nodes(workspace.registry, self._superlink.folder / NODES_FILE)
+        self._control: Control | None = None
+        self._run: int | None = None
+        self._serverapp_seen = False
+        self._submitted = 0.0
+        self._starts = 0
+        self._last_round = -1
+        self._online: list[str] = []
+        self._next_online = 0.0
+        self._heard = time.monotonic()
+
+    def serve(self, stop: threading.Event) -> bool:
+        """Stay until ``stop`` is set or the run is finished; answers whether it finished.
+
+        Raises:
+            AlreadyRunningError: another server is on this workspace.
+            FederationError: something cannot be started, or dies again and again.
+
+        """
+        network = self._settings.network
+        with self._workspace.occupied():
+            reason = self._workspace.ensure_server_certificate(network.hosts)
+            if reason is not None:
+                self._say(f"a new server certificate was issued: {reason}")
+            check_port(network.bind, network.enrolment_port, "enrolment_port")
+            enrolment = EnrolmentServer(
+                self._service(), self._workspace.authority, network.bind, network.enrolment_port
+            )
+            try:
+                self._start_superlink()
+                enrolment.start()
+                self._say(
+                    f"plants may join at port {enrolment.port} and work at port {network.fleet_port} "
+                    f"of {', '.join(network.hosts)}"
+                )
+                return self._watch(stop)
+            finally:
+                enrolment.stop()
+                if self._control is not None:
+                    self._control.close()
+                self._superlink.stop()
+                self._workspace.running_path.unlink(missing_ok=True)
+
+    # -- starting ------------------------------------------------------------------------------------------
+
+    def _service(self) -> EnrolmentService:
+        settings, hosts = self._settings, self._settings.network.hosts
+        offer = Offer(
+            federation=settings.federation.name,
+            fleet_addresses=tuple(join_address(host, settings.network.fleet_port) for host in hosts),
+            classes=tuple(settings.ready_classes()),
+            aliases=dict(settings.federation.aliases),
+            base=self._base,
+            settings={
+                "training": settings.training.model_dump(mode="json"),
+                "freeze_levels": settings.model.freeze_levels,
+                "seed": settings.run.seed,
+            },
+        )
+        return EnrolmentService(
+            self._workspace.registry,
+            self._workspace.authority.fingerprint(),
+            offer,
+            on_admitted=self._admit,
+            on_left=lambda plant: None,  # the watch follows the registry
+        )
+
+    def _admit(self, plant: Plant) -> None:
+        control = self._control
+        if control is None:
+            raise ConnectionLostError("headquarters is just starting", remedy="try again in a moment")
+        self._nodes.admit(control, plant)
+
+    def _start_superlink(self) -> None:
+        network = self._settings.network
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        self._superlink.start(network.bind, network.fleet_port)
+        self._nodes.reset()
+        control = self._superlink.control()
+        self._nodes.follow(control)
+        self._control = control
+        self._run = None
+        self._write_running()
+
+    def _submit(self, control: Control, store: RunStore) -> None:
+        """Hand the run to Flower; before, whatever is left of an earlier ServerApp is ended."""
+        self._superlink.end_serverapps()
+        if self._starts >= MOST_STARTS:
+            raise FederationError(
+                "the rounds cannot be carried on",
+                seen=f"{self._starts} starts without a round in between: {self._last_words()}",
+                remedy=f"see {self._superlink.log} and {store.folder / 'status.json'}",
+            )
+        self._starts += 1
+        bundle = thin_bundle(SERVED_APP, {RUN_FOLDER_KEY: str(store.folder)})
+        self._run = control.submit(bundle, {})
+        self._serverapp_seen, self._submitted = False, time.monotonic()
+
+    # -- watching ------------------------------------------------------------------------------------------
+
+    def _watch(self, stop: threading.Event) -> bool:
+        while not stop.is_set():
+            try:
+                if self._look():
+                    self._say("all rounds are done")
+                    return True
+                self._heard = time.monotonic()
+            except ConnectionLostError as error:
+                if self._superlink.alive and time.monotonic() - self._heard > SILENCE:
+                    logger.error("the SuperLink is silent: %s", error)
+                    self._superlink.stop()
+            stop.wait(LOOK)
+        self._say("stopping")
+        if self._control is not None and self._run is not None:
+            self._control.stop(self._run)
+        return False
+
+    def _look(self) -> bool:
+        """One look at everything; whether the run is finished."""
+        if not self._superlink.alive:
+            self._say("Flower's SuperLink died; starting it again")
+            logger.error("the SuperLink died: %s", self._superlink.last_words())
+            self._start_superlink()
+        control = self._control
+        assert control is not None
+        for plant in self._nodes.follow(control):
+            self._say(f"{plant} was shut out")
+        self._look_online(control)
+        store = self._store
+        if store is None:
+            return False
+        if self._run is None:
+            self._submit(control, store)
+            return False
+        if self._is_finished(control, store):
+            return True
+        why = self._failure(control)
+        if why is not None:
+            self._say(f"the rounds were cut: {why}; going on")
+            control.stop(self._run)
+            self._run = None
+        return False
+
+    def _failure(self, control: Control) -> str | None:
+        """Why the ServerApp must be started again; looked at as a process, because Flower waits for
+        minutes.
+        """
+        assert self._run is not None
+        if self._superlink.serverapps():
+            self._serverapp_seen = True
+            return None
+        if control.state(self._run).over or self._serverapp_seen:
+            return self._last_words()
+        if time.monotonic() - self._submitted > SERVERAPP_COMES_UP:
+            return "the ServerApp did not come up"
+        return None
+
+    def _is_finished(self, control: Control, store: RunStore) -> bool:
+        last = store.rounds()[-1]
+        if last != self._last_round:
+            self._last_round, self._starts = last, 0
+        assert self._run is not None
+        if self._superlink.serverapps():
+            return False
+        # A plant without evaluation pictures has nothing to close a run with; then Flower's word counts.
+        return store.closing(last) is not None or control.state(self._run).sub_status == "completed"
+
+    def _last_words(self) -> str:
+        """What the ServerApp said in the run's folder before it went, or that it said nothing."""
+        assert self._store is not None
+        status = read_status(self._store.folder)
+        said = str(status.get("text", "")) if status.get("state") == "stopped" else ""
+        return said or "the ServerApp's process is gone"
+
+    def _look_online(self, control: Control) -> None:
+        if time.monotonic() < self._next_online:
+            return
+        self._next_online = time.monotonic() + LOOK_ONLINE
+        online = self._nodes.plants(control.online())
+        if online != self._online:
+            for plant in sorted(set(online) - set(self._online)):
+                self._say(f"{plant} is online")
+            for plant in sorted(set(self._online) - set(online)):
+                self._say(f"{plant} is offline")
+            self._online = online
+            self._write_running()
+
+    def _write_running(self) -> None:
+        network = self._settings.network
+        content: dict[str, Any] = {
+            "pid": os.getpid(),
+            "superlink": self._superlink.pid,
+            "online": self._online,
+            "network": network.model_dump(),
+            "run": None if self._store is None else self._store.folder.name,
+        }
+        files.write_json(self._workspace.running_path, content, mode=0o600)

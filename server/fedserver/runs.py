@@ -1,0 +1,141 @@
+"""The runs of a workspace: going on with the one that is unfinished, or beginning the next.
+
+A run's folder is ``runs/run-0001``; the round loop's store has its own layout below. Beginning a run needs
+the base model's head, so this is the one place where headquarters needs torch, and only then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedserver.base_files import BaseFiles
+from fedserver.settings import ServerSettings
+from fedspect import files
+from fedspect.errors import FederationError, SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedserver.store import RunStore
+
+NAME = re.compile(r"run-[0-9]{4,}")
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """The folders of all runs, oldest first."""
+    if not runs.is_dir():
+        return []
+    return sorted(each for each in runs.iterdir() if NAME.fullmatch(each.name))
+
+
+def prepare_run(
+    runs: Path, settings: ServerSettings, base: BaseFiles, *, rounds: int | None = None, new: bool = False
+) -> RunStore:
+    """The run to work on: the newest, unless it is finished or ``new`` is set; then the next.
+
+    ``rounds`` is the number of rounds of the whole run; more than a finished run has had prolong it.
+
+    Raises:
+        SettingsError: an unfinished run was begun with settings that cannot be changed on the way.
+        FederationError: a new run is needed and torch is not installed.
+
+    """
+    from fedserver.store import RunFacts, RunStore
+
+    classes = settings.ready_classes()
+    wanted = settings.rounds if rounds is None else settings.rounds.model_copy(update={"rounds": rounds})
+    folders = run_folders(runs)
+    if folders and not new and RunStore.exists(folders[-1]):
+        store = RunStore(folders[-1])
+        if not _finished(store) or wanted.rounds > store.rounds()[-1]:
+            _check_unchanged(store, settings, base, classes)
+            store.change_settings(wanted)
+            return store
+    number = int(folders[-1].name.split("-")[1]) + 1 if folders else 1
+    if folders and not RunStore.exists(folders[-1]):
+        number -= 1  # its beginning was cut: begin it again
+    folder = runs / f"run-{number:04d}"
+    facts = RunFacts(
+        run_id=f"{settings.federation.name[:40]}-{folder.name}-{_digest(runs)}",
+        base_hash=base.content_hash,
+        classes=classes,
+        seed=settings.run.seed,
+        strategy=settings.run.strategy,
+        strategy_options=dict(settings.run.strategy_options),
+        rounds=wanted,
+    )
+    return RunStore.create(folder, facts, first_head(settings, base, classes))
+
+
+def first_head(settings: ServerSettings, base: BaseFiles, classes: list[str]) -> dict[str, np.ndarray]:
+    """The base model's unfrozen levels with a classifier for these classes: float32 by full name.
+
+    Raises:
+        FederationError: torch is not installed here.
+        BaseModelError, ModelError: the base model cannot be used.
+
+    """
+    try:
+        from fedspect.model import freeze, head_state, load_base
+    except ImportError as error:
+        raise FederationError(
+            "beginning a run needs torch at headquarters",
+            seen=str(error),
+            remedy="install the extra `worker` of fedspect here; going on with a run does not need it",
+        ) from error
+    network = load_base(base.folder).network(classes, seed=settings.run.seed)
+    levels = settings.model.freeze_levels
+    levels = network.default_freeze_levels if levels is None else levels
+    freeze(network, levels)
+    return {name: value.numpy().astype("float32") for name, value in head_state(network, levels).items()}
+
+
+def read_status(run_folder: Path) -> dict[str, Any]:
+    """What the round loop said last about itself; empty when it never did."""
+    try:
+        content = files.read_json(run_folder / "status.json")
+    except FileNotFoundError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def standings(runs: Path) -> dict[str, dict[str, Any]]:
+    """How each plant stands in the newest run: last round, refusals, whether it is set aside."""
+    folders = run_folders(runs)
+    rounds = sorted(folders[-1].glob("[0-9]*/round.json")) if folders else []
+    content = files.read_json(rounds[-1]) if rounds else {}
+    plants = content.get("plants") if isinstance(content, dict) else None
+    return plants if isinstance(plants, dict) else {}
+
+
+def _finished(store: RunStore) -> bool:
+    last = store.rounds()[-1]
+    return last >= store.facts.rounds.rounds or store.closing(last) is not None
+
+
+def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles, classes: list[str]) -> None:
+    facts, run = store.facts, settings.run
+    pairs: dict[str, tuple[object, object]] = {
+        "base model": (facts.base_hash[:12], base.content_hash[:12]),
+        "classes": (facts.classes, classes),
+        "seed": (facts.seed, run.seed),
+        "strategy": (facts.strategy, run.strategy),
+        "strategy_options": (facts.strategy_options, dict(run.strategy_options)),
+        "batch_norm": (facts.rounds.batch_norm, settings.rounds.batch_norm),
+    }
+    for what, (before, now) in pairs.items():
+        if before != now:
+            raise SettingsError(
+                f"the run {store.folder.name} was begun with another {what}",
+                seen=now,
+                accepted=str(before),
+                remedy="put it back in fedserver.toml, or begin a new run with --new-run",
+            )
+
+
+def _digest(runs: Path) -> str:
+    """Tells the runs of one workspace from those of another that has the same names."""
+    return hashlib.sha256(str(runs).encode("utf-8")).hexdigest()[:8]

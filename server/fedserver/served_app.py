@@ -1,0 +1,40 @@
+"""The ServerApp that a workspace's run is submitted with; it lives in a process of its own below the
+SuperLink.
+
+It is ``fedserver.app`` with two things that only a real federation needs: a plant must be who its key says,
+by the list of nodes that headquarters writes, and objects on their way are asked for again after
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fedserver.app import build_server_app, folder_from_configuration
+from fedserver.control import quick_pulls
+from fedserver.nodes import NODES_FILE, read_nodes
+from fedserver.superlink import MARK_VARIABLE
+from fedspect.errors import EnrolmentError
+from fedspect.update.exchange import PlantDescription
+
+
+def admit_registered(node: int, description: PlantDescription) -> None:
+    """Keep a node out whose key was not registered for the plant that it says it is.
+
+    Raises:
+        EnrolmentError: it was not.
+
+    """
+    nodes = read_nodes(Path(os.environ[MARK_VARIABLE]) / NODES_FILE)
+    plant = nodes.get(node)
+    if plant != description.plant:
+        raise EnrolmentError(
+            "a node says that it is a plant that it is not",
+            seen=f"{description.plant}, by its key {plant or 'nobody'}",
+            remedy="look at that device: `fedserver plants revoke` shuts it out",
+        )
+
+
+quick_pulls()
+app = build_server_app(folder_from_configuration, admit=admit_registered)
