@@ -48,10 +48,11 @@ def plant_lines(run: RunSummary, value: str) -> dict[str, Line]:
     """
     lines: dict[str, Line] = {}
     for name in run.plant_names:
-        seen = [(r.round - 1, getattr(p, value)) for r in run.rounds for p in r.plants if p.plant == name]
+        parts = [(r.round, part) for r in run.rounds for part in r.plants if part.plant == name]
+        seen = [(number - 1 - part.late_by, getattr(part, value)) for number, part in parts]
         if run.closing is not None and name in run.closing.plants:
             seen.append((run.closing.round, run.closing.plants[name].get(value)))
-        kept = [(number, float(measured)) for number, measured in seen if measured is not None]
+        kept = sorted((number, float(measured)) for number, measured in seen if measured is not None)
         if kept:
             lines[name] = ([number for number, _ in kept], [measured for _, measured in kept])
     return lines

@@ -125,6 +125,8 @@ class PlantRound(Record):
     state: Literal["used", "late", "refused", "lost"] = "used"
     """``late`` updates were used too, with less weight."""
     reason: str = ""
+    late_by: int = 0
+    """Rounds between the task and the round that used the answer."""
     num_examples: int = 0
     """Pictures trained on."""
     counts: dict[str, int] = Field(default_factory=dict)
@@ -169,7 +171,7 @@ class RoundFacts(Record):
     @property
     def received_accuracy(self) -> Optional[float]:
         """The plants' accuracy with the model that they received, weighted by their evaluation pictures."""
-        judged = [(p.accuracy, p.evaluated) for p in self.plants if p.accuracy is not None]
+        judged = [(p.accuracy, p.evaluated) for p in self.plants if p.accuracy is not None and not p.late_by]
         total = sum(weight for _, weight in judged)
         return sum(accuracy * weight for accuracy, weight in judged) / total if total else None
 

@@ -127,24 +127,25 @@ def _result_sentence(final: Evaluation) -> str:
 
 
 def gain_sentence(comparison: Comparison) -> str:
-    """What joining gained, in a sentence."""
-    gains = sorted(
-        comparison.federation.evaluation.accuracy - arm.evaluation.accuracy for arm in comparison.alone
-    )
+    """What joining gained, in two sentences."""
+    joined = comparison.federation.evaluation.accuracy
+    gains = sorted(joined - arm.evaluation.accuracy for arm in comparison.alone)
     if not gains:
         return ""
-    if gains[0] > 0:
-        best = f"every plant: between {points(gains[0])} and {points(gains[-1])} points"
-        if len(gains) == 1:
-            best = f"the plant {points(gains[0])} points"
-        text = f"Joining gained {best} of accuracy on the same test pictures."
-    else:
+    where = "of accuracy on the same test pictures."
+    least, most = points(gains[0]), points(gains[-1])
+    if gains[0] <= 0:
         winners = sum(gain > 0 for gain in gains)
         text = (
-            f"Joining gained {winners} of {plural(len(gains), 'plant')}; the differences lie between "
-            f"{points(gains[0])} and {points(gains[-1])} points of accuracy on the same test pictures."
+            f"Joining gained {winners or 'none'} of {plural(len(gains), 'plant')}; the differences lie "
+            f"between {least} and {most} points {where}"
         )
-    if comparison.together is not None:
-        rest = comparison.federation.evaluation.accuracy - comparison.together.evaluation.accuracy
-        text += f" Against all pictures in one place the federation stands at {points(rest)} points."
-    return text
+    elif len(gains) == 1:
+        text = f"Joining gained the plant {least[1:]} points {where}"
+    else:
+        text = f"Joining gained every plant between {least[1:]} and {most[1:]} points {where}"
+    if comparison.together is None:
+        return text
+    rest = comparison.together.evaluation.accuracy - joined
+    comparative = "more" if rest > 0 else "less"
+    return f"{text} With all pictures in one place it would be {points(abs(rest))[1:]} points {comparative}."

@@ -182,6 +182,12 @@ def sample(tmp_path: Path) -> Callable[..., SampleRun]:
     return make
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, for tests that only read it or write pages into it."""
+    return SampleRun(tmp_path_factory.mktemp("whole") / "run").write()
+
+
 @pytest.fixture
 def evaluation_of() -> Callable[[float], Evaluation]:
     """An evaluation of 120 pictures with about this share of right answers."""
