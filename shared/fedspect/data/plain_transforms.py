@@ -20,10 +20,12 @@ def _to_uint8(image: Tensor) -> Tensor:
     return image.clamp_(0, 255).to(torch.uint8)
 
 
-def resized_crop(image: Tensor, top: int, left: int, height: int, width: int, size: List[int]) -> Tensor:
-    """Cut a window and resize it to ``size`` (height, width), bilinear with antialiasing."""
+def resized_crop(
+    image: Tensor, top: int, left: int, height: int, width: int, size: List[int], *, antialias: bool = True
+) -> Tensor:
+    """Cut a window and resize it to ``size`` (height, width), bilinear."""
     window = image[:, top : top + height, left : left + width].unsqueeze(0).float()
-    resized = F.interpolate(window, size=size, mode="bilinear", align_corners=False, antialias=True)
+    resized = F.interpolate(window, size=size, mode="bilinear", align_corners=False, antialias=antialias)
     return _to_uint8(resized[0].round_())
 
 

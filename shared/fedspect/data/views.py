@@ -175,7 +175,7 @@ def _crop(image: Tensor, top: float, left: float, share: float) -> Tensor:
         return image
     room = side - window + 1
     cut: Tensor = transforms.resized_crop(
-        image, int(top * room), int(left * room), window, window, [side, side]
+        image, int(top * room), int(left * room), window, window, [side, side], antialias=True
     )
     return cut
 

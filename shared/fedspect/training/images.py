@@ -79,8 +79,8 @@ class Images:
             return kept
         loaded = self.preprocessing.load(picture.path)
         if len(loaded) == 3 and np.array_equal(loaded[0], loaded[1]) and np.array_equal(loaded[0], loaded[2]):
-            loaded = loaded[:1].copy()
-        pixels = torch.from_numpy(loaded)
+            loaded = loaded[:1]
+        pixels = torch.tensor(loaded)
         if pixels.numel() <= self.memory_left:
             self.memory_left -= pixels.numel()
             self._kept[picture.digest] = pixels

@@ -189,6 +189,7 @@ class Trainer:
             load_head_state(self.network, start)
             raise
         finally:
+            steps.statistics.restore()
             self.network.eval()
         if best.state is not None:
             load_head_state(self.network, best.state)
@@ -255,6 +256,7 @@ class Trainer:
     ) -> EpochReport:
         started = time.perf_counter()
         self.network.train()
+        steps.statistics.begin_epoch()
         batches = epoch_batches(len(items), self.settings.batch_size, seed=self.seed, epoch=epoch)
         done, loss_sum, right = 0, 0.0, 0
         for place, batch in enumerate(batches):
