@@ -47,7 +47,7 @@ class Overlap:
 
 
 def common_reduction(sizes: Iterable[Tuple[int, int]]) -> int:
-    """By which whole number pictures are reduced for comparing; one for all, so that crops keep their scale."""
+    """The whole number that all pictures are reduced by for comparing; one for all keeps crops to scale."""
     longer = sorted(max(size) for size in sizes)
     return max(1, int(longer[len(longer) // 2] / WORKING_SIZE + 0.5)) if longer else 1
 

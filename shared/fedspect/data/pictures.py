@@ -23,6 +23,7 @@ NOT_A_PICTURE = "not a picture"
 UNLABELLED = "no class"
 UNKNOWN_CLASS = "unknown class"
 REPEATED = "listed twice"
+SET_ASIDE = "set aside"
 LEFT_OUT = (
     MISSING,
     OUTSIDE,
@@ -33,6 +34,7 @@ LEFT_OUT = (
     UNLABELLED,
     UNKNOWN_CLASS,
     REPEATED,
+    SET_ASIDE,
 )
 
 CLASS_SPELLING = "class spelt in several ways"

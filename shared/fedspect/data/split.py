@@ -4,15 +4,23 @@ Whole groups go to one side, each class is shared out in the proportions asked f
 result whatever the order of the pictures. Groups of several pictures are dealt first, by a weighted draw
 among the sides with room; single pictures then fill each side to its count, so the counts are exact wherever
 the groups allow it.
+
+A plant's pictures grow. Its ``SplitLedger`` remembers the side of each picture by content, so no picture ever
+changes sides, and a new picture follows the group that it belongs to.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Dict, List, Mapping, Sequence, Tuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from fedspect.data.pictures import CheckedPicture
-from fedspect.errors import SplitError
+from fedspect import files
+from fedspect.data.pictures import SET_ASIDE, CheckedPicture, Problem
+from fedspect.errors import DamagedFileError, SplitError
+
+LEDGER_FORMAT = "fedspect split ledger 1"
 
 Bundle = Tuple[str, List[CheckedPicture]]
 
@@ -133,3 +141,105 @@ def _targets(pictures: Sequence[CheckedPicture], shares: Mapping[str, float]) ->
             carry[name] += exact[name] - given[name]
             targets[name][label] = float(given[name])
     return targets
+
+
+@dataclass(frozen=True)
+class LedgerSplit:
+    """A plant's sides in the order of its shares, each sorted by name; what was set aside; empty sides."""
+
+    sides: Dict[str, List[CheckedPicture]]
+    set_aside: List[Problem]
+    given_up: List[str]
+
+
+class SplitLedger:
+    """Which side each picture is on, by content hash: a JSON file on a plant's disk.
+
+    Pictures that are gone keep their place, in case they come back.
+    """
+
+    def __init__(self, sides: Optional[Mapping[str, str]] = None) -> None:
+        self._side_of: Dict[str, str] = dict(sides or {})
+
+    @classmethod
+    def load(cls, path: Path) -> SplitLedger:
+        """Read a ledger; an empty one where there is no file yet.
+
+        Raises:
+            DamagedFileError: it is not what was written; pictures would change sides if it were ignored.
+
+        """
+        try:
+            content = files.read_json(path)
+        except FileNotFoundError:
+            return cls()
+        sides = content.get("sides") if isinstance(content, dict) else None
+        if (
+            not isinstance(sides, dict)
+            or content.get("format") != LEDGER_FORMAT
+            or not all(isinstance(side, str) for side in sides.values())
+        ):
+            raise DamagedFileError(
+                "a split ledger is damaged",
+                seen=path,
+                accepted=LEDGER_FORMAT,
+                remedy="restore it from a backup; without it, test pictures may become training pictures",
+            )
+        return cls(sides)
+
+    def save(self, path: Path) -> None:
+        """Write the ledger, whole or not at all; raises StorageError."""
+        files.write_json(path, {"format": LEDGER_FORMAT, "sides": self._side_of})
+
+    def side_of(self, digest: str) -> Optional[str]:
+        """The side of a picture that was dealt before."""
+        return self._side_of.get(digest)
+
+    def assign(
+        self, pictures: Sequence[CheckedPicture], shares: Mapping[str, float], *, seed: int
+    ) -> LedgerSplit:
+        """Give every picture its side: old ones theirs, new ones that of their group, new groups by need.
+
+        A new picture whose group has pictures on several sides is set aside: on either side it would leak.
+
+        Raises:
+            SplitError: no pictures, shares that are no proportions, or a side that they no longer name.
+
+        """
+        names = check_shares(shares)
+        if not pictures:
+            raise SplitError("there are no pictures to split", accepted="at least one picture")
+        gone = {self._side_of.get(each.digest, names[0]) for each in pictures} - set(names)
+        if gone:
+            raise SplitError(
+                "pictures lie on a side that the shares do not name",
+                seen=", ".join(sorted(gone)),
+                accepted=", ".join(names),
+                remedy="keep the names of the sides, or remove the ledger and begin anew",
+            )
+        sides: Dict[str, List[CheckedPicture]] = {name: [] for name in names}
+        set_aside: List[Problem] = []
+        untouched: List[Bundle] = []
+        for group, members in _bundles(pictures, by_group=True):
+            known = sorted({self._side_of[each.digest] for each in members if each.digest in self._side_of})
+            if not known:
+                untouched.append((group, members))
+                continue
+            for each in members:
+                if each.digest in self._side_of:
+                    sides[self._side_of[each.digest]].append(each)
+                elif len(known) == 1:
+                    sides[known[0]].append(each)
+                else:
+                    detail = f"its surface is in {' and in '.join(known)} already"
+                    set_aside.append(Problem(each.name, SET_ASIDE, detail))
+        aside = {problem.name for problem in set_aside}
+        wanted = _targets([each for each in pictures if each.name not in aside], shares)
+        for name in names:
+            for label, count in count_labels(sides[name]).items():
+                wanted[name][label] -= count
+        dealt = deal(untouched, wanted, names, seed)
+        for name in names:
+            sides[name] = sorted(sides[name] + dealt[name], key=lambda item: item.name)
+            self._side_of.update({each.digest: name for each in sides[name]})
+        return LedgerSplit(sides, set_aside, given_up(sides))

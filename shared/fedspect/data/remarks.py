@@ -1,0 +1,174 @@
+"""What a site report says in plain words, and what to do about it.
+
+Each remark has a level: *failure* stops training, *warning* makes its result doubtful, *ok* is worth knowing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Callable, Iterator, List
+
+from pydantic import BaseModel
+from typing_extensions import Literal
+
+from fedspect.data.pictures import CLASS_SPELLING, CONFLICTING_LABELS, CROSSING_GROUPS
+
+if TYPE_CHECKING:
+    from fedspect.data.report import SiteReport
+
+FEW_PICTURES = 10
+FEW_GROUPS = 3
+IMBALANCE = 5.0
+SMALLEST_SIDE = 64
+STRETCH = 1.5
+TELLING_SHARE = 0.9
+TELLING_COUNT = 10
+
+
+class Remark(BaseModel):
+    """One sentence on the pictures, and one on what to do; ``level`` is ok, warning or failure."""
+
+    level: Literal["ok", "warning", "failure"]
+    what: str
+    remedy: str = ""
+
+
+def remarks_on(report: SiteReport) -> List[Remark]:
+    """All remarks, failures first."""
+    order = ("failure", "warning", "ok")
+    found = [remark for part in PARTS for remark in part(report)]
+    if not found:
+        found = [Remark(level="ok", what=f"{report.usable} pictures, nothing to complain of")]
+    return sorted(found, key=lambda remark: order.index(remark.level))
+
+
+def _enough(report: SiteReport) -> Iterator[Remark]:
+    if not report.usable:
+        yield Remark(level="failure", what="no picture can be used", remedy="see the files below")
+    elif len(report.classes) < 2:
+        yield Remark(
+            level="failure",
+            what=f"there is one class only: {report.classes[0].name}",
+            remedy="add pictures of at least one more class",
+        )
+
+
+def _left_out(report: SiteReport) -> Iterator[Remark]:
+    kinds = Counter(problem.kind for problem in report.problems if problem.left_out)
+    if kinds:
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        yield Remark(
+            level="warning", what=f"files left out: {listed}", remedy="mend or remove them; the rest is used"
+        )
+
+
+def _classes(report: SiteReport) -> Iterator[Remark]:
+    if report.missing_classes:
+        yield Remark(
+            level="warning",
+            what=f"no pictures of {', '.join(report.missing_classes)}",
+            remedy="others may have them; this site's own test says nothing about them",
+        )
+    for problem in report.problems:
+        if problem.kind == CLASS_SPELLING:
+            yield Remark(level="warning", what=problem.detail, remedy="give the class one name")
+    small = [c.name for c in report.classes if c.pictures < FEW_PICTURES or c.groups < FEW_GROUPS]
+    if small:
+        yield Remark(
+            level="warning",
+            what=f"too little to judge {', '.join(small)} by",
+            remedy=f"at least {FEW_PICTURES} pictures of {FEW_GROUPS} different surfaces a class",
+        )
+    if report.imbalance > IMBALANCE:
+        yield Remark(
+            level="warning",
+            what=f"the largest class has {report.imbalance:.0f} times the pictures of the smallest",
+            remedy="train with class weights, and read the results class by class",
+        )
+
+
+def _groups(report: SiteReport) -> Iterator[Remark]:
+    if report.duplicates:
+        yield Remark(
+            level="warning",
+            what=f"{report.duplicates} files are copies of others",
+            remedy="remove the copies",
+        )
+    conflicts = sum(problem.kind == CONFLICTING_LABELS for problem in report.problems)
+    if conflicts:
+        yield Remark(
+            level="warning",
+            what=f"{conflicts} files have an equal twin in another class",
+            remedy="decide which is right",
+        )
+    if report.overlapping:
+        yield Remark(
+            level="warning",
+            what=f"{report.overlapping} of {report.usable} pictures share their surface with another "
+            f"({report.groups} surfaces in all)",
+            remedy="split by whole groups, as Fedspect does; a random split flatters",
+        )
+    if report.mixed_groups:
+        yield Remark(
+            level="warning",
+            what=f"{len(report.mixed_groups)} surfaces are found under several classes",
+            remedy="look at their labels; two defects side by side are no mistake",
+        )
+    crossing = sum(problem.kind == CROSSING_GROUPS for problem in report.problems)
+    if crossing:
+        yield Remark(
+            level="warning",
+            what=f"{crossing} overlaps join groups that the list keeps apart",
+            remedy="leave the column group out to group by what is seen",
+        )
+
+
+def _splits(report: SiteReport) -> Iterator[Remark]:
+    for side in report.splits:
+        if side.twins:
+            yield Remark(
+                level="warning",
+                what=f"{side.twins} of {side.pictures} {side.name} pictures show a surface of training too",
+                remedy="results on them flatter; split by whole groups",
+            )
+
+
+def _files(report: SiteReport) -> Iterator[Remark]:
+    for suffix, classes in report.file_types.items():
+        count = sum(classes.values())
+        most = max(classes, key=lambda name: classes[name])
+        elsewhere = report.usable - count
+        if count < TELLING_COUNT or not elsewhere or len(report.classes) < 2:
+            continue
+        expected = sum(c.pictures for c in report.classes if c.name == most) / report.usable
+        if classes[most] >= TELLING_SHARE * count and expected < TELLING_SHARE / 2:
+            yield Remark(
+                level="warning",
+                what=f"{classes[most]} of {count} {suffix} files are {most}: their type gives the class away",
+                remedy="a network may learn the compression; save all classes in one format",
+            )
+    if any(min(size.width, size.height) < SMALLEST_SIDE for size in report.sizes):
+        yield Remark(
+            level="warning", what=f"pictures smaller than {SMALLEST_SIDE} pixels", remedy="export them larger"
+        )
+    wide = sum(
+        size.pictures
+        for size in report.sizes
+        if max(size.width, size.height) > STRETCH * min(size.width, size.height)
+    )
+    if wide:
+        yield Remark(
+            level="ok",
+            what=f"{wide} pictures are far from square; they are stretched to a square",
+            remedy="cut them",
+        )
+
+
+PARTS: List[Callable[[SiteReport], Iterator[Remark]]] = [
+    _enough,
+    _left_out,
+    _classes,
+    _groups,
+    _splits,
+    _files,
+]
