@@ -34,9 +34,19 @@ class ModelTested(Event):
 
 
 class CentralTest:
-    """The run's network and test set, ready to measure one head after another."""
+    """The run's network and test set, ready to measure one head after another, or to train in one place.
 
-    def __init__(self, folder: RunFolder, prepared: Prepared, settings: SimulationSettings) -> None:
+    ``seed`` is that of the training in one place; the network always starts from the run's own.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        prepared: Prepared,
+        settings: SimulationSettings,
+        *,
+        seed: int | None = None,
+    ) -> None:
         self.base: BaseModel = load_base(folder.base)
         self.classes = prepared.classes
         self.pictures: list[CheckedPicture] = fixed_test_set(folder, prepared)
@@ -50,7 +60,7 @@ class CentralTest:
             freeze_levels=prepared.freeze_levels,
             base_hash=prepared.base_hash,
             cache_folder=folder.cache,
-            seed=settings.seed,
+            seed=settings.seed if seed is None else seed,
         )
 
     def load(self, head: Mapping[str, Any]) -> None:

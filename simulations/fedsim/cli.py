@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -18,6 +19,7 @@ from fedspect import console
 from fedspect.console import JsonOption, make_app, run_app
 
 if TYPE_CHECKING:
+    from fedsim.compare import Compared
     from fedsim.run import Outcome
 
 RUNS = Path("runs")
@@ -140,6 +142,101 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
 
 
 @app.command()
+def compare(
+    data: options.Data = None,
+    manifest: options.Manifest = None,
+    split: options.SplitOption = None,
+    plants: options.Plants = None,
+    partition: options.PartitionOption = None,
+    alpha: options.Alpha = None,
+    column: options.Column = None,
+    rounds: options.Rounds = None,
+    local_epochs: options.LocalEpochs = None,
+    strategy: options.Strategy = None,
+    encoding: options.Encoding = None,
+    batch_norm: options.BatchNorm = None,
+    evaluate_every: options.EvaluateEvery = None,
+    engine: options.EngineOption = None,
+    model: options.Model = None,
+    base: options.Base = None,
+    scratch: options.Scratch = None,
+    freeze_levels: options.FreezeLevels = None,
+    size: options.Size = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+    device: options.Device = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    arms: Annotated[
+        str, typer.Option(help="Which ways of training, of these three.", rich_help_panel=options.RUN)
+    ] = "alone,federated,pooled",
+    output: Output = None,
+    resume: Resume = False,
+    json: JsonOption = False,
+) -> None:
+    """Show what joining gains each plant: alone, federated, and all pictures in one place.
+
+    All on the same split, from the same base, for as many epochs, measured on the same test pictures.
+    """
+    given = dict(locals())
+    from fedsim.compare import chosen_arms, compare
+    from fedsim.layout import RunFolder
+    from fedsim.live import LiveView
+
+    chosen = chosen_arms(arms)
+    if resume:
+        path = options.folder_to_resume(output, RUNS, given, config, set_, below="federation")
+        settings = RunFolder(path / "federation").settings()
+    else:
+        path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S-compare")
+        options.check_new(path)
+        settings = options.settings_of(given, config, set_)
+    with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
+        compared = compare(path, settings, arms=chosen, view=view, command=_command())
+    _show_comparison(compared, as_json=json)
+
+
+def _show_comparison(compared: Compared, *, as_json: bool) -> None:
+    from fedsim.compare import gains
+
+    rows = gains(compared)
+    if as_json:
+        arms = {"federation": compared.federation, "together": compared.together}
+        console.print_json(
+            {
+                "comparison": str(compared.folder),
+                "report": None if compared.report is None else str(compared.report),
+                "gains": [asdict(row) for row in rows],
+                **{name: None if arm is None else arm.model_dump(mode="json") for name, arm in arms.items()},
+                "alone": [arm.model_dump(mode="json") for arm in compared.alone],
+            }
+        )
+        return
+    if rows:
+        console.print_table(
+            "What joining gains each plant, on the same test pictures",
+            ["plant", "pictures", "alone", "joined", "gain", "on classes it lacks", "on its weakest class"],
+            [
+                [
+                    row.plant,
+                    row.pictures,
+                    _percent(row.alone),
+                    _percent(row.joined),
+                    _points(row.alone, row.joined),
+                    f"{_percent(row.lacking_alone)} → {_percent(row.lacking_joined)}" if row.lacks else "–",
+                    f"{row.weakest}: {_percent(row.weakest_alone)} → {_percent(row.weakest_joined)}",
+                ]
+                for row in rows
+            ],
+        )
+    for name, arm in (("federation", compared.federation), ("all in one place", compared.together)):
+        if arm is not None:
+            typer.echo(f"{name:<18}{_percent(arm.evaluation.accuracy)} in {arm.seconds:.0f} s")
+    if compared.report is not None:
+        typer.echo(f"{'report':<18}{compared.report}")
+
+
+@app.command()
 def synth(
     output: Annotated[
         Path, typer.Argument(help="Folder to draw into, one folder per class.", show_default=False)
@@ -156,9 +253,7 @@ def synth(
     with console.progress_bar("drawing", shown=not json) as progress:
         draw_dataset(output, per_class=per_class, size=size, seed=seed, progress=progress)
     if json:
-        console.print_json(
-            {"folder": str(output), "classes": list(CLASSES), "pictures": per_class * len(CLASSES)}
-        )
+        console.print_json({"folder": str(output), "classes": list(CLASSES), "pictures": count})
     else:
         typer.echo(f"{count} pictures of {', '.join(CLASSES)} in {output}")
 
@@ -181,3 +276,7 @@ def _command() -> str:
 
 def _percent(share: Optional[float]) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _points(before: Optional[float], after: Optional[float]) -> str:
+    return "–" if before is None or after is None else f"{100 * (after - before):+.1f}"

@@ -31,31 +31,8 @@ class FactsFile:
         self.facts = facts
 
     @classmethod
-    def begin(cls, folder: RunFolder, settings: SimulationSettings, command: str) -> FactsFile:
-        """The file of a new run."""
-        federation, partition = settings.federation, settings.plants.partition
-        dirichlet = f", alpha {settings.plants.alpha:g}" if partition == "dirichlet" else ""
-        facts = RunFacts(
-            run_id=f"run-{uuid.uuid4().hex[:12]}",
-            title=folder.path.name,
-            started=_now(),
-            command=command,
-            rounds=federation.rounds,
-            strategy=federation.strategy,
-            partition=partition + dirichlet,
-            engine=federation.engine,
-            batch_norm=federation.batch_norm,
-            encoding=federation.encoding,
-            seed=settings.seed,
-            environment=environment(),
-        )
-        file = cls(folder, facts)
-        file.update()
-        return file
-
-    @classmethod
-    def again(cls, folder: RunFolder) -> FactsFile:
-        """The file of a run that goes on.
+    def open(cls, folder: RunFolder, settings: SimulationSettings, command: str = "") -> FactsFile:
+        """The file of a new run, or of one that goes on.
 
         Raises:
             DamagedFileError: it is not what was written.
@@ -63,7 +40,9 @@ class FactsFile:
         """
         try:
             facts = RunFacts.model_validate(read_json(folder.facts))
-        except (FileNotFoundError, ValueError) as error:
+        except FileNotFoundError:
+            facts = _new_facts(folder, settings, command)
+        except ValueError as error:
             raise DamagedFileError(
                 "the facts of the run are damaged", seen=f"{folder.facts}: {error}", remedy="start a new run"
             ) from error
@@ -88,6 +67,25 @@ class FactsFile:
             model=_model(self._folder, settings, prepared),
             plants=_plants(self._folder, prepared),
         )
+
+
+def _new_facts(folder: RunFolder, settings: SimulationSettings, command: str) -> RunFacts:
+    federation, partition = settings.federation, settings.plants.partition
+    dirichlet = f", alpha {settings.plants.alpha:g}" if partition == "dirichlet" else ""
+    return RunFacts(
+        run_id=f"run-{uuid.uuid4().hex[:12]}",
+        title=folder.path.name,
+        started=_now(),
+        command=command,
+        rounds=federation.rounds,
+        strategy=federation.strategy,
+        partition=partition + dirichlet,
+        engine=federation.engine,
+        batch_norm=federation.batch_norm,
+        encoding=federation.encoding,
+        seed=settings.seed,
+        environment=environment(),
+    )
 
 
 def environment() -> dict[str, str]:

@@ -261,8 +261,10 @@ def folder_to_resume(
     given: Mapping[str, Any],
     config: Path | None,
     assignments: Sequence[str] | None,
+    *,
+    below: str = "",
 ) -> Path:
-    """The run to go on with: the folder that was named, or the latest below ``runs``.
+    """The run to go on with: the one that was named, or the latest in ``runs``; ``below`` it its settings lie.
 
     Raises:
         SettingsError: settings were given too; a run goes on with its own.
@@ -280,9 +282,19 @@ def folder_to_resume(
         )
     if output is not None:
         return output
-    latest = max(runs.glob("*/config.toml"), key=lambda path: path.parent.name, default=None)
+    latest = max((path for path in runs.glob("*") if (path / below / "config.toml").exists()), default=None)
     if latest is None:
         raise WorkspaceError(
             "there is no run to go on with", seen=runs, remedy="name the folder of one with --output"
         )
-    return latest.parent
+    return latest
+
+
+def check_new(path: Path) -> None:
+    """Make sure that a new comparison writes over nothing; raises WorkspaceError."""
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise WorkspaceError(
+            "the folder for the comparison is not empty",
+            seen=path,
+            remedy="choose another --output, or go on with the comparison in it: --resume",
+        )

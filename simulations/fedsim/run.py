@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,7 @@ from fedsim.federation import federate, head_after
 from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import prepare, unwatched
 from fedsim.report import write_figures, write_report
-from fedspect.errors import InterruptedRunError
+from fedspect.errors import FedspectError, InterruptedRunError, WorkspaceError
 from fedspect.files import append_line
 from fedspect.training.metrics import Evaluation
 
@@ -78,35 +78,66 @@ def start_run(
     """
     folder = RunFolder(path)
     folder.check_empty()
-    with folder.held():
-        folder.start(settings)
-        return _go_on(folder, settings, FactsFile.begin(folder, settings, command), view or NoView())
+    return _interruptible_run(folder, settings, view or NoView(), command)
 
 
 def resume_run(path: Path, *, view: View | None = None) -> Outcome:
     """Go on with the run in a folder, with the settings that it was started with; errors as ``start_run``."""
     folder = RunFolder(path)
+    return _interruptible_run(folder, folder.settings(), view or NoView(), "")
+
+
+def _interruptible_run(folder: RunFolder, settings: SimulationSettings, view: View, command: str) -> Outcome:
+    with interruptible(folder.path, f"fedsim run --resume --output {folder.path}"):
+        prepare_run(folder, settings, view=view, command=command)
+        return finish_run(folder, view=view)
+
+
+def prepare_run(
+    folder: RunFolder, settings: SimulationSettings, *, view: View, command: str = ""
+) -> Prepared:
+    """Begin a run, or go on with its preparation; a run that was prepared is left as it is.
+
+    Raises:
+        WorkspaceError: the folder holds something else, or a run with other settings.
+
+    """
+    if not folder.config.exists():
+        folder.check_empty()
+    elif folder.settings() != settings:
+        raise WorkspaceError(
+            "the folder holds a run with other settings",
+            seen=folder.path,
+            remedy="choose another --output, or go on with --resume and no other option",
+        )
+    with folder.held():
+        if not folder.config.exists():
+            folder.start(settings)
+        facts = FactsFile.open(folder, settings, command)
+        with _state_kept(facts):
+            prepared = prepare(folder, settings, view.stage)
+            facts.prepared(settings, prepared)
+    return prepared
+
+
+def finish_run(folder: RunFolder, *, view: View) -> Outcome:
+    """Go through the rounds of a prepared run that are still to come, and measure what came out."""
     settings = folder.settings()
     with folder.held():
-        facts = FactsFile.again(folder) if folder.facts.exists() else FactsFile.begin(folder, settings, "")
-        return _go_on(folder, settings, facts, view or NoView())
-
-
-def _go_on(folder: RunFolder, settings: SimulationSettings, facts: FactsFile, view: View) -> Outcome:
-    with _state_kept(facts, folder), terminated_as_interrupted():
-        prepared = prepare(folder, settings, view.stage)
-        facts.prepared(settings, prepared)
-        test = CentralTest(folder, prepared, settings)
-        recorder = Recorder(folder, prepared, settings, test, view)
-        finished = federate(folder, prepared, settings, recorder)
-        with view.stage("testing the model"):
-            test.load(head_after(folder, prepared, settings, finished.rounds))
-            predictions = test.predict()
-            evaluation = test.evaluate(predictions)
-            write_evaluation(folder, evaluation, predictions)
-            provenance = {"made_by": "fedsim run", "run": facts.facts.run_id, "rounds": finished.rounds}
-            save_model(folder, test, evaluation, provenance)
-        facts.finish("finished")
+        facts = FactsFile.open(folder, settings)
+        with _state_kept(facts):
+            prepared = prepare(folder, settings, view.stage)
+            test = CentralTest(folder, prepared, settings)
+            recorder = Recorder(folder, prepared, settings, test, view)
+            finished = federate(folder, prepared, settings, recorder)
+            with view.stage("testing the model"):
+                test.load(head_after(folder, prepared, settings, finished.rounds))
+                predictions = test.predict()
+                evaluation = test.evaluate(predictions)
+                write_evaluation(folder, evaluation, predictions)
+                made = {"made_by": "fedsim run", "run": facts.facts.run_id, "rounds": finished.rounds}
+                save_model(folder, test, evaluation, made)
+            facts.finish("finished")
         with view.stage("writing the report"):
             write_figures(folder.path)
             report = write_report(folder.path)
@@ -155,34 +186,37 @@ class Recorder:
 
 
 @contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """While the block runs, SIGTERM ends it as Ctrl-C does."""
+def interruptible(path: Path, again: str) -> Iterator[None]:
+    """While the block runs, Ctrl-C and SIGTERM end it with an error that says how to go on.
+
+    Raises:
+        InterruptedRunError: it was interrupted.
+
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _state_kept(facts: FactsFile, folder: RunFolder) -> Iterator[None]:
-    """Whatever happens inside, ``run.json`` says where the run stands afterwards."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, interrupt) if in_main else None
     try:
         yield
     except (KeyboardInterrupt, InterruptedRunError) as error:
-        facts.finish("interrupted")
         raise InterruptedRunError(
-            "the run was interrupted; what was finished is on disk",
-            seen=folder.path,
-            remedy=f"go on with: fedsim run --resume --output {folder.path}",
+            "interrupted; what was finished is on disk", seen=path, remedy=f"go on with: {again}"
         ) from error
-    except BaseException:
-        facts.finish("failed")
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _state_kept(facts: FactsFile) -> Iterator[None]:
+    """Whatever happens inside, ``run.json`` says where the run stands afterwards."""
+    try:
+        yield
+    except BaseException as error:
+        interrupted = isinstance(error, (KeyboardInterrupt, InterruptedRunError))
+        with suppress(FedspectError):  # a full disk must not hide why the run failed
+            facts.finish("interrupted" if interrupted else "failed")
         raise
