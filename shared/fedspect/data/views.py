@@ -31,6 +31,8 @@ except ImportError:  # a device whose torch has no torchvision that fits it
 
 ORIENTATIONS = 8
 """Views 0 to 7 are orientations, all later ones variants."""
+FURTHEST = 1 << 40
+"""Where the variants of a run without a cache begin at most."""
 
 
 class ViewSettings(Settings):
@@ -64,6 +66,9 @@ class ViewSettings(Settings):
     are its orientations."""
     renew_every: int = Field(32, ge=0)
     """Epochs after which the variants of the pool are drawn anew; 0 keeps the first ones for good."""
+    seed: int = Field(0, ge=0)
+    """Another number draws other variants. Runs of one number share what the cache holds, whatever their own
+    seed: that decides which view is shown when."""
 
     @property
     def has_variants(self) -> bool:
@@ -107,26 +112,25 @@ def pooled_view(epoch: int, picture_digest: str, settings: ViewSettings, seed: i
 def new_view(epoch: int, picture_digest: str, settings: ViewSettings, seed: int) -> int:
     """The view that a picture shows in an epoch when nothing is kept: another variant every time."""
     if settings.has_variants:
-        return ORIENTATIONS + epoch
+        return ORIENTATIONS + _draw(seed, "first", picture_digest) % FURTHEST + epoch
     return pooled_view(epoch, picture_digest, settings, seed)
 
 
-def view_token(view: int, settings: ViewSettings, seed: int) -> str:
-    """Name a view among all settings and seeds; the orientations are the same under any, so runs share
+def view_token(view: int, settings: ViewSettings) -> str:
+    """Name a view among those of all settings; orientations are the same under any, so all runs share
     them.
     """
-    return str(view) if view < ORIENTATIONS else f"{settings.key}-{seed}-{view}"
+    return str(view) if view < ORIENTATIONS else f"{settings.key}-{view}"
 
 
-def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSettings, seed: int) -> Tensor:
+def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSettings) -> Tensor:
     """Draw view number ``view`` of a picture.
 
     Args:
         image: uint8 (C, S, S); never changed.
         view: 0 as it is, 1 to 7 the other orientations, from 8 on variants.
         picture_digest: names the picture, so that two pictures get different variants.
-        settings: which changes are made, and how strong.
-        seed: of the run.
+        settings: which changes are made, how strong, and their seed.
 
     Returns:
         uint8 (C, S, S), contiguous; the same tensor object for view 0.
@@ -134,7 +138,7 @@ def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSett
     """
     if view < ORIENTATIONS:
         return orient(image, view)
-    generator = torch.Generator().manual_seed(_draw(seed, "view", picture_digest, view))
+    generator = torch.Generator().manual_seed(_draw(settings.seed, "view", picture_digest, view))
     # All numbers are drawn whether they are used or not: switching one change off leaves the others as they
     # were.
     turn, top, left, side, bright, gamma, contrast, noisy, noise, blurred, blur = torch.rand(

@@ -72,7 +72,7 @@ class FrozenFeatures:
     def entry(self, item: Item) -> Entry:
         """What an item is called in the cache."""
         picture, view = item
-        return picture.digest, view_token(view, self.images.views, self.images.seed)
+        return picture.digest, view_token(view, self.images.views)
 
     def refresh(self) -> None:
         """Learn of what other processes computed; nothing of earlier rounds is held in use any more."""

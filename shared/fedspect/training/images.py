@@ -28,7 +28,6 @@ class Images:
     Args:
         preprocessing: of the base model.
         views: how variants look.
-        seed: of the run; variants depend on it.
         device: where batches are normalised and handed out.
         memory_limit: bytes of decoded pixels that are kept; beyond it pictures are decoded each time.
 
@@ -39,13 +38,11 @@ class Images:
         preprocessing: Preprocessing,
         views: ViewSettings,
         *,
-        seed: int,
         device: torch.device,
         memory_limit: int,
     ) -> None:
         self.preprocessing = preprocessing
         self.views = views
-        self.seed = seed
         self.device = device
         self.memory_left = memory_limit
         self.computed = 0
@@ -67,7 +64,7 @@ class Images:
         channels, side = self.preprocessing.channels, self.preprocessing.size
         pixels = torch.empty((len(items), channels, side, side), dtype=torch.uint8)
         for row, (picture, view) in enumerate(items):
-            pixels[row] = apply_view(self.pixels(picture), view, picture.digest, self.views, self.seed)
+            pixels[row] = apply_view(self.pixels(picture), view, picture.digest, self.views)
         return pixels.to(self.device).float().div_(255).sub_(self._mean).div_(self._std)
 
     def pixels(self, picture: CheckedPicture) -> Tensor:

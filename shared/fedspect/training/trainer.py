@@ -59,7 +59,7 @@ class Trainer:
         base_hash: content hash of the base model that the frozen levels belong to; names their features in
             the cache.
         cache_folder: of the feature cache; None keeps features in memory.
-        seed: of orders and views.
+        seed: of orders, and of which view is shown when.
 
     Raises:
         ModelError: ``freeze_levels`` or the classes do not fit the network.
@@ -95,9 +95,7 @@ class Trainer:
         self._half = settings.mixed_precision and self.device.type == "cuda"
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        images = Images(
-            preprocessing, settings.views, seed=seed, device=self.device, memory_limit=settings.memory_limit
-        )
+        images = Images(preprocessing, settings.views, device=self.device, memory_limit=settings.memory_limit)
         self.inputs: Inputs = images
         self._module: nn.Module = network
         if freeze_levels and settings.cache:

@@ -38,31 +38,31 @@ def same(first: Tensor, second: Tensor) -> bool:
 
 
 def test_view_0_is_the_picture_as_it_is() -> None:
-    assert same(apply_view(surface(), 0, DIGEST, ViewSettings(), 1), surface())
+    assert same(apply_view(surface(), 0, DIGEST, ViewSettings()), surface())
 
 
 def test_views_0_to_7_are_the_eight_orientations() -> None:
     image = torch.arange(4, dtype=torch.uint8).view(1, 2, 2)
-    seen = {tuple(apply_view(image, view, DIGEST, ViewSettings(), 1).flatten().tolist()) for view in range(8)}
+    seen = {tuple(apply_view(image, view, DIGEST, ViewSettings()).flatten().tolist()) for view in range(8)}
     turns = {(0, 1, 2, 3), (1, 3, 0, 2), (3, 2, 1, 0), (2, 0, 3, 1)}
     mirrored = {(1, 0, 3, 2), (3, 1, 2, 0), (2, 3, 0, 1), (0, 2, 1, 3)}
     assert seen == turns | mirrored
 
 
 def test_a_variant_is_the_same_each_time_and_follows_from_seed_picture_and_number() -> None:
-    image, settings_ = surface(), ViewSettings()
-    one = apply_view(image, 9, DIGEST, settings_, 1)
-    assert same(one, apply_view(image, 9, DIGEST, settings_, 1))
-    assert not same(one, apply_view(image, 10, DIGEST, settings_, 1))
-    assert not same(one, apply_view(image, 9, DIGEST, settings_, 2))
-    assert not same(one, apply_view(image, 9, DIGEST[::-1], settings_, 1))
+    image, settings_ = surface(), ViewSettings(seed=1)
+    one = apply_view(image, 9, DIGEST, settings_)
+    assert same(one, apply_view(image, 9, DIGEST, settings_))
+    assert not same(one, apply_view(image, 10, DIGEST, settings_))
+    assert not same(one, apply_view(image, 9, DIGEST, ViewSettings(seed=2)))
+    assert not same(one, apply_view(image, 9, DIGEST[::-1], settings_))
 
 
 def test_drawing_a_view_leaves_the_picture_and_torchs_random_numbers_alone() -> None:
     image = surface()
     torch.manual_seed(5)
     for view in range(30):
-        apply_view(image, view, DIGEST, ViewSettings(), 1)
+        apply_view(image, view, DIGEST, ViewSettings())
     drawn = torch.rand(3)
     torch.manual_seed(5)
     assert same(image, surface()) and same(drawn, torch.rand(3))
@@ -72,15 +72,15 @@ def test_drawing_a_view_leaves_the_picture_and_torchs_random_numbers_alone() -> 
 def test_each_change_can_be_switched_off_and_on_alone(switch: str) -> None:
     alone = NO_VIEWS.model_copy(update={switch: True})
     image = surface()
-    assert all(same(apply_view(image, view, DIGEST, NO_VIEWS, 1), image) for view in range(8, 20))
-    assert any(not same(apply_view(image, view, DIGEST, alone, 1), image) for view in range(8, 20))
+    assert all(same(apply_view(image, view, DIGEST, NO_VIEWS), image) for view in range(8, 20))
+    assert any(not same(apply_view(image, view, DIGEST, alone), image) for view in range(8, 20))
 
 
 def test_switching_one_change_off_leaves_the_others_as_they_were() -> None:
     image = surface()
     without = ViewSettings(noise=False)
     pairs = [
-        same(apply_view(image, view, DIGEST, ViewSettings(), 1), apply_view(image, view, DIGEST, without, 1))
+        same(apply_view(image, view, DIGEST, ViewSettings()), apply_view(image, view, DIGEST, without))
         for view in range(8, 40)
     ]
     assert 10 < sum(pairs) < 32  # noise falls on one view of three
@@ -90,13 +90,13 @@ def test_variants_of_orientations_alone_are_orientations() -> None:
     image = surface()
     orientations = [orient(image, number) for number in range(ORIENTATIONS)]
     for view in range(8, 30):
-        drawn = apply_view(image, view, DIGEST, ONLY_ORIENTATIONS, 3)
+        drawn = apply_view(image, view, DIGEST, ONLY_ORIENTATIONS)
         assert any(same(drawn, orientation) for orientation in orientations)
 
 
 def test_a_grey_picture_in_three_channels_stays_grey() -> None:
     for view in range(8, 24):
-        red, green, blue = apply_view(surface(3), view, DIGEST, ViewSettings(), 1)
+        red, green, blue = apply_view(surface(3), view, DIGEST, ViewSettings())
         assert same(red, green) and same(green, blue)
 
 
@@ -111,9 +111,9 @@ def test_a_grey_picture_in_three_channels_stays_grey() -> None:
 def test_any_view_is_a_picture_of_the_same_shape(
     view: int, channels: int, side: int, switches: List[bool], seed: int
 ) -> None:
-    chosen = ViewSettings(**dict(zip(SWITCHES, switches)))  # type: ignore[arg-type]
+    chosen = ViewSettings(seed=seed, **dict(zip(SWITCHES, switches)))  # type: ignore[arg-type]
     image = torch.randint(0, 256, (channels, side, side), dtype=torch.uint8)
-    drawn = apply_view(image, view, DIGEST, chosen, seed)
+    drawn = apply_view(image, view, DIGEST, chosen)
     assert drawn.shape == image.shape and drawn.dtype == torch.uint8 and drawn.is_contiguous()
 
 
@@ -140,17 +140,21 @@ def test_a_picture_shows_each_view_of_its_pool_once_before_any_twice() -> None:
     assert len(starts) > 8  # an epoch mixes views of all kinds
 
 
-def test_without_a_cache_every_epoch_draws_a_new_variant() -> None:
-    shown = [new_view(epoch, DIGEST, ViewSettings(views_per_picture=2), 1) for epoch in range(20)]
-    assert len(set(shown)) == 20 and min(shown) >= ORIENTATIONS
+def test_without_a_cache_every_epoch_draws_a_new_variant_and_every_seed_others() -> None:
+    def shown(seed: int) -> List[int]:
+        return [new_view(epoch, DIGEST, ViewSettings(views_per_picture=2), seed) for epoch in range(20)]
+
+    assert len(set(shown(1))) == 20 and min(shown(1)) >= ORIENTATIONS
+    assert shown(1) == shown(1) and set(shown(1)).isdisjoint(shown(2))
     assert new_view(3, DIGEST, NO_VIEWS, 1) == 0
 
 
-def test_orientations_are_shared_between_seeds_and_settings_and_variants_are_not() -> None:
-    first, second = ViewSettings(), ViewSettings(light_strength=0.3)
-    assert view_token(7, first, 1) == view_token(7, second, 2)
-    assert len({view_token(8, first, 1), view_token(8, second, 1), view_token(8, first, 2)}) == 3
-    assert view_token(8, first, 1) == view_token(8, ViewSettings(views_per_picture=99), 1)
+def test_orientations_are_shared_by_all_settings_and_variants_by_those_that_draw_alike() -> None:
+    first = ViewSettings()
+    others = [ViewSettings(light_strength=0.3), ViewSettings(noise=False), ViewSettings(seed=1)]
+    assert {view_token(7, settings_) for settings_ in [first, *others]} == {view_token(7, first)}
+    assert len({view_token(8, settings_) for settings_ in [first, *others]}) == 4
+    assert view_token(8, first) == view_token(8, ViewSettings(views_per_picture=99, renew_every=1))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -19,7 +19,7 @@ ROOM = 1 << 30
 
 def images_of(**changes: Any) -> Images:
     views = small_settings(views={"views_per_picture": 12}).views
-    return Images(GREY, views, device=torch.device("cpu"), **{"seed": 1, "memory_limit": ROOM, **changes})
+    return Images(GREY, views, device=torch.device("cpu"), **{"memory_limit": ROOM, **changes})
 
 
 @pytest.fixture(scope="module")

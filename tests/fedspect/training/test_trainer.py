@@ -115,6 +115,12 @@ def test_a_full_cache_gives_the_same_bits_as_an_empty_one(
         assert all(torch.equal(results[0][name], value) for name, value in other.items())
 
 
+def test_runs_with_other_seeds_share_the_cache(pictures: List[CheckedPicture], tmp_path: Path) -> None:
+    views = {"views": {"views_per_picture": 10}}
+    small_trainer(folder=tmp_path, seed=1, **views).fit(pictures[:6], epochs=10)
+    assert small_trainer(folder=tmp_path, seed=2, **views).fit(pictures[:6], epochs=3).features_computed == 0
+
+
 def test_training_on_cached_features_is_training_through_the_frozen_levels(
     pictures: List[CheckedPicture],
 ) -> None:
