@@ -1,0 +1,246 @@
+"""The rows of docs/results.md: runs the commands behind them and writes the table anew.
+
+    python benchmarks/results.py --data ../shared/data run neu-grouped --seeds 1 2 3
+    python benchmarks/results.py table
+
+Each row is a ``fedsim`` command as a user would type it, run once a seed in its own process. What it reached
+is kept in ``docs/results.json`` (a measured row is not run again unless its command changes); the table is made
+from that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
+BEGIN, END = "<!-- table: made by benchmarks/results.py -->", "<!-- end of the table -->"
+NEU = "--data {data}/neu --manifest {data}/neu_split.csv"
+BALLSCREW = "--data {data}/ballscrew --manifest {data}/ballscrew_groups.csv"
+FROZEN = "--rounds 40 --local-epochs 1 --set data.evaluation_share=0.0 --evaluate-every 0"
+WHOLE = "--rounds 40 --local-epochs 1 --freeze-levels 0 --set data.evaluation_share=0.0 --evaluate-every 0"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting: which command, which of its arms counts, and what was hoped for."""
+
+    title: str
+    command: str
+    arms: dict[str, str] = field(default_factory=dict)
+    """By arm ("together", "federation", "alone"), the goal as text."""
+
+
+ROWS = {
+    "neu-random-all-levels": Row(
+        "NEU, random split, all levels",
+        f"compare {NEU} --split random --arms pooled {WHOLE}",
+        {"together": "99.4 %"},
+    ),
+    "neu-random": Row(
+        "NEU, random split, first eight levels frozen, 4 plants, Dirichlet 0.5",
+        f"compare {NEU} --split random --arms pooled,federated {FROZEN}",
+        {"federation": "98 %", "together": ""},
+    ),
+    "neu-grouped": Row(
+        "NEU, grouped split (no leak), first eight levels frozen, 4 plants, Dirichlet 0.5",
+        f"compare {NEU} --split manifest --arms pooled,federated {FROZEN}",
+        {"federation": "96.5 %, within 0.5 of all in one place", "together": "96.5 %"},
+    ),
+    "neu-alone": Row(
+        "NEU, grouped split, each plant alone",
+        f"compare {NEU} --split manifest --arms alone {FROZEN}",
+        {"alone": "federation 5 points above"},
+    ),
+    "ballscrew-grouped": Row(
+        "ball screw, grouped split over all, all levels",
+        f"compare {BALLSCREW} --split grouped --arms pooled {WHOLE}",
+        {"together": "98 %"},
+    ),
+    "ballscrew-components": Row(
+        "ball screw, four components as four plants, first eight levels frozen",
+        f"compare {BALLSCREW} --split grouped --partition by-column --column component "
+        f"--arms pooled,federated {FROZEN}",
+        {"federation": "report", "together": "report"},
+    ),
+    "neu-scratch": Row(
+        "NEU, grouped split, from scratch, all levels",
+        f"compare {NEU} --split manifest --scratch --size 224 --arms pooled {WHOLE}",
+        {"together": "report"},
+    ),
+    "neu-no-augmentation": Row(
+        "NEU, grouped split, frozen, without augmentation",
+        f"compare {NEU} --split manifest --arms pooled {FROZEN} --set training.views.views_per_picture=1",
+        {"together": "report"},
+    ),
+    "neu-plain-cnn": Row(
+        "NEU, grouped split, plain CNN from scratch",
+        f"compare {NEU} --split manifest --scratch --model plain-cnn --arms pooled {WHOLE}",
+        {"together": "report"},
+    ),
+    "neu-mobilenet-v3-small": Row(
+        "NEU, grouped split, MobileNetV3-small from scratch",
+        f"compare {NEU} --split manifest --scratch --model mobilenet-v3-small --arms pooled {WHOLE}",
+        {"together": "report"},
+    ),
+}
+
+
+def arguments_of(row: Row, data: Path, seed: int, output: Path) -> list[str]:
+    """The command line of a row, as a list."""
+    text = row.command.format(data=data)
+    return ["fedsim", *shlex.split(text), "--threads", "1", "--seed", str(seed), "--output", str(output)]
+
+
+def measure(name: str, seed: int, data: Path, work: Path) -> None:
+    """Run one row with one seed and keep what it reached."""
+    row = ROWS[name]
+    kept = read_kept()
+    shown = shlex.join(arguments_of(row, Path("DATA"), seed, Path("OUT")))
+    if any(each["row"] == name and each["command"] == shown for each in kept):
+        print(f"{name} seed {seed}: measured before")
+        return
+    output = work / f"{name}-{seed}"
+    command = arguments_of(row, data, seed, output)
+    command[0] = str(Path(sys.executable).parent / "fedsim")
+    if (output / "federation" / "config.toml").exists():
+        command = [command[0], "compare", "--resume", "--output", str(output), *arms_of(command)]
+    started = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    arms = read_arms(output, row)
+    kept.append(
+        {
+            "row": name,
+            "seed": seed,
+            "command": shown,
+            "arms": arms,
+            "seconds": round(time.monotonic() - started),
+        }
+    )
+    KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    print(f"{name} seed {seed}: {arms}", flush=True)
+
+
+def arms_of(command: list[str]) -> list[str]:
+    """The option --arms of a command, to be given again when it goes on."""
+    place = command.index("--arms")
+    return command[place : place + 2]
+
+
+def read_arms(output: Path, row: Row) -> dict[str, Any]:
+    """Accuracy and seconds by arm; of plants alone the list."""
+    found: dict[str, Any] = {}
+    if "together" in row.arms:
+        arm = json.loads((output / "together.json").read_text())
+        found["together"] = {"accuracy": arm["evaluation"]["accuracy"], "seconds": arm["seconds"]}
+    if "federation" in row.arms:
+        evaluation = json.loads((output / "federation" / "evaluation.json").read_text())["evaluation"]
+        seconds = json.loads((output / "federation" / "run.json").read_text())["seconds"]
+        found["federation"] = {"accuracy": evaluation["accuracy"], "seconds": seconds}
+    if "alone" in row.arms:
+        arms = [json.loads(path.read_text()) for path in sorted((output / "alone").glob("*.json"))]
+        found["alone"] = {
+            "accuracy": [arm["evaluation"]["accuracy"] for arm in arms],
+            "seconds": sum(arm["seconds"] for arm in arms),
+        }
+    return found
+
+
+def read_kept() -> list[dict[str, Any]]:
+    """Everything measured so far."""
+    return json.loads(KEPT.read_text()) if KEPT.exists() else []
+
+
+def table() -> str:
+    """The table of docs/results.md from everything measured."""
+    lines = [
+        "| data and setting | arm | accuracy by seed | mean ± s.d. | goal | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    kept = read_kept()
+    for name, row in ROWS.items():
+        measured = sorted((each for each in kept if each["row"] == name), key=lambda each: each["seed"])
+        for arm, goal in row.arms.items():
+            results = [each["arms"][arm] for each in measured if arm in each["arms"]]
+            if results:
+                lines.append(
+                    f"| {row.title} | {ARMS[arm]} | {figures(results)} | {goal} | {minutes(results)} |"
+                )
+    return "\n".join([*lines, "", *paired(kept), "", *commands()])
+
+
+ARMS = {"together": "all pictures in one place", "federation": "federation", "alone": "each plant alone"}
+
+
+def figures(results: list[dict[str, Any]]) -> str:
+    """Two cells: the figures by seed, and their mean and spread."""
+    values = [each["accuracy"] for each in results]
+    if isinstance(values[0], list):
+        cells = "; ".join(" ".join(f"{100 * value:.1f}" for value in plants) for plants in values)
+        best = statistics.mean(max(plants) for plants in values)
+        return f"{cells} | best plant {100 * best:.1f} %"
+    cells = " ".join(f"{100 * value:.2f}" for value in values)
+    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{cells} | {100 * statistics.mean(values):.2f}{spread} %"
+
+
+def minutes(results: list[dict[str, Any]]) -> str:
+    """Mean minutes of a run."""
+    return f"{statistics.mean(each['seconds'] for each in results) / 60:.1f}"
+
+
+def paired(kept: list[dict[str, Any]]) -> list[str]:
+    """Federation minus all in one place, by seed: same split, same base, same plants."""
+    lines = []
+    for name, row in ROWS.items():
+        pairs = [
+            each["arms"]["federation"]["accuracy"] - each["arms"]["together"]["accuracy"]
+            for each in kept
+            if each["row"] == name and {"federation", "together"} <= set(each["arms"])
+        ]
+        if pairs:
+            by_seed = ", ".join(f"{100 * value:+.2f}" for value in pairs)
+            mean = 100 * statistics.mean(pairs)
+            lines.append(
+                f"- {row.title}: federation minus all in one place {by_seed} (mean {mean:+.2f} points)"
+            )
+    return lines
+
+
+def commands() -> list[str]:
+    """The command behind each row that was measured."""
+    kept = {each["row"]: each["command"] for each in read_kept()}
+    return ["```", *(kept[name] for name in ROWS if name in kept), "```"]
+
+
+def main() -> None:
+    """Run rows, or write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "results")
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    given = parser.parse_args()
+    if given.action == "run":
+        for seed in given.seeds:
+            for name in given.rows or ROWS:
+                measure(name, seed, given.data, given.work)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
