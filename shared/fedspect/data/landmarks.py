@@ -50,7 +50,18 @@ def relief(pixels: np.ndarray) -> np.ndarray:
 
 
 def find_landmarks(surface: np.ndarray) -> Landmarks:
-    """The landmarks of a relief (H, W), strongest first."""
+    """The landmarks of a relief (H, W) as it is, and of the same at half its size, where noise counts less."""
+    height, width = surface.shape[0] // 2 * 2, surface.shape[1] // 2 * 2
+    half = surface[:height, :width].astype(np.float32).reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+    fine, coarse = _landmarks(surface), _landmarks(np.rint(half).astype(np.int8))
+    return Landmarks(
+        np.concatenate([fine.places, coarse.places * 2]),
+        np.concatenate([fine.descriptions, coarse.descriptions]),
+    )
+
+
+def _landmarks(surface: np.ndarray) -> Landmarks:
+    """Landmarks at one scale, strongest first."""
     strength = np.abs(surface.astype(np.int16))
     height, width = strength.shape
     none = Landmarks(np.zeros((0, 2), np.int16), np.zeros((0, DESCRIPTION_LENGTH), np.int8))
@@ -68,7 +79,7 @@ def find_landmarks(surface: np.ndarray) -> Landmarks:
     around = windows[rows - REACH, columns - REACH].astype(np.float32)
     cells = around.reshape(len(order), REACH, 2, REACH, 2).mean(axis=(2, 4))
     placed = two_dimensional(cells)
-    rows, columns, flat = rows[placed], columns[placed], cells[placed].reshape(int(placed.sum()), -1)
+    rows, columns, flat = rows[placed], columns[placed], cells[placed].reshape(-1, DESCRIPTION_LENGTH)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.sqrt((flat * flat).sum(axis=1, keepdims=True))
     described = np.rint(flat / np.maximum(length, 1e-6) * 127).astype(np.int8)
