@@ -69,7 +69,7 @@ def traffic_by_round(run: RunSummary) -> Optional[Figure]:
         down, up = [r.bytes_down for r in run.rounds], [r.bytes_up for r in run.rounds]
         left.bar(numbers, down, width=0.7, color=SERIES[7], label="to the plants")
         left.bar(numbers, up, bottom=down, width=0.7, color=SERIES[0], label="from the plants")
-        left.set_title("Bytes, all plants together")
+        left.set_title("Bytes")
         left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
         left.legend(
             frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, fontsize=8

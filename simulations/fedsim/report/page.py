@@ -24,7 +24,7 @@ from fedspect.files import write_text
 from fedspect.training.metrics import Evaluation
 
 REPORT = "report.html"
-MOST_ROUNDS, MOST_TROUBLES, MOST_PAIRS = 60, 200, 20
+MOST_ROUNDS, MOST_TROUBLES, MOST_PAIRS, MOST_MISTAKES = 60, 200, 20, 10
 SECTIONS = (
     ("classes", "Each class"),
     ("rounds", "Round by round"),
@@ -92,7 +92,7 @@ def _content(run: RunSummary) -> dict[str, Any]:
             "uri": data_uri(mistake.thumbnail) if mistake.thumbnail else None,
             "heat_map": data_uri(mistake.heat_map) if mistake.heat_map else None,
         }
-        for mistake in worst_mistakes(run)
+        for mistake in worst_mistakes(run, MOST_MISTAKES)
     ]
     drawn = _charts(run)
     shown = (
@@ -126,6 +126,7 @@ def _content(run: RunSummary) -> dict[str, Any]:
         "hidden_troubles": max(0, len(run.troubles) - MOST_TROUBLES),
         "remarks": run.remarks[:MOST_TROUBLES],
         "overview": _overview(facts),
+        "settings": without_comments(run.settings),
     }
 
 
@@ -223,6 +224,12 @@ def big_numbers(run: RunSummary) -> list[dict[str, str]]:
 def _bytes_per_plant_and_round(run: RunSummary) -> Optional[float]:
     answers = sum(part.bytes_up > 0 for closed in run.rounds for part in closed.plants)
     return sum(closed.bytes_up + closed.bytes_down for closed in run.rounds) / answers if answers else None
+
+
+def without_comments(toml: str) -> str:
+    """The lines of a TOML file that set something, tables apart."""
+    lines = [line for line in toml.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return "\n".join(f"\n{line}" if line.startswith("[") else line for line in lines).strip()
 
 
 def confused_pairs(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -11,12 +11,12 @@ from typing import Any, Callable, Optional
 import pytest
 
 from fedsim.report import load_run, write_report
-from fedsim.report.page import big_numbers, confused_pairs
+from fedsim.report.page import big_numbers, confused_pairs, without_comments
 from fedspect.errors import ReadOnlyError, StorageError
 from fedspect.files import write_json
 
 Make = Callable[..., Any]
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
 HOSTILE = "<script>alert(1)</script>\"' onload=x & $\\frac{1}$"
 
 
@@ -96,19 +96,25 @@ def test_a_page_is_one_file_without_scripts_that_loads_nothing(whole_page: Page,
     assert "@import" not in html
 
 
+def test_settings_are_shown_without_their_comments() -> None:
+    toml = "# heading\n\nseed = 1\n# unset =\n\n[data]\n  # about\nsplit = 'grouped'  # kept\n"
+    assert without_comments(toml) == "seed = 1\n\n[data]\nsplit = 'grouped'  # kept"
+
+
 def test_names_and_reasons_of_other_people_are_text_and_nothing_else(sample: Make) -> None:
     classes = (HOSTILE, "b</svg><img src=x>", "c]]>", "$x_1$", "{{ 7 * 7 }}", "ü" * 60)
     folder = sample(
         classes=classes, title=HOSTILE, reason=HOSTILE, remark=HOSTILE, rounds=2, plants=3
     ).write()
-    (folder / "config.toml").write_text("# </pre><script>alert(2)</script>")
+    (folder / "config.toml").write_text("# a comment\na = '</pre><script>alert(2)</script>'")
     page = page_of(folder)
     assert not page.all("script")
     assert all(not name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert all(str(image["src"]).startswith("data:image/png") for image in page.all("img"))
     text = "".join(page.text)
     assert text.count(HOSTILE) >= 3
-    assert "# </pre><script>alert(2)</script>" in text
+    assert "a = '</pre><script>alert(2)</script>'" in text
+    assert "a comment" not in text
     assert "{{ 7 * 7 }}" in text
 
 
