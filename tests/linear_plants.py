@@ -1,8 +1,8 @@
 """A plant small enough for tests of rounds: softmax regression in numpy, on pictures that are twelve numbers.
 
-It is a real worker: it reads tasks, rebuilds the head that it was sent, evaluates it, trains, encodes its change
-with error feedback and keeps what it must on disk, as ``PlantWorker`` does. Only the network is a matrix.
-``make_worker`` is named to engines as ``linear_plants:make_worker``.
+It is a real worker: it reads tasks, rebuilds the head that it was sent, evaluates it, trains, encodes its
+change with error feedback and keeps what it must on disk, as ``PlantWorker`` does. Only the network is a
+matrix. ``make_worker`` is named to engines as ``linear_plants:make_worker``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from fedsim.engines.local import LocalGrid
 
 
 class Clock:
-    """Time that passes only because it is asked for, ten milliseconds at a time, or because a test says so."""
+    """Time that passes only when it is asked for, ten milliseconds at a time, or when a test says so."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -216,7 +216,11 @@ def _aggregate_train(
     arrays, metrics = strategy.aggregate_train(round_number, replies)
     if arrays is None or metrics is None:
         raise FederationError(f"{type(strategy).__name__} made no model of {len(replies)} updates")
-    return {name: values.numpy() for name, values in arrays.items()}, metrics
+    found = {name: values.numpy() for name, values in arrays.items()}
+    for reply in replies:  # Flower's records refer to themselves: emptied, they need not wait to be collected
+        for record in reply.content.array_records.values():
+            record.clear()
+    return found, metrics
 
 
 def _reply(arrays: Mapping[str, npt.NDArray[Any]], weight: float, **metrics: float) -> Message:

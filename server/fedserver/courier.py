@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from flwr.common import Message
+from flwr.common import Message, RecordDict
 from flwr.server import Grid
 
-from fedserver.messages import TRAIN, body_of, content_with, failure_of
+from fedserver.messages import TRAIN, content_with, failure_of, take_body
 from fedspect.errors import UpdateFormatError
 from fedspect.update.checks import Expected
 
@@ -55,6 +55,7 @@ class Courier:
         self._under_way: dict[str, Sent] = {}
         self._failed: deque[Delivery] = deque()
         self._excused: set[str] = set()
+        self._content: tuple[bytes, RecordDict] | None = None
 
     def nodes(self) -> set[int]:
         """The nodes that are online."""
@@ -85,9 +86,9 @@ class Courier:
     ) -> None:
         """Give a message to Flower, which keeps it for an absent node as long as it lives (in seconds)."""
         sent = Sent(node, kind, self._clock() + lifetime, expected, payload_kind, len(body))
-        message = Message(
-            content_with(body), dst_node_id=node, message_type=kind, ttl=lifetime, group_id=group
-        )
+        if self._content is None or self._content[0] is not body:
+            self._content = (body, content_with(body))  # many plants get the same bytes: wrap them once
+        message = Message(self._content[1], dst_node_id=node, message_type=kind, ttl=lifetime, group_id=group)
         identities = list(self._grid.push_messages([message]))
         if identities and identities[0]:
             self._under_way[identities[0]] = sent
@@ -116,6 +117,6 @@ def _delivery(sent: Sent, message: Message) -> Delivery:
     if message.has_error():
         return Delivery(sent, failure=failure_of(message))
     try:
-        return Delivery(sent, body=body_of(message))
+        return Delivery(sent, body=take_body(message))
     except UpdateFormatError as error:
         return Delivery(sent, failure=str(error))

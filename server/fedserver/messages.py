@@ -23,8 +23,10 @@ def content_with(body: bytes) -> RecordDict:
     return RecordDict({BODY: ArrayRecord({BYTES: array})})
 
 
-def body_of(message: Message) -> bytes:
-    """The bytes that a plant's answer carries.
+def take_body(message: Message) -> bytes:
+    """Take the bytes that a plant's answer carries out of it.
+
+    Flower's records refer to themselves: one that still held the bytes would keep them for a while.
 
     Raises:
         UpdateFormatError: the answer is of another form.
@@ -38,7 +40,9 @@ def body_of(message: Message) -> bytes:
             accepted=f"one record {BODY} with one array {BYTES}",
             remedy="bring both sides to the same version of Fedspect",
         )
-    return record[BYTES].data
+    body = record[BYTES].data
+    record.clear()
+    return body
 
 
 def failure_of(message: Message) -> str:

@@ -127,6 +127,10 @@ class Roster:
             update={"refusals": 0, "last_round": round_number}
         )
 
+    def heard_of(self) -> int:
+        """How many nodes have said who they are, those that may not take part included."""
+        return len(self.members) + len(self.kept_out)
+
     def missing(self) -> list[str]:
         """Why not more plants take part, in clauses."""
         aside = [name for name, one in sorted(self.standings.items()) if one.set_aside]

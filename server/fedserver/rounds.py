@@ -304,10 +304,10 @@ class RoundLoop:
         while True:
             heard = self._plants.look(None)
             now = self._clock()
-            expected = self._settings.expected_plants if now < self._expecting else None
-            needed = max(expected or 0, self._settings.quorum)
+            if self._plants.roster.heard_of() >= (self._settings.expected_plants or 0):
+                self._expecting = now
             free = self._plants.free()
-            if len(free) >= needed:
+            if len(free) >= self._settings.quorum and now >= self._expecting:
                 self._expecting = now
                 return
             if not heard:

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import linear_plants
 import numpy as np
 import pytest
 from flwr.app.error import Error
 from flwr.common import Message
-from linear_plants import LinearPlant
-from scripted_grid import Clock, ScriptedGrid
 
+import linear_plants
 from fedserver.events import (
     Event,
     PlantLost,
@@ -33,6 +31,8 @@ from fedspect.errors import InterruptedRunError, QuorumError
 from fedspect.files import read_json
 from fedspect.update.exchange import PlantDescription, RoundReply, RoundTask
 from fedspect.update.schema import Arrays
+from linear_plants import LinearPlant
+from scripted_grid import Clock, ScriptedGrid
 
 
 class Federation:

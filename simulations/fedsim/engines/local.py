@@ -28,7 +28,7 @@ from fedclient.node.app import build_client_app
 from fedserver.events import OnEvent, RunFinished
 from fedsim.engines.job import SimulationJob, prepare_run
 from fedsim.engines.outcome import Outcome, quiet_flower
-from fedsim.engines.workers import PARTITION_KEY, FactoryWorkers, forget_workers
+from fedsim.engines.workers import PARTITION_KEY, FactoryWorkers, forget_workers, resolve_factory
 from fedspect.errors import InterruptedRunError
 
 logger = logging.getLogger("fedsim.engines")
@@ -142,6 +142,7 @@ def _through_the_wire(message: Message) -> Message:
 
 def run_local(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
     """Run a job in this process; raises as ``run_engine`` does."""
+    resolve_factory(job.worker_factory)  # a mistake in its name is better said now than by every plant
     store = prepare_run(job)
     outcome = Outcome(on_event)
     workers = FactoryWorkers(job.worker_factory, job.run_folder.resolve(), job.plants)

@@ -26,7 +26,7 @@ from fedspect.errors import FederationError, InterruptedRunError
 def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
     """Run a job in Flower's simulation; raises as ``run_engine`` does."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    resolve_factory(job.worker_factory)  # a mistake in its name is better said here than by Ray's processes
+    resolve_factory(job.worker_factory)  # a mistake in its name is better said now than by every plant
     store = prepare_run(job)
     stop = threading.Event()
     outcome = Outcome(on_event)
