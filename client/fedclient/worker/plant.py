@@ -16,17 +16,15 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, Mapping, Optional, Sequence
-
-import numpy as np
-import torch
+from typing import Dict, Iterator, Optional, Sequence
 
 from fedclient.worker.figures import Figures, figures_of
+from fedclient.worker.head import head_of, load_head, shared_part, statistics_part
 from fedclient.worker.state import Carried, PlantState
 from fedspect.data.pictures import CheckedPicture
 from fedspect.errors import FedspectError, UpdateError, UpdateRefusedError
 from fedspect.model.base import BaseModel
-from fedspect.model.levels import derived_seed, freeze, head_state, load_head_state
+from fedspect.model.levels import derived_seed, freeze
 from fedspect.training.reports import FitReport, Progress, unheard
 from fedspect.training.settings import TrainingSettings
 from fedspect.training.trainer import Trainer
@@ -35,7 +33,7 @@ from fedspect.update.downlink import receive_head
 from fedspect.update.encoding import largest_message
 from fedspect.update.exchange import MAX_HEADER_BYTES, PlantDescription, ReplyError, RoundReply, RoundTask
 from fedspect.update.feedback import encode_with_feedback
-from fedspect.update.schema import Arrays, Schema, is_statistic, version_of
+from fedspect.update.schema import Arrays, Schema, version_of
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +92,7 @@ class PlantWorker:
             freeze_levels = self.network.default_freeze_levels
         self.freeze_levels = freeze_levels
         freeze(self.network, freeze_levels)
-        self._start = {key: values.copy() for key, values in self._head().items()}
+        self._start = head_of(self.network)
         self._trainer: Optional[Trainer] = None
 
     def describe(self) -> PlantDescription:
@@ -119,11 +117,10 @@ class PlantWorker:
         """
         message = task.to_bytes()
         try:
-            before = self.state.reply_to(message)
-            if before is not None:
-                return RoundReply.from_bytes(before, len(before))
-            reply = self._work(task, progress or unheard)
-            self.state.keep_reply(message, reply.to_bytes())
+            reply = self.state.reply_to(message)
+            if reply is None:
+                reply = self._work(task, progress or unheard)
+                self.state.keep_reply(message, reply)
             return reply
         except Exception as error:
             logger.warning(
@@ -154,9 +151,9 @@ class PlantWorker:
         with _timed(seconds, "total"):
             with _timed(seconds, "decode"):
                 shared = self._shared(task)
-                schema = Schema.of(self._share_of(task, self._start))
+                schema = Schema.of(shared_part(self._start, task.batch_norm))
                 carried = self.state.before(task.run_id, task.round, schema)
-                self._load({**self._own_statistics(task, carried), **shared})
+                load_head(self.network, {**self._own_statistics(task, carried), **shared})
                 trainer = self._trainer_for(task)
             figures: Optional[Figures] = None
             if task.evaluate and self.evaluation_pictures:
@@ -176,7 +173,7 @@ class PlantWorker:
 
     def _shared(self, task: RoundTask) -> Arrays:
         """The head that the task means, proved by its version; the plant holds it from now on."""
-        start = self._share_of(task, self._start)
+        start = shared_part(self._start, task.batch_norm)
         schema = Schema.of(start)
 
         def held(version: Optional[str]) -> Optional[Arrays]:
@@ -208,11 +205,11 @@ class PlantWorker:
         trained head begins with what this plant measured last.
 
         """
-        own = {name: values for name, values in self._start.items() if is_statistic(name)}
+        own = statistics_part(self._start)
         if task.batch_norm == "average":
             return {}
         kept = carried.statistics
-        if kept is None and task.version != version_of(self._share_of(task, self._start)):
+        if kept is None and task.version != version_of(shared_part(self._start, task.batch_norm)):
             kept = self.state.latest_statistics(task.run_id)
         if kept is not None and Schema.of(kept) == Schema.of(own):
             return kept
@@ -233,14 +230,12 @@ class PlantWorker:
         """The change as it travels; what it lost and the plant's statistics are on the disk before it
         leaves.
         """
-        after = self._head()
-        change = change_between(shared, self._share_of(task, after))
+        after = head_of(self.network)
+        change = change_between(shared, shared_part(after, task.batch_norm))
         encoded = encode_with_feedback(
             change, carried.residual, encoding=task.reply_encoding, density=task.reply_density
         )
-        statistics = None
-        if task.batch_norm == "per-plant":
-            statistics = {name: values for name, values in after.items() if is_statistic(name)}
+        statistics = statistics_part(after) if task.batch_norm == "per-plant" else None
         self.state.commit(task.run_id, task.round, Carried(encoded.residual, statistics))
         return encoded.blob
 
@@ -290,22 +285,6 @@ class PlantWorker:
             error=error,
             payload=payload,
         )
-
-    def _head(self) -> Arrays:
-        """The network's unfrozen levels, as arrays of their own."""
-        state = head_state(self.network, self.freeze_levels)
-        return {name: np.array(value.cpu().numpy(), dtype=np.float32) for name, value in state.items()}
-
-    def _share_of(self, task: RoundTask, head: Mapping[str, np.ndarray]) -> Arrays:
-        """What of a head travels."""
-        return {
-            name: values
-            for name, values in head.items()
-            if task.batch_norm == "average" or not is_statistic(name)
-        }
-
-    def _load(self, head: Mapping[str, np.ndarray]) -> None:
-        load_head_state(self.network, {name: torch.from_numpy(values) for name, values in head.items()})
 
     def _counts(self, pictures: Sequence[CheckedPicture]) -> Dict[str, int]:
         counts = Counter(picture.label for picture in pictures)

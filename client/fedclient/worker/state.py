@@ -24,8 +24,9 @@ import safetensors
 import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fedspect.errors import DamagedFileError, storage_error
+from fedspect.errors import DamagedFileError, UpdateFormatError, storage_error
 from fedspect.files import read_json, write_bytes, write_json
+from fedspect.update.exchange import RoundReply
 from fedspect.update.schema import Arrays, Schema, version_of
 
 KEPT_ROUNDS = 2
@@ -176,17 +177,23 @@ class PlantState:
 
     # The last reply
 
-    def reply_to(self, task: bytes) -> Optional[bytes]:
+    def reply_to(self, task: bytes) -> Optional[RoundReply]:
         """The reply that was given to this very task, if it was the last."""
         try:
             content = (self.folder / "reply.bin").read_bytes()
         except OSError:
             return None
-        return content[32:] if content[:32] == hashlib.sha256(task).digest() else None
+        if content[:32] != hashlib.sha256(task).digest():
+            return None
+        try:
+            return RoundReply.from_bytes(content[32:], MOST_BYTES)
+        except UpdateFormatError as error:
+            self._leave_out(self.folder / "reply.bin", error)
+            return None
 
-    def keep_reply(self, task: bytes, reply: bytes) -> None:
+    def keep_reply(self, task: bytes, reply: RoundReply) -> None:
         """Remember the reply to this task in place of the last."""
-        write_bytes(self.folder / "reply.bin", hashlib.sha256(task).digest() + reply)
+        write_bytes(self.folder / "reply.bin", hashlib.sha256(task).digest() + reply.to_bytes())
 
     # Files
 

@@ -10,7 +10,7 @@ others:
 ``float32``      as they are
 ``float16``      half precision beside a scale per tensor
 ``int8``         eight bits per value, a scale per output channel
-``int4``         the same with fifteen values instead of 255, Huffman-coded to about three bits
+``int3``         the same with seven values instead of 255, Huffman-coded to two or three bits
 ``sparse-int8``  the largest values of each tensor in eight bits and where they stand; the rest is left
                  out and, with ``feedback``, sent later
 ===============  =========================================================================================
@@ -26,7 +26,7 @@ import numpy as np
 
 from fedspect.errors import SettingsError, UpdateFormatError, UpdateRefusedError
 from fedspect.update.dense import read_float16, read_float32, write_float16, write_float32
-from fedspect.update.quantised import INT4, INT8, read_channels, write_channels
+from fedspect.update.quantised import INT3, INT8, read_channels, write_channels
 from fedspect.update.schema import Arrays, Schema, TensorSpec
 from fedspect.update.sparse import read_sparse, write_sparse
 from fedspect.update.wire import Reader, damaged
@@ -35,9 +35,9 @@ MAGIC = b"FSPU"
 FORMAT_VERSION = 1
 HEADER = struct.Struct("<4sBBH32sQ")
 CHECKSUM = struct.Struct("<I")
-ENCODINGS: Tuple[str, ...] = ("float32", "float16", "int8", "sparse-int8", "int4")
+ENCODINGS: Tuple[str, ...] = ("float32", "float16", "int8", "sparse-int8", "int3")
 LOSSLESS = "float32"
-DEFAULT_ENCODING = "sparse-int8"
+DEFAULT_ENCODING = "int3"
 DEFAULT_DENSITY = 0.25
 """The share of each tensor's values that ``sparse-int8`` keeps."""
 
@@ -152,7 +152,7 @@ def unseal(blob: bytes, schema: Schema) -> Tuple[str, memoryview]:
     return encoding, view[start:]
 
 
-_LEVELS = {"int8": INT8, "int4": INT4}
+_LEVELS = {"int8": INT8, "int3": INT3}
 
 
 def _whole_and_wide(schema: Schema) -> Tuple[List[TensorSpec], List[TensorSpec]]:

@@ -37,7 +37,7 @@ PlantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClassName = Annotated[str, Field(min_length=1, max_length=128)]
 RoundNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-EncodingName = Literal["float32", "float16", "int8", "sparse-int8", "int4"]
+EncodingName = Literal["float32", "float16", "int8", "sparse-int8", "int3"]
 Density = Annotated[float, Field(gt=0.0, le=1.0)]
 BatchNorm = Literal["average", "per-plant"]
 

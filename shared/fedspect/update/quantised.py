@@ -1,6 +1,6 @@
-"""Whole numbers instead of floats: every run of values shares one step, its largest magnitude over 127 or 7.
+"""Whole numbers instead of floats: every run of values shares one step, its largest magnitude over 127 or 3.
 
-``int8`` and ``int4`` take an output channel as a run; ``sparse`` takes blocks of what it kept. A value comes
+``int8`` and ``int3`` take an output channel as a run; ``sparse`` takes blocks of what it kept. A value comes
 back within half a step. Steps travel as float32, so both sides multiply the same numbers and hold the same
 head to the last bit.
 """
@@ -14,8 +14,10 @@ import numpy as np
 from fedspect.update.schema import Arrays, TensorSpec
 from fedspect.update.wire import Reader, damaged, deflate
 
-INT8, INT4 = 127, 7
-"""The largest whole number. Either travels as bytes: Huffman coding brings 15 values near three bits each."""
+INT8, INT3 = 127, 3
+"""The largest whole number. Either travels as bytes: Huffman coding brings seven values to two or three
+bits each.
+"""
 
 
 def quantise(values: np.ndarray, starts: np.ndarray, levels: int = INT8) -> Tuple[np.ndarray, np.ndarray]:
@@ -24,7 +26,7 @@ def quantise(values: np.ndarray, starts: np.ndarray, levels: int = INT8) -> Tupl
     Args:
         values: float32, one dimension.
         starts: where each run begins, strictly increasing from 0.
-        levels: the largest whole number, ``INT8`` or ``INT4``.
+        levels: the largest whole number, ``INT8`` or ``INT3``.
 
     """
     if not values.size:

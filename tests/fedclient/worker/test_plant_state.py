@@ -8,6 +8,7 @@ import pytest
 
 from fedclient.worker.state import KEPT_ROUNDS, Carried, PlantState
 from fedspect.errors import StorageError
+from fedspect.update.exchange import RoundReply
 from fedspect.update.schema import Arrays, Schema, version_of
 from update_crafting import change, head
 
@@ -135,13 +136,26 @@ def test_heads_can_be_forgotten(state: PlantState) -> None:
     assert state.held() is None
 
 
+def reply(number: int) -> RoundReply:
+    return RoundReply(plant="p", run_id="r", round=number, base_hash="a" * 64, version="b" * 64, payload=b"x")
+
+
 def test_the_last_reply_is_given_to_the_same_task_only(state: PlantState) -> None:
     assert state.reply_to(b"task") is None
-    state.keep_reply(b"task", b"reply")
-    assert state.reply_to(b"task") == b"reply"
+    state.keep_reply(b"task", reply(1))
+    assert state.reply_to(b"task") == reply(1)
     assert state.reply_to(b"another") is None
-    state.keep_reply(b"another", b"reply 2")
+    state.keep_reply(b"another", reply(2))
     assert state.reply_to(b"task") is None
+
+
+def test_a_damaged_reply_is_worked_out_again(state: PlantState) -> None:
+    state.keep_reply(b"task", reply(1))
+    path = state.folder / "reply.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"y")
+    assert state.reply_to(b"task") is None
+    assert "reply.bin is damaged" in state.remarks[0]
+    assert not path.exists()
 
 
 def test_an_unwritable_place_is_a_storage_error(tmp_path: Path) -> None:

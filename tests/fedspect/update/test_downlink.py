@@ -35,7 +35,7 @@ def test_both_sides_hold_the_same_bits_after_many_rounds(encoding: str) -> None:
         assert all(np.array_equal(held[name], served.head[name]) for name in held)
 
 
-@pytest.mark.parametrize("encoding", ["float16", "int8", "int4", "sparse-int8"])
+@pytest.mark.parametrize("encoding", ["float16", "int8", "int3", "sparse-int8"])
 def test_what_is_served_does_not_drift_from_what_was_aggregated(encoding: str) -> None:
     served, exact = Served.start(head()), head()
     for number in range(40):
