@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fedspect.settings import Settings
 
-Encoding = Literal["float32", "float16", "int8", "sparse-int8"]
+Encoding = Literal["float32", "float16", "int8", "int3", "sparse-int8"]
 
 
 class RoundSettings(Settings):
