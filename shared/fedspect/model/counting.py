@@ -2,7 +2,7 @@
 
 Multiply-adds are those of convolutions and linear layers, one for each product of a weight and an input. The
 figures that CondenseNetV2 was published with (46M, 146M, 309M) count, besides, one operation for each output of an
-activation and one for each input of an average pool; ``operations`` is that sum, and rounds to exactly those.
+activation and one for each input of a 2x2 average pool; ``operations`` is that sum, and rounds to exactly those.
 Parameters are those that a plant stores: of learned groups only the connections that stay (one in ``groups``), as in
 the condensed form.
 """
@@ -60,7 +60,7 @@ def count(network: LevelledNetwork, size: int = 224) -> Size:
             hooks.append(module.register_forward_hook(multiplied))
         elif isinstance(module, (nn.ReLU, nn.Hardswish)):
             hooks.append(module.register_forward_hook(activated))
-        elif isinstance(module, (nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
+        elif isinstance(module, nn.AvgPool2d):
             hooks.append(module.register_forward_hook(pooled))
     training = network.training
     try:
