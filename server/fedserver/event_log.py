@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 from fedserver.events import Event
 from fedspect.files import append_line
@@ -21,4 +24,30 @@ class EventLog:
         """Append one event."""
         if self.path.exists() and self.path.stat().st_size > LARGEST_FILE:
             self.path.replace(self.path.with_suffix(".old.jsonl"))
-        append_line(self.path, json.dumps(event.as_dict(), ensure_ascii=False))
+        append_line(self.path, json.dumps({**event.as_dict(), "text": str(event)}, ensure_ascii=False))
+
+
+class EventTail:
+    """What another process appended to its ``EventLog`` since the last look, from the first look on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._at = path.stat().st_size if path.exists() else 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """The events that came since, each whole; one that is being written comes with the next look."""
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._at:
+                    self._at = 0  # the file had grown large and was begun anew
+                file.seek(self._at)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._at += len(whole)
+        events = []
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError):
+                events.append(json.loads(line))
+        return [event for event in events if isinstance(event, dict)]

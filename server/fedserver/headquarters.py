@@ -19,6 +19,7 @@ from fedserver.app import RUN_FOLDER_KEY
 from fedserver.base_files import BaseFiles
 from fedserver.control import Control, thin_bundle
 from fedserver.enrolment import EnrolmentServer, EnrolmentService, Offer
+from fedserver.event_log import EventTail
 from fedserver.nodes import NODES_FILE, Nodes
 from fedserver.registry import Plant
 from fedserver.runs import read_status
@@ -36,6 +37,8 @@ LOOK_ONLINE = 1.0
 SERVERAPP_COMES_UP = 150.0
 SILENCE = 60.0  # seconds without an answer after which a living SuperLink is ended
 MOST_STARTS = 5  # starts under the hood without a round in between
+
+QUIET = ("PlantReplied",)  # events that are for reports, not for the operator's terminal
 
 logger = logging.getLogger("fedserver")
 
@@ -72,6 +75,7 @@ class Headquarters:
         self._online: list[str] = []
         self._next_online = 0.0
         self._heard = time.monotonic()
+        self._events = None if store is None else EventTail(store.folder / "events.jsonl")
 
     def serve(self, stop: threading.Event) -> bool:
         """Stay until ``stop`` is set or the run is finished; answers whether it finished.
@@ -168,6 +172,7 @@ class Headquarters:
         while not stop.is_set():
             try:
                 if self._look():
+                    self._tell_events()
                     self._say("all rounds are done")
                     return True
                 self._heard = time.monotonic()
@@ -192,6 +197,7 @@ class Headquarters:
         for plant in self._nodes.follow(control):
             self._say(f"{plant} was shut out")
         self._look_online(control)
+        self._tell_events()
         store = self._store
         if store is None:
             return False
@@ -250,6 +256,11 @@ class Headquarters:
                 self._say(f"{plant} is offline")
             self._online = online
             self._write_running()
+
+    def _tell_events(self) -> None:
+        for event in self._events.new() if self._events is not None else []:
+            if event.get("event") not in QUIET:
+                self._say(str(event.get("text", "")))
 
     def _write_running(self) -> None:
         network = self._settings.network

@@ -163,7 +163,8 @@ class FleetLink:
         if code == grpc.StatusCode.FAILED_PRECONDITION:
             # What the server could not find or would not take of one message.
             return RunOverError("the server refused a part of a message", seen=details)
+        # gRPC tells how it got there; what helps is where it ended.
+        reason = details.rsplit(": ", 1)[-1].lower() if "failed to connect" in details else details
         return LinkLostError(
-            f"the server at {self.address} does not answer",
-            seen=f"{method}: {code.name.lower()}: {details}",
+            f"the server at {self.address} does not answer", seen=f"{code.name.lower()}: {reason}"
         )

@@ -4,17 +4,21 @@ from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Opti
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class DescribeRequest(_message.Message):
+class AboutRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class DescribeReply(_message.Message):
+class AboutReply(_message.Message):
     __slots__ = ("json",)
     JSON_FIELD_NUMBER: _ClassVar[int]
     json: str
     def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class InspectRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -1,0 +1,259 @@
+"""`fedclient join`: from a token to a plant that stays, and back again after anything that may happen.
+
+Once: enrol, fetch the base model, let the worker look at the pictures, report. Then, for ever: answer
+rounds on the Fleet API. A link that is lost is waited for; a server that does not recognise the key is
+asked why over the enrolment service, which either lets the plant in again (a new server, a new certificate,
+another base model) or says for good that it was revoked.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedclient.node.app import build_client_app
+from fedclient.node.enrol import Session, joined, returned
+from fedclient.node.fleet import FleetNode, NotRecognisedError
+from fedclient.node.home import Membership, PlantHome
+from fedclient.node.worker_link import WorkerLink
+from fedspect import files
+from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError, WorkerError
+from fedspect.protocol.limits import CLOCK_TOLERANCE
+from fedspect.protocol.names import join_address
+from fedspect.protocol.token import JoinToken
+
+FIRST_RETRY = 1.0  # seconds
+LONGEST_RETRY = 30.0
+
+logger = logging.getLogger("fedclient.node")
+
+Say = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Plant:
+    """A plant on this device; ``run`` stays until it is told to stop or is shut out.
+
+    ``say`` hears sentences for the plant's engineer, ``progress`` (stage, done, total).
+    """
+
+    home: PlantHome
+    say: Say = lambda text: None
+    progress: Progress = lambda stage, done, total: None
+    wait: float | None = None
+    """Seconds to wait for headquarters before the first contact; ``None``: for ever."""
+    _clock_offset: float = field(default=0.0, init=False)
+    _said: str = field(default="", init=False)
+    _link: WorkerLink | None = field(default=None, init=False)
+
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        token: JoinToken | None = None,
+        data: Path | None = None,
+        worker_python: str | None = None,
+    ) -> None:
+        """Join with a token, or come back without; then answer rounds.
+
+        Raises:
+            EnrolmentError: headquarters does not admit this device, and why.
+            ConnectionLostError: it did not answer within ``wait``.
+            WorkspaceError: there is no token and the plant never joined.
+            DataError, WorkerError: the pictures or the worker cannot be used.
+            AlreadyRunningError: another process is this plant.
+
+        """
+        self.home.prepare()
+        with self.home.occupied():
+            self.home.say("starting")
+            try:
+                self._run(stop, token, data, worker_python)
+            except FederationError as error:
+                self.home.say("refused" if isinstance(error, EnrolmentError) else "stopped", str(error))
+                raise
+            except BaseException as error:
+                self.home.say("stopped", str(error) or type(error).__name__)
+                raise
+            self.home.say("stopped")
+
+    def _run(
+        self, stop: threading.Event, token: JoinToken | None, data: Path | None, worker_python: str | None
+    ) -> None:
+        kept: dict[str, Any] = {}
+        if data is not None:
+            kept["data"] = str(data.absolute())
+        if worker_python is not None:
+            kept["worker_python"] = worker_python
+        threading.Thread(target=self._close_worker_on, args=(stop,), daemon=True).start()
+        while not stop.is_set():
+            try:
+                membership = self._admitted(stop, token, kept)
+                if membership is None:
+                    return
+                token, self.wait = None, None  # from now on the key is enough, and there is all the time
+                self._link = self._worker(membership)
+                self._report(membership, self._link)
+                self._answer(stop, membership, self._link)
+            except NotRecognisedError as error:
+                self._tell("asking", f"asking headquarters why: {error}")
+                stop.wait(FIRST_RETRY)
+            except WorkerError:
+                if not stop.is_set():
+                    raise
+            finally:
+                if self._link is not None:
+                    self._link.close()
+
+    def _close_worker_on(self, stop: threading.Event) -> None:
+        """End a question to the worker when the plant is told to stop."""
+        stop.wait()
+        if self._link is not None:
+            self._link.close()
+
+    # -- being admitted ------------------------------------------------------------------------------------
+
+    def _admitted(
+        self, stop: threading.Event, token: JoinToken | None, kept: dict[str, Any]
+    ) -> Membership | None:
+        """Ask until headquarters answers; ``None`` when told to stop meanwhile."""
+        deadline = None if self.wait is None else time.monotonic() + self.wait
+        delay = FIRST_RETRY
+        while not stop.is_set():
+            try:
+                return self._enrol(token, kept) if token is not None else self._return(kept)
+            except EnrolmentError:
+                raise
+            except FederationError as error:
+                if not isinstance(error, ConnectionLostError) or (deadline and time.monotonic() > deadline):
+                    raise
+                self._tell(
+                    "waiting", f"headquarters does not answer, trying again until it does: {error.seen}"
+                )
+            stop.wait(delay)
+            delay = min(2 * delay, LONGEST_RETRY)
+        return None
+
+    def _enrol(self, token: JoinToken, kept: dict[str, Any]) -> Membership:
+        if self.home.membership_path.exists():
+            known = self.home.membership()
+            if known.fingerprint != token.fingerprint.hex() or known.plant != token.plant:
+                raise EnrolmentError(
+                    "this device is a plant already",
+                    seen=f"{known.plant} of {known.federation}",
+                    remedy="run `fedclient leave` first, or use another --home",
+                )
+        with joined(self.home, token) as (session, authority):
+            addresses = [join_address(*address) for address in token.addresses]
+            self._see_clock(session)
+            membership = session.membership(addresses, token.fingerprint, **kept)
+            session.fetch_base(self.home, lambda done, total: self.progress("base model", done, total))
+            self.home.remember(membership, authority)
+        self._tell("enrolled", f"{membership.plant} is admitted to {membership.federation}")
+        return membership
+
+    def _return(self, kept: dict[str, Any]) -> Membership:
+        known = self.home.membership()
+        with returned(self.home, known) as session:
+            self._see_clock(session)
+            before = {"data": known.data, "worker_python": known.worker_python, "node_id": known.node_id}
+            membership = session.membership(
+                known.enrolment_addresses, bytes.fromhex(known.fingerprint), **{**before, **kept}
+            )
+            session.fetch_base(self.home, lambda done, total: self.progress("base model", done, total))
+            self.home.remember(membership, self.home.authority_path.read_bytes())
+        return membership
+
+    def _see_clock(self, session: Session) -> None:
+        self._clock_offset = session.clock_offset
+        if abs(session.clock_offset) > CLOCK_TOLERANCE:
+            self.say(
+                f"this device's clock is {-session.clock_offset:+.0f} s from headquarters'; rounds go on with"
+                " headquarters' time, but set the clock: certificates are checked with this device's own"
+            )
+
+    # -- working -------------------------------------------------------------------------------------------
+
+    def _worker(self, membership: Membership) -> WorkerLink:
+        path = self.home.folder / "worker.json"
+        prescribed = membership.settings
+        content = {
+            "plant": membership.plant,
+            "classes": membership.classes,
+            "aliases": membership.aliases,
+            "data": membership.data,
+            "base": str(self.home.base_folder(membership.base_hash)),
+            "state": str(self.home.state),
+            "cache": str(self.home.folder / "cache"),
+            "training": prescribed.get("training", {}),
+            "freeze_levels": prescribed.get("freeze_levels"),
+            "seed": prescribed.get("seed", 0),
+        }
+        files.write_json(path, content)
+        return WorkerLink(
+            path,
+            self.home.folder / "worker.log",
+            python=membership.worker_python,
+            on_progress=self.progress,
+            on_restart=lambda why: self.say(f"the worker died and is started again: {why}"),
+        )
+
+    def _report(self, membership: Membership, link: WorkerLink) -> None:
+        """Look at the pictures, and tell headquarters counts; names of files stay here.
+
+        That headquarters hears it now is not worth waiting for.
+        """
+        self.home.say("inspecting", "looking at the pictures")
+        report = link.inspect()
+        report["worker"] = link.about()
+        files.write_json(self.home.folder / "report.json", report)
+        counts = report.get("counts", {})
+        self.say(
+            f"{sum(counts.values())} pictures: " + ", ".join(f"{n} {name}" for name, n in counts.items())
+        )
+        for kind, number in report.get("problems", {}).items():
+            self.say(f"{number} files left out: {kind}")
+        for what in ("given_up", "missing_classes"):
+            if report.get(what):
+                self.say(f"{what.replace('_', ' ')}: {', '.join(report[what])}")
+        try:
+            with returned(self.home, membership) as session:
+                session.report({key: value for key, value in report.items() if key != "examples"})
+        except ConnectionLostError as error:
+            logger.warning("the site report was not handed in: %s", error)
+
+    def _answer(self, stop: threading.Event, membership: Membership, link: WorkerLink) -> None:
+        node = FleetNode(
+            membership.fleet_addresses,
+            self.home.authority_path.read_bytes(),
+            self.home.key(),
+            build_client_app(lambda context: link, on_notice=self._heard),
+            clock_offset=self._clock_offset,
+            node_id=membership.node_id,
+        )
+
+        def on_state(state: str, detail: str) -> None:
+            if state == "joined" and node.node_id != membership.node_id:
+                again = self.home.membership().model_copy(update={"node_id": node.node_id})
+                files.write_json(self.home.membership_path, again.model_dump(), mode=0o600)
+            self._tell(state, detail)
+
+        node.on_state = on_state
+        node.run(stop)
+
+    def _heard(self, text: str) -> None:
+        self.say(f"headquarters says: {text}")
+
+    def _tell(self, state: str, detail: str) -> None:
+        """Write the status; say it aloud when it is news."""
+        self.home.say(state, detail)
+        news = f"{state}: {detail}" if detail else state
+        if state not in ("working", "idle") and news != self._said:
+            self._said = news
+            self.say(news)

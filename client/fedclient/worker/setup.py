@@ -1,0 +1,131 @@
+"""From a plant's settings to its ``PlantWorker``: pictures found, checked and split, the base model loaded.
+
+The node writes ``worker.json`` and starts this process with it. Checking the pictures is done once; what
+was found is the site report that the plant's engineer and headquarters read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedclient.worker.plant import PlantWorker
+from fedspect.data.classes import ClassList
+from fedspect.data.inspection import Inspection, inspect_pictures
+from fedspect.data.sources import find_pictures
+from fedspect.data.split import SplitLedger
+from fedspect.errors import DamagedFileError
+from fedspect.files import read_json
+from fedspect.model.base import load_base
+from fedspect.model.levels import derived_seed
+from fedspect.settings import settings_from
+from fedspect.training.settings import TrainingSettings
+
+SHARES = {"train": 0.75, "evaluation": 0.15, "golden": 0.10}
+MOST_EXAMPLES = 20  # problems that a site report names one by one
+LONGEST_DETAIL = 200
+
+Progress = Callable[[int, int], None]
+
+
+class WorkerSettings(BaseModel):
+    """``worker.json``; paths are absolute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plant: str
+    classes: List[str] = Field(min_length=1)
+    aliases: Dict[str, str] = Field(default_factory=dict)
+    data: Path
+    """A folder of pictures, or a CSV or Parquet list."""
+    base: Path
+    """The base model's folder."""
+    state: Path
+    cache: Path
+    training: Dict[str, Any] = Field(default_factory=dict)
+    """What the federation prescribes, with the plant's own device, threads and limits."""
+    freeze_levels: Optional[int] = None
+    seed: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> WorkerSettings:
+        """Read the node's file.
+
+        Raises:
+            DamagedFileError: it is missing or not what the node writes.
+
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except FileNotFoundError as error:
+            raise DamagedFileError("the worker's settings are missing", seen=path) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise DamagedFileError(
+                "the worker's settings cannot be read",
+                seen=f"{path}: {where}: {first['msg']}",
+                remedy="bring node and worker to the same version of Fedspect",
+            ) from error
+
+
+class Site:
+    """A plant's pictures as they were found, and the worker that trains on them."""
+
+    def __init__(self, settings: WorkerSettings, progress: Progress = lambda done, total: None) -> None:
+        """Find, check and split the pictures; a picture stays on its side when others are added.
+
+        Raises:
+            DataError: there are none that can be used.
+            StorageError: the list of sides cannot be kept.
+
+        """
+        self.settings = settings
+        listing = find_pictures(settings.data, classes=ClassList(tuple(settings.classes), settings.aliases))
+        self.inspection: Inspection = inspect_pictures(listing, progress=progress)
+        seed = derived_seed("split", settings.plant, settings.seed)
+        ledger_path = settings.state / "sides.json"
+        ledger = SplitLedger.load(ledger_path)
+        self.split = ledger.assign(self.inspection.pictures, SHARES, seed=seed)
+        ledger.save(ledger_path)
+
+    def report(self) -> Dict[str, Any]:
+        """The site report: counts per class and side, what was found wrong, what was given up."""
+        problems = [*self.inspection.problems, *self.split.set_aside]
+        counts = Counter(picture.label for picture in self.inspection.pictures)
+        return {
+            "counts": {name: counts[name] for name in self.settings.classes},
+            "sides": {name: len(pictures) for name, pictures in self.split.sides.items()},
+            "given_up": self.split.given_up,
+            "missing_classes": [name for name in self.settings.classes if not counts[name]],
+            "problems": dict(Counter(problem.kind for problem in problems)),
+            "examples": [
+                {"name": one.name[:LONGEST_DETAIL], "kind": one.kind, "detail": one.detail[:LONGEST_DETAIL]}
+                for one in problems[:MOST_EXAMPLES]
+            ],
+        }
+
+    def worker(self) -> PlantWorker:
+        """The worker of this site.
+
+        Raises:
+            SettingsError: what the federation prescribes cannot be done by this version.
+            BaseModelError: the base model is damaged.
+
+        """
+        settings = self.settings
+        return PlantWorker(
+            settings.plant,
+            load_base(settings.base),
+            settings.classes,
+            self.split.sides["train"],
+            self.split.sides["evaluation"],
+            settings_from(settings.training, TrainingSettings, origin="what headquarters prescribes"),
+            freeze_levels=settings.freeze_levels,
+            state_folder=settings.state,
+            cache_folder=settings.cache,
+            seed=settings.seed,
+        )
