@@ -12,6 +12,7 @@ from typing import List, Tuple
 from torch import nn
 
 from fedspect.model.levels import LevelledNetwork
+from fedspect.model.torchvision_peers import torchvision_names, torchvision_network
 
 PLAIN_CNN = "plain-cnn"
 PLAIN_CNN_FILTERS = (32, 64, 128, 128, 256)
@@ -20,16 +21,18 @@ PLAIN_CNN_HIDDEN = 256
 
 def peer_names() -> List[str]:
     """Every peer's name."""
-    return [PLAIN_CNN]
+    return [PLAIN_CNN, *torchvision_names()]
 
 
 def build_peer(architecture: str, num_classes: int, *, channels: int) -> LevelledNetwork:
     """A peer with fresh weights."""
-    return plain_cnn(num_classes, channels)
+    if architecture == PLAIN_CNN:
+        return plain_cnn(num_classes, channels)
+    return torchvision_network(architecture, num_classes, channels=channels)
 
 
 def plain_cnn(num_classes: int, channels: int) -> LevelledNetwork:
-    """Five times convolution, ReLU and max pool, then two full layers: a CNN as in a textbook, about 2.6M parameters."""
+    """Five times convolution, ReLU and max pool, then two full layers: a CNN as in a textbook."""
     levels: List[Tuple[str, nn.Module]] = []
     width = channels
     for place, filters in enumerate(PLAIN_CNN_FILTERS, 1):
