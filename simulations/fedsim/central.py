@@ -59,7 +59,7 @@ class CentralTest:
             settings.training,
             freeze_levels=prepared.freeze_levels,
             base_hash=prepared.base_hash,
-            cache_folder=folder.cache,
+            cache_folder=settings.cache_folder or folder.cache,
             seed=settings.seed if seed is None else seed,
         )
 

@@ -127,6 +127,9 @@ class SimulationSettings(Settings):
     seed: int = Field(1, ge=0, lt=2**31)
     """What every draw of the run is derived from; the same seed gives the same model, bit for bit with one
     thread."""
+    cache_folder: Optional[Path] = None
+    """Where the frozen levels' answers are kept; not set: in the run folder. Runs that share base and pictures
+    save that work when they share this folder."""
     data: DataSection = Field(default_factory=DataSection)
     """Which pictures, and which of them are the fixed test set."""
     plants: PlantsSection = Field(default_factory=PlantsSection)
@@ -146,6 +149,7 @@ class SimulationSettings(Settings):
             update={
                 "data": data.model_copy(update=paths),
                 "model": model.model_copy(update={"base": _absolute(model.base)}),
+                "cache_folder": _absolute(self.cache_folder),
             }
         )
 

@@ -41,7 +41,7 @@ def make_worker(run_folder: Path | str, plant: str) -> WorkerPort:
         settings.training,
         freeze_levels=prepared.freeze_levels,
         state_folder=folder.work(plant),
-        cache_folder=folder.cache,
+        cache_folder=settings.cache_folder or folder.cache,
         seed=settings.seed,
         good_classes=settings.data.good_classes,
         threshold=settings.data.threshold,
