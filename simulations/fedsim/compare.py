@@ -18,7 +18,7 @@ from fedsim.config import SimulationSettings
 from fedsim.facts import environment
 from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import TRAINING, counts, plant_pictures
-from fedsim.report import Arm, Comparison, write_comparison
+from fedsim.report import Arm, Comparison, write_comparison, write_figures, write_report
 from fedsim.run import NoView, View, finish_run, interruptible, prepare_run
 from fedspect.data.pictures import CheckedPicture
 from fedspect.errors import DamagedFileError, SettingsError
@@ -113,6 +113,8 @@ def compare(
         )
         with watch.stage("writing the report"):
             report = write_comparison(path, comparison)
+            write_figures(folder.path)  # the federation's own page shows what joining gained, too
+            write_report(folder.path)
     return Compared(path, alone, federation, together, held_classes, report)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from fedsim.report import charts, words
 from fedsim.report.canvas import write_png
-from fedsim.report.model import Comparison, natural_order
+from fedsim.report.gains import gain_rows, recall_rows
+from fedsim.report.model import Comparison, natural_order, weakest_class
 from fedsim.report.page import chart, render
 from fedsim.report.reading import COMPARISON
 from fedspect.files import write_json, write_text
@@ -47,6 +48,8 @@ def _content(comparison: Comparison) -> dict[str, Any]:
             "gains",
             f"Each plant's accuracy alone; the federation's is {words.percent(joined.accuracy)}; table below",
         ),
+        "rows": gain_rows(comparison),
+        "joined_weakest": weakest_class(joined),
         "recalls": recall_rows(comparison),
         "facts": [
             ("command", comparison.command),
@@ -74,31 +77,3 @@ def _big_numbers(comparison: Comparison) -> list[dict[str, str]]:
             }
         )
     return numbers
-
-
-def recall_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """By class, the share that is found: by each plant alone, by the federation, by all in one place.
-
-    A plant's cell tells also how many pictures of the class it had to learn from.
-    """
-    rows = []
-    for place, figures in enumerate(comparison.federation.evaluation.classes):
-        cells = [
-            {
-                "recall": arm.evaluation.classes[place].recall,
-                "pictures": comparison.counts.get(arm.name, {}).get(figures.name, 0)
-                if comparison.counts
-                else None,
-            }
-            for arm in comparison.alone
-        ]
-        together = comparison.together
-        rows.append(
-            {
-                "name": figures.name,
-                "alone": cells,
-                "federation": figures.recall,
-                "together": together.evaluation.classes[place].recall if together else None,
-            }
-        )
-    return rows

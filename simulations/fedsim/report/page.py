@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from fedsim.report import charts, words
 from fedsim.report.canvas import inline_svg
+from fedsim.report.gains import gain_rows
 from fedsim.report.mistakes import data_uri, worst_mistakes
 from fedsim.report.model import RunFacts, RunSummary, weakest_class
 from fedsim.report.palette import DARK, LIGHT, as_css
@@ -74,8 +75,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _weakest(evaluation: Evaluation) -> str:
-    found = weakest_class(evaluation)
+def _weakest(found: Optional[tuple[str, float]]) -> str:
     return words.MISSING if found is None else f"{found[0]} ({words.percent(found[1])})"
 
 
@@ -118,6 +118,8 @@ def _content(run: RunSummary) -> dict[str, Any]:
         "pairs": confused_pairs(final)[:MOST_PAIRS] if final else [],
         "mistakes": mistakes,
         "wrong": sum(prediction.wrong for prediction in run.predictions),
+        "gains": gain_rows(run.comparison) if run.comparison else [],
+        "joined_weakest": weakest_class(run.comparison.federation.evaluation) if run.comparison else None,
         "gain_sentence": words.gain_sentence(run.comparison) if run.comparison else "",
         "most_pictures": max((n for plant in facts.plants for n in plant.counts.values()), default=1) or 1,
         "shown_rounds": shown,

@@ -17,7 +17,7 @@ from fedsim.report import (
     write_figures,
     write_report,
 )
-from fedsim.report.comparison import recall_rows
+from fedsim.report.gains import gain_rows, recall_rows
 from fedsim.synthetic import CLASSES
 from fedspect.training.metrics import Evaluation
 
@@ -59,10 +59,22 @@ def test_the_page_ranks_each_way_of_training_on_the_same_pictures(
 
 
 def test_the_table_of_classes_tells_what_each_plant_had_to_learn_from(comparison: Comparison) -> None:
-    rows = {row["name"]: row for row in recall_rows(comparison)}
+    rows = {row.name: row for row in recall_rows(comparison)}
     assert list(rows) == list(CLASSES)
-    assert [cell["pictures"] for cell in rows["crazing"]["alone"]] == [0, 7, 0]
-    assert rows["crazing"]["federation"] == pytest.approx(0.95)
+    assert [cell.pictures for cell in rows["crazing"].alone] == [0, 7, 0]
+    assert rows["crazing"].federation == pytest.approx(0.95)
+    unknown = recall_rows(comparison.model_copy(update={"counts": {}}))
+    assert {cell.pictures for row in unknown for cell in row.alone} == {None}
+
+
+def test_what_joining_gives_on_classes_a_plant_has_no_picture_of_is_told(comparison: Comparison) -> None:
+    rows = {row.name: row for row in gain_rows(comparison)}
+    assert rows["plant-1 alone"].lacking == (pytest.approx(0.6), pytest.approx(0.95))
+    assert rows["plant-1 alone"].gain == pytest.approx(0.35)
+    assert rows["all pictures in one place"].lacking is None
+    everything = {"plant-1": dict.fromkeys(CLASSES, 3)}
+    rows = {row.name: row for row in gain_rows(comparison.model_copy(update={"counts": everything}))}
+    assert rows["plant-1 alone"].lacking is None
 
 
 def test_a_comparison_is_read_back_and_shown_in_the_page_of_the_run_below_it(
