@@ -66,7 +66,7 @@ class Pace:
     """Between two questions when nothing came for ``idle_after``: two hundred plants ask one server."""
     idle_after: float = 60.0
     first_retry: float = 0.5
-    longest_retry: float = 20.0
+    longest_retry: float = 5.0
 
 
 @dataclass

@@ -22,13 +22,19 @@ from fedclient.node.fleet import FleetNode, NotRecognisedError
 from fedclient.node.home import Membership, PlantHome
 from fedclient.node.worker_link import WorkerLink
 from fedspect import files
-from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError, WorkerError
+from fedspect.errors import (
+    ConnectionLostError,
+    EnrolmentError,
+    FederationError,
+    WorkerError,
+    WorkspaceError,
+)
 from fedspect.protocol.limits import CLOCK_TOLERANCE
 from fedspect.protocol.names import join_address
 from fedspect.protocol.token import JoinToken
 
 FIRST_RETRY = 1.0  # seconds
-LONGEST_RETRY = 30.0
+LONGEST_RETRY = 10.0
 
 logger = logging.getLogger("fedclient.node")
 
@@ -128,14 +134,12 @@ class Plant:
         while not stop.is_set():
             try:
                 return self._enrol(token, kept) if token is not None else self._return(kept)
-            except EnrolmentError:
+            except (EnrolmentError, WorkspaceError):
                 raise
             except FederationError as error:
-                if not isinstance(error, ConnectionLostError) or (deadline and time.monotonic() > deadline):
+                if deadline is not None and time.monotonic() > deadline:
                     raise
-                self._tell(
-                    "waiting", f"headquarters does not answer, trying again until it does: {error.seen}"
-                )
+                self._tell("waiting", f"trying again until headquarters answers: {error}")
             stop.wait(delay)
             delay = min(2 * delay, LONGEST_RETRY)
         return None

@@ -105,6 +105,8 @@ class WorkerLink:
             except (ConnectionLostError, ValueError) as error:  # ValueError: the channel was closed under it
                 if self._closed.is_set():
                     raise WorkerError("the plant is stopping") from error
+                if self._outlives_it():
+                    raise WorkerError("the worker does not answer", seen=str(error)) from error
                 why = self._last_words()
                 with self._lock:
                     self._end()
@@ -184,6 +186,15 @@ class WorkerLink:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._channel = self._process = self._folder = None
+
+    def _outlives_it(self) -> bool:
+        """Whether the worker is there although its answer is not; a process that just died takes a moment."""
+        try:
+            if self._process is not None:
+                self._process.wait(1.0)
+            return False
+        except subprocess.TimeoutExpired:
+            return True
 
     def _last_words(self) -> str:
         code = None if self._process is None else self._process.poll()
