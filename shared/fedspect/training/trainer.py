@@ -33,7 +33,7 @@ from fedspect.model.levels import (
     head_state,
     load_head_state,
 )
-from fedspect.training.devices import choose_device, precision, undisturbed
+from fedspect.training.devices import choose_device, own_randomness, precision
 from fedspect.training.features import FrozenFeatures, feature_key
 from fedspect.training.images import Images, Item
 from fedspect.training.reports import EpochReport, FitReport, Predictions, Progress, ProgressEvent, unheard
@@ -93,8 +93,6 @@ class Trainer:
         self.freeze_levels = freeze_levels
         self.seed = seed
         self._half = settings.mixed_precision and self.device.type == "cuda"
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
         images = Images(preprocessing, settings.views, device=self.device, memory_limit=settings.memory_limit)
         self.inputs: Inputs = images
         self._module: nn.Module = network
@@ -146,6 +144,7 @@ class Trainer:
         """
         started = time.perf_counter()
         listen = progress or unheard
+        self._use_threads()
         labels = self._labels(pictures)
         counts = np.bincount(labels, minlength=len(self.classes)).tolist()
         if validation:
@@ -169,9 +168,9 @@ class Trainer:
         best = Best()
         feature_seconds = 0.0
         try:
-            with undisturbed(self.device):
+            with own_randomness(self._module, self.device) as seed:
                 for epoch in range(first_epoch, first_epoch + epochs):
-                    torch.manual_seed(derived_seed("torch", self.seed, epoch))
+                    seed(derived_seed("torch", self.seed, epoch))
                     epoch_started = time.perf_counter()
                     items = self._items(pictures, epoch)
                     self._prepare(items, listen, epoch)
@@ -211,6 +210,7 @@ class Trainer:
 
         """
         listen = progress or unheard
+        self._use_threads()
         items = [(picture, 0) for picture in pictures]
         self._prepare(items, listen, None)
         probabilities = np.zeros((len(items), len(self.classes)), dtype=np.float32)
@@ -231,6 +231,11 @@ class Trainer:
             tuple(picture.name for picture in pictures),
             tuple(picture.digest for picture in pictures),
         )
+
+    def _use_threads(self) -> None:
+        """Torch keeps the number for each thread of Python, so it is said where the work begins."""
+        if self.settings.threads and torch.get_num_threads() != self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
 
     def _state(self) -> Mapping[str, Tensor]:
         return head_state(self.network, self.freeze_levels)

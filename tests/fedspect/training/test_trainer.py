@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -291,6 +292,19 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         small_trainer(freeze_levels=12)
     with pytest.raises(SettingsError, match="GPU"):
         small_trainer(device="cuda:77")
+
+
+def test_networks_with_dropout_train_the_same_beside_each_other(pictures: List[CheckedPicture]) -> None:
+    def trained(network: LevelledNetwork, seed: int) -> Dict[str, Tensor]:
+        small_trainer(network, freeze_levels=0, seed=seed).fit(pictures[:8], epochs=2)
+        return copied(network)
+
+    networks = [small_network(architecture="plain-cnn") for _ in range(6)]
+    alone = [trained(network, seed) for seed, network in enumerate(networks[:3])]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(trained, networks[3:], range(3)))
+    for first, second in zip(alone, together):
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_training_leaves_torchs_random_numbers_alone(pictures: List[CheckedPicture]) -> None:
