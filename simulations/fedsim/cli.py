@@ -8,19 +8,15 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from fedsim import options
+from fedsim.printing import percent, show_comparison, show_run
 from fedspect import console
 from fedspect.console import JsonOption, make_app, run_app
-
-if TYPE_CHECKING:
-    from fedsim.compare import Compared
-    from fedsim.run import Outcome
 
 RUNS = Path("runs")
 HEADING = """Settings of fedsim. Options of the command line win over this file.
@@ -99,46 +95,11 @@ def run(
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
         settings = options.settings_of(given, config, set_)
     with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
-        if resume:
-            outcome = resume_run(path, view=view)
-        else:
-            outcome = start_run(path, settings, view=view, command=_command())
-    _show(outcome, as_json=json)
-
-
-def _show(outcome: Outcome, *, as_json: bool) -> None:
-    evaluation = outcome.evaluation
-    if as_json:
-        console.print_json(
-            {
-                "run": str(outcome.folder.path),
-                "report": str(outcome.report),
-                "model": str(outcome.folder.model),
-                "rounds": outcome.rounds,
-                "seconds": outcome.seconds,
-                "left_out": outcome.prepared.left_out,
-                "evaluation": evaluation.model_dump(mode="json", exclude={"mistakes"}),
-            }
+        typed = _command()
+        outcome = (
+            resume_run(path, view=view) if resume else start_run(path, settings, view=view, command=typed)
         )
-        return
-    rows = [
-        [each.name, _percent(each.precision), _percent(each.recall), _percent(each.f1), each.support]
-        for each in evaluation.classes
-    ]
-    mean = ["mean", _percent(evaluation.precision), _percent(evaluation.recall), _percent(evaluation.f1)]
-    console.print_table(
-        f"The model on {evaluation.num_examples} pictures that no plant has",
-        ["class", "precision", "recall", "F1", "pictures"],
-        [*rows, [*mean, evaluation.num_examples]],
-    )
-    typer.echo(f"accuracy  {_percent(evaluation.accuracy)}")
-    line = evaluation.line
-    if line.false_rejects is not None:
-        typer.echo(f"escapes   {line.escapes} of {line.defects} defects at threshold {line.threshold:g}")
-        typer.echo(f"rejects   {line.false_rejects} of {line.good} good ones")
-    typer.echo(f"rounds    {outcome.rounds} in {outcome.seconds:.0f} s")
-    typer.echo(f"model     {outcome.folder.model}")
-    typer.echo(f"report    {outcome.report}")
+    show_run(outcome, as_json=json)
 
 
 @app.command()
@@ -193,47 +154,117 @@ def compare(
         settings = options.settings_of(given, config, set_)
     with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
         compared = compare(path, settings, arms=chosen, view=view, command=_command())
-    _show_comparison(compared, as_json=json)
+    show_comparison(compared, as_json=json)
 
 
-def _show_comparison(compared: Compared, *, as_json: bool) -> None:
-    from fedsim.compare import gains
+@app.command()
+def data(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of pictures, or a CSV or Parquet list.", show_default=False)
+    ],
+    manifest: options.Manifest = None,
+    html: Annotated[
+        Optional[Path], typer.Option(help="Write one page with thumbnails here.", rich_help_panel="Output")
+    ] = None,
+    overlaps: Annotated[
+        bool, typer.Option(help="Look for pictures of the same surface.", rich_help_panel=options.PICTURES)
+    ] = True,
+    json: JsonOption = False,
+) -> None:
+    """Look through pictures: what is there, what is damaged, what overlaps, what leaks between splits."""
+    from fedspect.data.inspection import inspect_pictures
+    from fedspect.data.page import write_page
+    from fedspect.data.report import site_report
+    from fedspect.data.sources import find_pictures
 
-    rows = gains(compared)
-    if as_json:
-        arms = {"federation": compared.federation, "together": compared.together}
-        console.print_json(
-            {
-                "comparison": str(compared.folder),
-                "report": None if compared.report is None else str(compared.report),
-                "gains": [asdict(row) for row in rows],
-                **{name: None if arm is None else arm.model_dump(mode="json") for name, arm in arms.items()},
-                "alone": [arm.model_dump(mode="json") for arm in compared.alone],
-            }
+    listing = find_pictures(source, manifest=manifest)
+    with console.progress_bar("checking pictures", shown=not json) as progress:
+        inspection = inspect_pictures(
+            listing, workers=2, progress=progress, overlaps=None if overlaps else False
         )
+    report = site_report(listing, inspection)
+    if html is not None:
+        write_page(report, inspection, html)
+    if json:
+        console.print_json(report.model_dump(mode="json"))
         return
-    if rows:
-        console.print_table(
-            "What joining gains each plant, on the same test pictures",
-            ["plant", "pictures", "alone", "joined", "gain", "on classes it lacks", "on its weakest class"],
-            [
-                [
-                    row.plant,
-                    row.pictures,
-                    _percent(row.alone),
-                    _percent(row.joined),
-                    _points(row.alone, row.joined),
-                    f"{_percent(row.lacking_alone)} → {_percent(row.lacking_joined)}" if row.lacks else "–",
-                    f"{row.weakest}: {_percent(row.weakest_alone)} → {_percent(row.weakest_joined)}",
-                ]
-                for row in rows
-            ],
-        )
-    for name, arm in (("federation", compared.federation), ("all in one place", compared.together)):
-        if arm is not None:
-            typer.echo(f"{name:<18}{_percent(arm.evaluation.accuracy)} in {arm.seconds:.0f} s")
-    if compared.report is not None:
-        typer.echo(f"{'report':<18}{compared.report}")
+    for table in report.tables():
+        console.print_table(table.title, table.columns, table.rows)
+    if html is not None:
+        typer.echo(f"page  {html}")
+
+
+@app.command()
+def pretrain(
+    sources: Annotated[
+        Optional[list[Path]],
+        typer.Argument(help="Folders of pictures, or lists, to learn from.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder for the base model.", show_default=False, rich_help_panel="Output")
+    ] = ...,  # type: ignore[assignment]
+    synthetic: Annotated[
+        int,
+        typer.Option(help="Synthetic surfaces of each class beside them.", rich_help_panel=options.PICTURES),
+    ] = 0,
+    model: Annotated[
+        str,
+        typer.Option(help="cdnv2-a, -b, -c or a classifier to compare with.", rich_help_panel=options.MODEL),
+    ] = "cdnv2-a",
+    size: Annotated[
+        int, typer.Option(help="Side in pixels at which plants will use it.", rich_help_panel=options.MODEL)
+    ] = 224,
+    training_size: Annotated[
+        Optional[int],
+        typer.Option(help="Side to pre-train at.", show_default="as --size", rich_help_panel=options.MODEL),
+    ] = None,
+    channels: Annotated[
+        int, typer.Option(help="1 for grey, 3 for colour.", min=1, max=3, rich_help_panel=options.MODEL)
+    ] = 1,
+    epochs: Annotated[
+        Optional[int],
+        typer.Option(help="Passes over the pictures.", show_default="120", rich_help_panel=options.RUN),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same result.", rich_help_panel=options.RUN)] = 1,
+    threads: options.Threads = None,
+    device: options.Device = None,
+    config: Annotated[
+        Optional[Path], typer.Option(help="TOML file of training settings.", rich_help_panel=options.RUN)
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", help="Any training setting.", metavar="KEY=VALUE", rich_help_panel=options.RUN),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a base model: learn groups from pictures of any surface, condense, and say what it reaches."""
+    from fedsim.live import LiveView
+    from fedsim.pretrain import BasePlan, make_base
+    from fedspect.settings import load_settings
+    from fedspect.training.pretraining import PretrainingSettings
+
+    options.check_new(output)
+    given = {"epochs": epochs, "threads": threads, "device": device, **options.overrides({}, set_)}
+    plan = BasePlan(
+        sources=tuple(sources or ()),
+        synthetic_per_class=synthetic,
+        architecture=model,
+        size=size,
+        training_size=training_size or size,
+        channels=channels,
+        settings=load_settings(config, PretrainingSettings, given),
+        seed=seed,
+    )
+    with LiveView(rounds=0, title=output.name, quiet=json) as view:
+        summary = make_base(plan, output, stage=view.stage, command=_command())
+    if json:
+        console.print_json({"base": str(output), **summary.model_dump(mode="json", exclude={"epochs"})})
+        return
+    reached = summary.evaluation.accuracy if summary.evaluation else None
+    typer.echo(f"reached   {percent(reached)} of {len(summary.classes)} classes on pictures held back")
+    typer.echo(f"weights   {summary.parameters:,} parameters, {summary.bytes / 1e6:.1f} MB")
+    typer.echo(f"hash      {summary.base_hash}")
+    typer.echo(f"base      {output}")
 
 
 @app.command()
@@ -272,11 +303,3 @@ def config(
 
 def _command() -> str:
     return shlex.join(["fedsim", *sys.argv[1:]])
-
-
-def _percent(share: Optional[float]) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def _points(before: Optional[float], after: Optional[float]) -> str:
-    return "–" if before is None or after is None else f"{100 * (after - before):+.1f}"

@@ -4,7 +4,7 @@
 
     config.toml     the settings, whole                  run.json          what it is, where it stands
     prepared.json   what preparation settled             metrics.jsonl     what happened, a row each
-    test.json       the fixed test set                   left_out.json     files that could not be used
+    test.json       the fixed test set                   problems.json     files that are left out, or odd
     plants/         plant-1.json: who holds what         pictures/         synthetic ones, if any
     base/           the base model of this run           rounds/           the server's store, round by round
     work/plant-1/   what a plant keeps on its disk       cache/            frozen features; may be removed
@@ -72,7 +72,7 @@ class RunFolder:
         self.cache = path / "cache"
         self.model = path / "model"
         self.evaluation = path / "evaluation.json"
-        self.left_out = path / "left_out.json"
+        self.problems = path / "problems.json"
 
     def work(self, plant: str) -> Path:
         """What a plant keeps between rounds."""

@@ -291,10 +291,11 @@ def folder_to_resume(
 
 
 def check_new(path: Path) -> None:
-    """Make sure that a new comparison writes over nothing; raises WorkspaceError."""
+    """Make sure that what comes out writes over nothing; raises WorkspaceError."""
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise WorkspaceError(
-            "the folder for the comparison is not empty",
+            "the folder for the result is not empty",
             seen=path,
-            remedy="choose another --output, or go on with the comparison in it: --resume",
+            accepted="a folder that does not exist yet, or an empty one",
+            remedy="choose another --output",
         )

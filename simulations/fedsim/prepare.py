@@ -10,7 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fedsim.config import DataSection, ModelSection, SimulationSettings
@@ -209,8 +209,8 @@ def _write(
         path = folder.plants / f"{plant.name}.json"
         write_pictures(path, root, lists, name=plant.name, origin=plant.origin)
     write_pictures(folder.test, root, {TEST: sides.test}, twins_in_training=sides.twins)
-    problems = [{"name": each.name, "kind": each.kind, "detail": each.detail} for each in sides.problems]
-    write_json(folder.left_out, problems)
+    problems = [{**asdict(each), "left_out": each.left_out} for each in sides.problems]
+    write_json(folder.problems, problems)
 
 
 # -- reading it back ---------------------------------------------------------------------------------------

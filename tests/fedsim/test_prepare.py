@@ -185,7 +185,7 @@ def test_bad_files_are_left_out_and_named(tmp_path):
     (pictures / "light" / "cut.png").write_bytes(whole[: len(whole) // 2])
     run, prepared = prepared_in(tmp_path / "run", settings_for(pictures))
     assert prepared.left_out == 2
-    left_out = {each["name"]: each["kind"] for each in json.loads(run.left_out.read_text())}
+    left_out = {each["name"]: each["kind"] for each in json.loads(run.problems.read_text())}
     assert left_out == {"dark/text.png": "not a picture", "light/cut.png": "truncated"}
 
 

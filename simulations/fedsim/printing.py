@@ -1,0 +1,114 @@
+"""What ``fedsim`` prints when a run or a comparison is over: a table for people, or JSON for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from fedspect import console
+from fedspect.files import read_json
+
+if TYPE_CHECKING:
+    from fedsim.compare import Compared
+    from fedsim.run import Outcome
+
+MOST_NAMED = 5  # files that were left out
+
+
+def show_run(outcome: Outcome, *, as_json: bool) -> None:
+    """The model on the test set, and where everything lies."""
+    evaluation = outcome.evaluation
+    if as_json:
+        console.print_json(
+            {
+                "run": str(outcome.folder.path),
+                "report": str(outcome.report),
+                "model": str(outcome.folder.model),
+                "rounds": outcome.rounds,
+                "seconds": outcome.seconds,
+                "left_out": outcome.prepared.left_out,
+                "evaluation": evaluation.model_dump(mode="json", exclude={"mistakes"}),
+            }
+        )
+        return
+    _name_left_out(outcome)
+    rows = [
+        [each.name, percent(each.precision), percent(each.recall), percent(each.f1), each.support]
+        for each in evaluation.classes
+    ]
+    mean = ["mean", percent(evaluation.precision), percent(evaluation.recall), percent(evaluation.f1)]
+    console.print_table(
+        f"The model on {evaluation.num_examples} pictures that no plant has",
+        ["class", "precision", "recall", "F1", "pictures"],
+        [*rows, [*mean, evaluation.num_examples]],
+    )
+    typer.echo(f"accuracy  {percent(evaluation.accuracy)}")
+    line = evaluation.line
+    if line.false_rejects is not None:
+        typer.echo(f"escapes   {line.escapes} of {line.defects} defects at threshold {line.threshold:g}")
+        typer.echo(f"rejects   {line.false_rejects} of {line.good} good ones")
+    typer.echo(f"rounds    {outcome.rounds} in {outcome.seconds:.0f} s")
+    typer.echo(f"model     {outcome.folder.model}")
+    typer.echo(f"report    {outcome.report}")
+
+
+def show_comparison(compared: Compared, *, as_json: bool) -> None:
+    """What joining gained each plant."""
+    from fedsim.compare import gains
+
+    rows = gains(compared)
+    if as_json:
+        arms = {"federation": compared.federation, "together": compared.together}
+        console.print_json(
+            {
+                "comparison": str(compared.folder),
+                "report": None if compared.report is None else str(compared.report),
+                "gains": [asdict(row) for row in rows],
+                **{name: None if arm is None else arm.model_dump(mode="json") for name, arm in arms.items()},
+                "alone": [arm.model_dump(mode="json") for arm in compared.alone],
+            }
+        )
+        return
+    if rows:
+        console.print_table(
+            "What joining gains each plant, on the same test pictures",
+            ["plant", "pictures", "alone", "joined", "gain", "on classes it lacks", "on its weakest class"],
+            [
+                [
+                    row.plant,
+                    row.pictures,
+                    percent(row.alone),
+                    percent(row.joined),
+                    points(row.alone, row.joined),
+                    f"{percent(row.lacking_alone)} → {percent(row.lacking_joined)}" if row.lacks else "–",
+                    f"{row.weakest}: {percent(row.weakest_alone)} → {percent(row.weakest_joined)}",
+                ]
+                for row in rows
+            ],
+        )
+    for name, arm in (("federation", compared.federation), ("all in one place", compared.together)):
+        if arm is not None:
+            typer.echo(f"{name:<18}{percent(arm.evaluation.accuracy)} in {arm.seconds:.0f} s")
+    if compared.report is not None:
+        typer.echo(f"{'report':<18}{compared.report}")
+
+
+def _name_left_out(outcome: Outcome) -> None:
+    """The first files that could not be used."""
+    left_out = [row for row in read_json(outcome.folder.problems) if row["left_out"]]
+    for row in left_out[:MOST_NAMED]:
+        console.warn(f"left out {row['name']}: {row['kind']}, {row['detail']}")
+    if len(left_out) > MOST_NAMED:
+        console.warn(f"and {len(left_out) - MOST_NAMED} more, named in {outcome.folder.problems}")
+
+
+def percent(share: Optional[float]) -> str:
+    """0.972 as ``97.2 %``."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def points(before: Optional[float], after: Optional[float]) -> str:
+    """The way from one share to another in points."""
+    return "–" if before is None or after is None else f"{100 * (after - before):+.1f}"

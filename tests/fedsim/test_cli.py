@@ -1,0 +1,246 @@
+"""What a person can do wrong with ``fedsim`` ends in a clear message and its exit code, or goes on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+import tomllib
+from conftest import CALM, QUICK
+from small_pictures import draw, folder_of, manifest_of, names
+
+FEDSIM = [sys.executable, "-c", "from fedsim.cli import main; main()"]
+ONE_ROUND = (*QUICK, *CALM, "--rounds", "1", "--local-epochs", "1", "--json")
+
+
+def huge_png(path: Path, side: int) -> None:
+    """A valid PNG of side x side white pixels in a few kilobytes."""
+    packer = zlib.compressobj(1)
+    row = b"\0" + b"\xff" * ((side + 7) // 8)
+    data = b"".join(packer.compress(row * 100) for _ in range(side // 100)) + packer.flush()
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+# -- pictures ----------------------------------------------------------------------------------------------
+
+
+def test_an_empty_folder_is_said_to_hold_no_pictures(tmp_path, fedsim):
+    (tmp_path / "empty").mkdir()
+    ended = fedsim("run", "--data", tmp_path / "empty", *QUICK, "--output", tmp_path / "run")
+    assert ended.code == 21
+    assert "no pictures" in ended.err and ".png" in ended.err
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path, fedsim):
+    ended = fedsim("run", "--data", tmp_path / "absent", *QUICK, "--output", tmp_path / "run")
+    assert ended.code == 21
+    assert "absent" in ended.err
+
+
+def test_one_class_only_is_too_few(tmp_path, fedsim):
+    pictures = folder_of(tmp_path / "pictures", per_class=3, classes=["dark"])
+    ended = fedsim("run", "--data", pictures, *QUICK, "--output", tmp_path / "run")
+    assert ended.code == 23
+    assert "dark" in ended.err
+
+
+def test_classes_that_differ_only_in_case_are_named(tmp_path, fedsim):
+    pictures = folder_of(tmp_path / "pictures", per_class=3, classes=["dark", "light"])
+    draw(pictures / "Dark" / "one.png", "dark", 99)
+    if (pictures / "Dark").samefile(pictures / "dark"):
+        pytest.skip("this file system does not tell upper from lower case")
+    ended = fedsim("run", "--data", pictures, *QUICK, "--output", tmp_path / "run")
+    assert ended.code == 23
+    assert "Dark" in ended.err and "dark" in ended.err
+
+
+def test_a_plant_that_would_have_no_pictures_is_named(tmp_path, pictures, fedsim):
+    options = ("--scratch", "--model", "plain-cnn", "--size", 64, "--plants", 50)
+    ended = fedsim("run", "--data", pictures, *options, "--output", tmp_path / "run")
+    assert ended.code == 24
+    assert "plant-50" in ended.err and "fewer plants" in ended.err
+
+
+def test_a_plant_with_one_picture_takes_part(tmp_path, pictures, fedsim):
+    listed = names(pictures)
+    rows = [
+        (
+            name,
+            name.split("/")[0],
+            "small" if number == 1 else "large",
+            "test" if number % 5 == 0 else "train",
+        )
+        for number, name in enumerate(listed)
+    ]
+    manifest = manifest_of(pictures, tmp_path / "list.csv", rows, ["plant", "split"])
+    ended = fedsim(
+        "run", "--data", pictures, "--manifest", manifest, "--split", "manifest", *ONE_ROUND,
+        "--partition", "by-column", "--column", "plant", "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert '"num_examples": 1' in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_bad_files_are_left_out_and_the_run_goes_on(tmp_path, fedsim):
+    pictures = folder_of(tmp_path / "pictures", per_class=5)
+    (pictures / "dark" / "text.png").write_text("this is no picture")
+    draw(tmp_path / "whole.jpg", "light", 1)
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (pictures / "light" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    huge_png(pictures / "striped" / "huge.png", 30_000)
+    ended = fedsim("run", "--data", pictures, *ONE_ROUND, "--output", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    assert ended.json["left_out"] == 3
+    for name in ("dark/text.png", "light/cut.jpg", "striped/huge.png"):
+        assert name in (tmp_path / "run" / "problems.json").read_text()
+
+
+def test_files_that_were_left_out_are_named_on_the_terminal(tmp_path, pictures, fedsim):
+    broken = shutil.copytree(pictures, tmp_path / "pictures")
+    (broken / "dark" / "text.png").write_text("this is no picture")
+    ended = fedsim("run", "--data", broken, *ONE_ROUND[:-1], "--output", tmp_path / "run")
+    assert ended.code == 0
+    assert "dark/text.png" in ended.err
+    assert "accuracy" in ended.out and "report.html" in ended.out
+
+
+# -- the disk ----------------------------------------------------------------------------------------------
+
+
+def test_a_place_that_may_not_be_written_to_is_said(pictures, fedsim):
+    ended = fedsim("run", "--data", pictures, *QUICK, "--output", "/sys/fedsim-run")
+    assert ended.code == 52
+    assert "/sys/fedsim-run" in ended.err
+
+
+def test_a_full_disk_ends_in_its_code_and_the_run_goes_on_when_there_is_space(
+    tmp_path, pictures, environment, fedsim
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here; the next test limits the size of files instead")
+    try:
+        ended = fedsim("run", "--data", pictures, *ONE_ROUND, "--output", disk / "run")
+        assert ended.code == 51
+        assert ended.json["error"] == "DiskFullError"
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        ended = fedsim("run", "--resume", "--output", disk / "run", "--json")
+        assert ended.code == 0, ended.err
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_file_that_cannot_grow_is_a_storage_error(tmp_path, pictures, environment):
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    ended = subprocess.run(
+        [*FEDSIM, "run", "--data", pictures, *ONE_ROUND[:-1], "--output", tmp_path / "run"],
+        env=environment, capture_output=True, text=True, preexec_fn=limit, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 50, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list((tmp_path / "run").rglob(".writing-*"))
+
+
+# -- the command itself ------------------------------------------------------------------------------------
+
+
+def test_the_options_are_those_that_people_know(fedsim, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = fedsim("run", "--help").out
+    options = """--data --manifest --split --plants --partition --alpha --column --rounds --local-epochs
+    --strategy --encoding --batch-norm --evaluate-every --engine --model --base --scratch --freeze-levels
+    --size --seed --threads --device --config --set --output --resume --json"""
+    for option in options.split():
+        assert option in text
+    for panel in ("Pictures", "Plants", "Rounds", "Model", "Output"):
+        assert panel in text
+
+
+def test_the_commands_are_those_that_people_know(fedsim):
+    text = fedsim("--help").out
+    for command in ("run", "compare", "data", "pretrain", "synth", "config"):
+        assert f" {command} " in text
+
+
+def test_the_printed_settings_are_a_file_to_start_from(tmp_path, fedsim):
+    ended = fedsim("config", "--set", "federation.rounds=3")
+    assert ended.code == 0
+    assert tomllib.loads(ended.out)["federation"]["rounds"] == 3
+    path = tmp_path / "run.toml"
+    path.write_text(ended.out)
+    assert tomllib.loads(fedsim("config", "--config", path).out) == tomllib.loads(ended.out)
+
+
+def test_an_unknown_key_of_a_file_suggests_the_nearest(tmp_path, fedsim):
+    path = tmp_path / "run.toml"
+    path.write_text("[federation]\nrouns = 3\n")
+    ended = fedsim("run", "--config", path, "--output", tmp_path / "run")
+    assert ended.code == 10
+    assert "did you mean federation.rounds?" in ended.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [("--strategy", "fedmagic", 2), ("--rounds", "many", 2), ("--nonsense", "1", 2), ("--alpha", "-1", 10)],
+)
+def test_a_wrong_option_is_refused_before_anything_is_written(option, value, code, tmp_path, fedsim):
+    assert fedsim("run", option, value, "--output", tmp_path / "run").code == code
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_architecture_is_a_model_error(tmp_path, pictures, fedsim):
+    options = ("--scratch", "--model", "cdnv3", "--output", tmp_path / "run")
+    ended = fedsim("run", "--data", pictures, *options)
+    assert ended.code == 30
+    assert "cdnv2" in ended.err
+
+
+def test_a_damaged_base_model_is_named(tmp_path, pictures, fedsim):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "card.json").write_text("{}")
+    ended = fedsim("run", "--data", pictures, "--base", tmp_path / "base", "--output", tmp_path / "run")
+    assert ended.code == 32
+
+
+def test_synthetic_surfaces_are_drawn_once_for_a_seed(tmp_path, fedsim):
+    ended = fedsim("synth", tmp_path / "a", "--per-class", 2, "--size", 64, "--json")
+    assert ended.code == 0 and ended.json["pictures"] == 2 * len(ended.json["classes"])
+    assert fedsim("synth", tmp_path / "b", "--per-class", 2, "--size", 64).code == 0
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_as_a_process_it_says_its_version_and_offers_completion(environment):
+    ended = subprocess.run(
+        [*FEDSIM, "--version"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.strip().rsplit(" ", 1)[-1][0].isdigit()
+    shell = {**environment, "_FEDSIM_COMPLETE": "complete_bash", "COMP_WORDS": "fedsim ru", "COMP_CWORD": "1"}
+    program = "import sys; sys.argv[0] = 'fedsim'; from fedsim.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=shell, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.split() == ["run"], os.linesep.join((ended.stdout, ended.stderr))
