@@ -17,6 +17,8 @@ import tomllib
 from conftest import CALM, QUICK
 from small_pictures import draw, folder_of, manifest_of, names
 
+from fedsim.cli import app
+
 FEDSIM = [sys.executable, "-c", "from fedsim.cli import main; main()"]
 ONE_ROUND = (*QUICK, *CALM, "--rounds", "1", "--local-epochs", "1", "--json")
 
@@ -182,6 +184,15 @@ def test_the_commands_are_those_that_people_know(fedsim):
     text = fedsim("--help").out
     for command in ("run", "compare", "data", "pretrain", "synth", "config"):
         assert f" {command} " in text
+
+
+def test_every_command_has_its_page():
+    pages = Path(__file__).parents[2] / "docs" / "commands"
+    for command in app.registered_commands:
+        name = command.callback.__name__ if command.name is None else command.name
+        page = (pages / f"fedsim-{name}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# fedsim {name}\n")
+        assert f"(fedsim-{name}.md)" in (pages / "fedsim.md").read_text(encoding="utf-8")
 
 
 def test_the_printed_settings_are_a_file_to_start_from(tmp_path, fedsim):
