@@ -26,8 +26,10 @@ KEPT, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
 BEGIN, END = "<!-- table: made by benchmarks/results.py -->", "<!-- end of the table -->"
 NEU = "--data {data}/neu --manifest {data}/neu_split.csv"
 BALLSCREW = "--data {data}/ballscrew --manifest {data}/ballscrew_groups.csv"
-FROZEN = "--rounds 40 --local-epochs 1 --set data.evaluation_share=0.0 --evaluate-every 0"
-WHOLE = "--rounds 40 --local-epochs 1 --freeze-levels 0 --set data.evaluation_share=0.0 --evaluate-every 0"
+COMMON = "--local-epochs 1 --set data.evaluation_share=0.0 --set training.views.views_per_picture=8 --evaluate-every 0"
+FROZEN = f"--rounds 20 {COMMON}"
+WHOLE = f"--rounds 20 --freeze-levels 0 {COMMON}"
+SCRATCH = f"--rounds 40 --freeze-levels 0 --scratch --size 112 {COMMON}"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ ROWS = {
         {"federation": "report", "together": "report"},
     ),
     "neu-scratch": Row(
-        "NEU, grouped split, from scratch, all levels",
-        f"compare {NEU} --split manifest --scratch --size 224 --arms pooled {WHOLE}",
+        "NEU, grouped split, from scratch at 112 px, all levels",
+        f"compare {NEU} --split manifest --arms pooled {SCRATCH}",
         {"together": "report"},
     ),
     "neu-no-augmentation": Row(
@@ -83,13 +85,13 @@ ROWS = {
         {"together": "report"},
     ),
     "neu-plain-cnn": Row(
-        "NEU, grouped split, plain CNN from scratch",
-        f"compare {NEU} --split manifest --scratch --model plain-cnn --arms pooled {WHOLE}",
+        "NEU, grouped split, plain CNN from scratch at 112 px",
+        f"compare {NEU} --split manifest --model plain-cnn --arms pooled {SCRATCH}",
         {"together": "report"},
     ),
     "neu-mobilenet-v3-small": Row(
-        "NEU, grouped split, MobileNetV3-small from scratch",
-        f"compare {NEU} --split manifest --scratch --model mobilenet-v3-small --arms pooled {WHOLE}",
+        "NEU, grouped split, MobileNetV3-small from scratch at 112 px",
+        f"compare {NEU} --split manifest --model mobilenet-v3-small --arms pooled {SCRATCH}",
         {"together": "report"},
     ),
 }
@@ -110,7 +112,7 @@ def measure(name: str, seed: int, data: Path, work: Path) -> None:
         print(f"{name} seed {seed}: measured before")
         return
     output = work / f"{name}-{seed}"
-    command = arguments_of(row, data, seed, output)
+    command = [*arguments_of(row, data, seed, output), "--set", f"cache_folder={work / 'cache'}"]
     command[0] = str(Path(sys.executable).parent / "fedsim")
     if (output / "federation" / "config.toml").exists():
         command = [command[0], "compare", "--resume", "--output", str(output), *arms_of(command)]
