@@ -1,9 +1,9 @@
 """A base model: the frozen start that all plants share, as a folder with weights and a card.
 
-``model.safetensors`` holds the weights, ``card.json`` says what they are: architecture, classes, how pictures are
-prepared, where the weights come from, and a hash of the content. The hash names the base model: it covers every
-number that changes an answer (not the provenance, and not how the numbers are stored), so two folders with the same
-hash are the same model. What is loaded is checked against it.
+``model.safetensors`` holds the weights, ``card.json`` says what they are: architecture, classes, how
+pictures are prepared, where the weights come from, and a hash of the content. The hash names the base
+model: it covers every number that changes an answer (not the provenance, and not how the numbers are
+stored), so two folders with the same hash are the same model. What is loaded is checked against it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence, cast
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence
 
 import numpy as np
 import pydantic
@@ -108,7 +108,7 @@ class BaseModel:
         return list(classes) == self.card.classes
 
     def network(self, classes: Sequence[str], *, seed: int) -> LevelledNetwork:
-        """The network for these classes; a new classifier (from ``seed``) unless the classes are the card's own."""
+        """The network for these classes; unless they are the card's own, a new classifier from ``seed``."""
         network = build_network(
             self.card.architecture, len(self.card.classes), channels=self.card.channels, form=self._form()
         )
@@ -135,8 +135,8 @@ def save_base(
 ) -> BaseModel:
     """Write a base model's folder; what is returned is exactly what ``load_base`` would give.
 
-    With ``half``, kernels and matrices are stored in half precision (vectors - biases, norms, statistics - stay
-    float32, they are few and wide in range).
+    With ``half``, kernels and matrices are stored in half precision (biases, norms and statistics stay
+    float32: they are few, and wide in range).
 
     Raises:
         BaseModelError: the card's values do not fit the network, or a weight is not finite.
@@ -185,7 +185,7 @@ def load_base(folder: Path) -> BaseModel:
                 "not a base model",
                 seen=f"{folder} without {name}",
                 accepted=f"a folder with {CARD_FILE} and {WEIGHTS_FILE}",
-                remedy="make one with 'fedsim pretrain' or 'fedserver import-weights', or give its folder's path",
+                remedy="make one with 'fedsim pretrain' or 'fedserver import-weights'",
             )
         if path.stat().st_size > limit:
             raise BaseModelError(
@@ -234,7 +234,7 @@ def default_base() -> BaseModel:
         raise BaseModelError(
             "this installation ships no default base model",
             seen=DEFAULT_FOLDER,
-            remedy="make one with 'fedsim pretrain' and give its folder's path, or install the released package",
+            remedy="make one with 'fedsim pretrain' and give its folder, or install the released package",
         )
     return load_base(DEFAULT_FOLDER)
 
@@ -245,7 +245,7 @@ def persistent_state(network: LevelledNetwork) -> Dict[str, Tensor]:
 
 
 def content_hash(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    """SHA-256 in hex over the card's facts and every tensor's name, shape and little-endian bytes, in key order."""
+    """SHA-256 in hex over the card's facts and, in key order, each tensor's name, shape and bytes."""
     digest = hashlib.sha256(json.dumps(dict(facts), sort_keys=True, separators=(",", ":")).encode("utf-8"))
     for key in sorted(state):
         value = _canonical(state[key])
@@ -288,7 +288,7 @@ def _check_finite(state: Mapping[str, Tensor]) -> None:
 
 
 def _load(network: LevelledNetwork, state: Mapping[str, Tensor]) -> None:
-    """Copy a whole state; every key must have its place and its shape, and every index must point somewhere."""
+    """Copy a whole state; each key must have its place and shape, each index must point somewhere."""
     own = persistent_state(network)
     for key in [*own, *state]:
         if key not in state or key not in own:
@@ -303,4 +303,4 @@ def _load(network: LevelledNetwork, state: Mapping[str, Tensor]) -> None:
         for key, value in state.items():
             if key.endswith(".index") and not bool(((value >= 0) & (value < value.numel())).all()):
                 raise BaseModelError("an index points outside of its channels", seen=key)
-            own[key].copy_(cast(Tensor, value))
+            own[key].copy_(value)

@@ -1,7 +1,8 @@
 """Condensing: a network with learned groups becomes the same function in plain grouped convolutions.
 
-Weights that the masks hold at zero disappear, so the condensed network is about half as large, needs an eighth of the
-1x1 work and can be fine-tuned like any other (CondenseNet, section 3.3; CondenseNet V2, section 3.2).
+Weights that the masks hold at zero disappear, so the condensed network is about half as large, needs an
+eighth of the 1x1 work and can be fine-tuned like any other (CondenseNet, section 3.3; CondenseNet V2,
+section 3.2).
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _condense_children(source: nn.Module, target: nn.Module) -> None:
 
 
 def condense_lgc(source: LearnedGroupConv, target: GatheredGroupConv) -> None:
-    """Group g keeps the columns it looks at; the norm of a channel goes along to each place it is gathered to."""
+    """Group g keeps the columns it looks at; a channel's norm goes along wherever it is gathered to."""
     chosen = kept_channels(source)
     index = chosen.flatten()
     target.index.copy_(index)

@@ -1,13 +1,15 @@
 """CondenseNetV2 (Yang et al., "CondenseNet V2: Sparse Feature Reactivation for Deep Networks", CVPR 2021).
 
-A dense layer makes ``growth`` new channels from all older ones (a learned group convolution, then a 3x3 group
-convolution) and, what is new in V2, lets the new channels refresh the older ones before they are passed on.
-Five blocks of such layers with average pools between them; then a hidden layer and the classifier. Twelve levels::
+A dense layer makes ``growth`` new channels from all older ones (a learned group convolution, then a 3x3
+group convolution) and, what is new in V2, lets the new channels refresh the older ones before they are
+passed on. Five blocks of such layers with average pools between them; then a hidden layer and the
+classifier. Twelve levels::
 
-    1 initial    2 block1    3 transition1    4 block2    5 transition2    6 block3    7 transition3    8 block4
-    9 transition4    10 block5 (with its norm, pool and excitation)    11 hidden    12 classifier
+    1 initial   2 block1   3 transition1   4 block2   5 transition2   6 block3   7 transition3   8 block4
+    9 transition4   10 block5 (with its norm, pool and excitation)   11 hidden   12 classifier
 
-Activations are ReLU, from block 3 on hard-swish; squeeze-and-excitation from block 4 on (section 3.3 and table 1).
+Activations are ReLU, from block 3 on hard-swish; squeeze-and-excitation from block 4 on (section 3.3 and
+table 1).
 
 Shapes: N images, C channels, H W height and width, K classes, G groups.
 """
@@ -21,6 +23,7 @@ from typing import Dict, List, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from fedspect.model.group_conv import GroupConv2d
 from fedspect.model.grouped import GatheredGroupConv, ScatteredReactivation
 from fedspect.model.learned_groups import LearnedGroupConv, SparseFeatureReactivation
 from fedspect.model.levels import LevelledNetwork
@@ -35,7 +38,7 @@ MINIMUM_SIZE = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """One row of the paper's table: layers and growth of each block, groups everywhere, width of the hidden layer."""
+    """One row of the paper's table: layers and growth of each block, groups, width of the hidden layer."""
 
     layers: Tuple[int, ...]
     growth: Tuple[int, ...]
@@ -56,7 +59,7 @@ def activation_of(block: int) -> nn.Module:
 
 
 class SqueezeExcitation(nn.Module):
-    """Each channel times a factor of 0 to 1 that follows from all channels' means: (N, C, H, W) -> the same."""
+    """Each channel times a factor of 0 to 1 that follows from all channels' means; shapes stay."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -77,7 +80,7 @@ class GroupConv3x3(nn.Sequential):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
         self.activation = activation
-        self.conv = nn.Conv2d(channels, growth, kernel_size=3, padding=1, groups=groups, bias=False)
+        self.conv = GroupConv2d(channels, growth, 3, groups)
 
 
 class DenseLayer(nn.Module):
@@ -99,6 +102,7 @@ class DenseLayer(nn.Module):
 
     def forward(self, older: Tensor) -> Tensor:
         """Refreshed older features, and the new ones behind them."""
+        older = older.contiguous(memory_format=torch.channels_last)
         new = self.excitation(self.conv(self.lgc(older)))
         return torch.cat([self.sfr(older, new), new], 1)
 

@@ -1,16 +1,19 @@
 """Learned group convolution and sparse feature reactivation, as they are while a base model is pre-trained.
 
-Both are dense 1x1 convolutions whose connections are dropped in stages during the first half of the training, until
-each group keeps one in ``groups`` of them. Then ``fedspect.model.condense`` turns them into plain grouped form.
+Both are dense 1x1 convolutions whose connections are dropped in stages during the first half of the
+training, until each group keeps one in ``groups`` of them. Then ``fedspect.model.condense`` turns them into
+plain grouped form.
 
 - Learned group convolution (LGC; Huang et al., "CondenseNet", CVPR 2018, section 3): the *output* filters
   g, g + G, g + 2G ... form group g, and each group chooses which input channels it looks at.
-- Sparse feature reactivation (SFR; Yang et al., "CondenseNet V2", CVPR 2021, section 3.2): the *input* channels
+- Sparse feature reactivation (SFR; Yang et al., "CondenseNet V2", CVPR 2021, section 3.2): the *input*
+channels
   g, g + G ... form group g, and each group chooses which of the older features it refreshes.
 
-Which connections are left is one small table, ``kept`` (G, channels to choose from); a filter follows from its group.
+Which connections are left is one small table, ``kept`` (G, channels to choose from); a filter follows from
+its group.
 
-Shapes: N images, C channels, H W height and width, G groups.
+Shapes: N images, C channels, H W height and width, F filters, G groups.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ LASSO_FLOOR = 1e-6
 
 
 class LearnedGroups(nn.Module):
-    """What the two have in common: norm, activation, masked 1x1 convolution, and the choice of connections."""
+    """What the two have in common: norm, activation, masked 1x1 convolution, choice of connections."""
 
     kept: Tensor
 
@@ -88,7 +91,7 @@ class LearnedGroups(nn.Module):
 
 
 class LearnedGroupConv(LearnedGroups):
-    """LGC: each group of filters keeps its own ``channels / groups`` inputs. (N, C, H, W) -> (N, filters, H, W)."""
+    """LGC: each group of filters keeps its own ``channels / groups`` inputs: (N, C, H, W) -> (N, F, H, W)."""
 
     def __init__(self, channels: int, filters: int, groups: int, activation: nn.Module) -> None:
         super().__init__(channels, filters, channels, groups, activation)
@@ -99,7 +102,7 @@ class LearnedGroupConv(LearnedGroups):
 
     def bundles(self) -> Tensor:
         """Filter k·G + g is member k of group g."""
-        return self.conv.weight.flatten(1).unflatten(0, (-1, self.groups)).transpose(0, 1)
+        return by_group(self.conv.weight.flatten(1), self.groups)
 
     def mask(self) -> Tensor:
         """Filter k·G + g looks at what group g kept."""
@@ -120,7 +123,7 @@ class SparseFeatureReactivation(LearnedGroups):
 
     def bundles(self) -> Tensor:
         """Input k·G + g is member k of group g."""
-        return self.conv.weight.flatten(1).t().unflatten(0, (-1, self.groups)).transpose(0, 1)
+        return by_group(self.conv.weight.flatten(1).t(), self.groups)
 
     def mask(self) -> Tensor:
         """Input k·G + g reaches what group g kept."""
@@ -131,17 +134,22 @@ class SparseFeatureReactivation(LearnedGroups):
         )
 
 
+def by_group(rows: Tensor, groups: int) -> Tensor:
+    """Rows (k·G + g) -> (G, k, row): those of one group together."""
+    return rows.reshape(-1, groups, rows.shape[1]).transpose(0, 1)
+
+
 def learned_groups(network: nn.Module) -> Iterator[LearnedGroups]:
     """All learned group layers of a network, in order."""
     return (module for module in network.modules() if isinstance(module, LearnedGroups))
 
 
 def set_progress(network: nn.Module, fraction_of_training: float) -> int:
-    """Drop what is due when this fraction (0 to 1) of the training is done; how many weights were dropped now.
+    """Drop what is due when this fraction (0 to 1) of the training is done; how many weights that cost.
 
-    The first half of the training is cut into G - 1 equal stages; as each begins (the first at 0 is for learning
-    undisturbed), every group gives up one in G of its connections. From one half on, all are dropped that will be.
-    Call it before each step, or each epoch: a call that skips stages catches up.
+    The first half of the training is cut into G - 1 equal stages; as each begins (the first at 0 is for
+    learning undisturbed), every group gives up one in G of its connections. From one half on, all are
+    dropped that will be. Call it before each step, or each epoch: a call that skips stages catches up.
 
     """
     dropped = 0
@@ -153,7 +161,7 @@ def set_progress(network: nn.Module, fraction_of_training: float) -> int:
 
 
 def group_lasso(network: nn.Module) -> Tensor:
-    """The group-lasso term, to be added to the loss times about 1e-5: makes groups of filters agree on their inputs."""
+    """The group-lasso term, to be added to the loss times about 1e-5: groups come to agree on inputs."""
     terms = [layer.lasso() for layer in learned_groups(network)]
     return torch.stack(terms).sum() if terms else torch.zeros(())
 

@@ -1,8 +1,9 @@
 """A network as a fold of named levels, of which the first few can stand still.
 
-Every network that Fedspect trains is a list of levels; ``forward`` sends the images through one after the other.
-``freeze`` makes the first levels stand still: their parameters get no gradient and their batch statistics do not
-move, not even after ``network.train()``. What is left is the *head*: the only part that plants train and exchange.
+Every network that Fedspect trains is a list of levels; ``forward`` sends the images through one after the
+other. ``freeze`` makes the first levels stand still: their parameters get no gradient and their batch
+statistics do not move, not even after ``network.train()``. What is left is the *head*: the only part that
+plants train and exchange.
 
 Shapes: N images, C channels, H W height and width, K classes.
 """
@@ -33,7 +34,7 @@ class LevelledNetwork(nn.Module):
 
     Attributes:
         architecture: the name that ``build_network`` knows it by.
-        form: "learned" (learned groups, with masks), "condensed" (plain grouped convolutions) or "plain" (peers).
+        form: "learned" (groups with masks), "condensed" (plain grouped convolutions) or "plain" (peers).
         minimum_size: smallest height and width, in pixels.
         only_size: the one size that it takes, in pixels, where it takes one only.
         default_freeze_levels: how many levels stand still unless the user asks otherwise.
@@ -115,7 +116,7 @@ class LevelledNetwork(nn.Module):
         return self
 
     def replace_classifier(self, num_classes: int, seed: int) -> None:
-        """Put a new last layer for ``num_classes`` classes in place; its weights follow from ``seed`` alone."""
+        """Put a new last layer for ``num_classes`` classes in place; its weights follow from ``seed``."""
         check_classes(num_classes)
         name, old = self._classifier()
         with seeded("classifier", seed):
@@ -195,12 +196,14 @@ def cut_level(network: LevelledNetwork, freeze_levels: int) -> int:
 
 
 class FrozenPart(nn.Sequential):
-    """The levels before the cut: images (N, C, H, W) -> features; always in evaluation mode, without gradients."""
+    """The levels before the cut: images (N, C, H, W) -> features; evaluation mode, no gradients."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Features at the cut."""
         with torch.no_grad():
-            return cast(Tensor, super().forward(images))
+            for level in self:
+                images = level(images)
+        return images
 
     def train(self, mode: bool = True) -> FrozenPart:
         """Stay in evaluation mode whatever is asked."""
@@ -222,8 +225,8 @@ def head_part(network: LevelledNetwork, freeze_levels: int) -> nn.Module:
 def head_state(network: LevelledNetwork, freeze_levels: int) -> Dict[str, Tensor]:
     """What plants exchange: parameters and running statistics of the levels after the frozen ones.
 
-    Keys are those of ``network.state_dict()``, in its order. Counters, masks and indices are left out: they do not
-    change while fine-tuning. The tensors are detached but not copied.
+    Keys are those of ``network.state_dict()``, in its order. Counters, masks and indices are left out: they
+    do not change while fine-tuning. The tensors are detached but not copied.
 
     """
     _check_level(network, freeze_levels)
@@ -237,7 +240,7 @@ def head_state(network: LevelledNetwork, freeze_levels: int) -> Dict[str, Tensor
 
 
 def load_head_state(network: LevelledNetwork, state: Mapping[str, Tensor]) -> None:
-    """Copy ``state`` into the network; it may hold fewer keys than ``head_state`` (FedBN leaves out statistics).
+    """Copy ``state`` into the network; it may lack keys of ``head_state`` (FedBN leaves out statistics).
 
     Raises:
         CheckpointError: a key is not of an unfrozen level, or a shape differs; nothing was changed then.
@@ -249,7 +252,7 @@ def load_head_state(network: LevelledNetwork, state: Mapping[str, Tensor]) -> No
             raise CheckpointError(
                 "a tensor has no place among the unfrozen levels",
                 seen=key,
-                accepted=f"parameters and statistics of {network.architecture} after level {network.freeze_levels}",
+                accepted=f"what {network.architecture} learns after level {network.freeze_levels}",
                 remedy="check that both sides use the same base model and freeze_levels",
             )
         if own[key].shape != value.shape:

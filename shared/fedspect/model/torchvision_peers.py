@@ -1,8 +1,9 @@
 """Torchvision's classifiers as levelled networks, by their own names with dashes: ``mobilenet-v3-small``.
 
-Two families cover most: those with a ``features`` sequence (MobileNet, EfficientNet, DenseNet, VGG, ConvNeXt, ...) and
-those with ``layer1`` to ``layer4`` (ResNet and its kin). Any other classifier is one level, so it can only be trained
-as a whole. No weights are fetched. For grey pictures the first convolution takes one channel.
+Two families cover most: those with a ``features`` sequence (MobileNet, EfficientNet, DenseNet, VGG,
+ConvNeXt, ...) and those with ``layer1`` to ``layer4`` (ResNet and its kin). Any other classifier is one
+level, so it can only be trained as a whole. No weights are fetched. For grey pictures the first convolution
+takes one channel.
 """
 
 from __future__ import annotations
