@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 install: $(VENV)/installed ## make the environment in .venv
 
 demo: install ## train a federation of four plants on synthetic surfaces (about two minutes)
-	$(BIN)/fedsim run --output demo --overwrite
+	$(BIN)/fedsim run
 
 test: lint types unit worker-test ## everything that must hold: style, types, arrows, tests on two Pythons
 
@@ -41,4 +41,4 @@ worker-test: install ## the worker's side under CPython 3.8 with torch 2.1
 	.ci/worker-test $(BIN)/uv
 
 clean: ## remove the environments and the demo's output
-	rm -rf .venv .venv-worker demo runs
+	rm -rf .venv .venv-worker runs
