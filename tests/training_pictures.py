@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, List, Optional
 
 import numpy as np
+from PIL import Image
+
 from fedspect.data.pictures import CheckedPicture, Picture
 from fedspect.data.preprocess import Preprocessing
 from fedspect.data.views import ViewSettings
@@ -14,7 +16,6 @@ from fedspect.model.levels import LevelledNetwork
 from fedspect.model.network import build_network
 from fedspect.training.settings import TrainingSettings
 from fedspect.training.trainer import Trainer
-from PIL import Image
 
 CLASSES = ("fine", "coarse", "dark")
 SIDE = 64

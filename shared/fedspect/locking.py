@@ -72,11 +72,8 @@ class Occupied:
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return None
             lines = os.pread(descriptor, 4096, 0).decode("utf-8", "replace").splitlines()
-            entry: dict[str, Any] = dict(
-                line.split(" = ", 1)
-                for line in lines
-                if " = " in line  # type: ignore[misc]
-            )
+            pairs = (line.partition(" = ") for line in lines if " = " in line)
+            entry: dict[str, Any] = {key: value for key, _, value in pairs}
             entry["pid"] = int(entry.get("pid", 0))
             entry["since"] = float(entry.get("since", 0))
             return entry

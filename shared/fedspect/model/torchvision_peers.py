@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Tuple, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from fedspect.errors import ModelError
 from fedspect.model.levels import LevelledNetwork
@@ -116,7 +116,7 @@ def _grey(old: nn.Conv2d) -> nn.Conv2d:
         cast(Any, old.dilation),
         bias=old.bias is not None,
     )
-    new.weight.data.copy_(cast(Tensor, old.weight.data).sum(1, keepdim=True))
+    new.weight.data.copy_(old.weight.data.sum(1, keepdim=True))
     if old.bias is not None and new.bias is not None:
         new.bias.data.copy_(old.bias.data)
     return new
