@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any, List
 
@@ -105,6 +106,21 @@ def test_a_cache_that_cannot_be_written_is_remarked_once_and_training_goes_on(
     features.prepare(items_of(pictures[:3], 1), unheard)
     assert features.computed == 6 and features.batch(items_of(pictures[:3], 0, 1)).shape[0] == 6
     assert len(features.remarks()) == 1 and "cache" in features.remarks()[0]
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_nothing_half_written_and_training_goes_on(
+    network: LevelledNetwork, pictures: List[CheckedPicture], tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    features = features_of(network, tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # no file may grow beyond this
+    try:
+        features.prepare(items_of(pictures[:8], 0), unheard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert features.batch(items_of(pictures[:8], 0)).shape[0] == 8 and features.computed == 8
+    assert len(features.remarks()) == 1
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_an_interrupt_keeps_what_was_computed(
