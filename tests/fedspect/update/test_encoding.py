@@ -29,6 +29,7 @@ Arrays = Dict[str, np.ndarray]
 BODY = HEADER.size + CHECKSUM.size
 
 
+@settings(deadline=None)
 @given(changes(), encodings, densities)
 def test_what_comes_back_has_the_same_names_shapes_and_type(
     state: Arrays, encoding: str, density: float
@@ -41,12 +42,14 @@ def test_what_comes_back_has_the_same_names_shapes_and_type(
     assert len(blob) <= largest_message(Schema.of(state))
 
 
+@settings(deadline=None)
 @given(changes())
 def test_float32_loses_nothing(state: Arrays) -> None:
     back = decode(encode(state, encoding="float32"), Schema.of(state))
     assert all(np.array_equal(back[name], state[name]) for name in state)
 
 
+@settings(deadline=None)
 @given(changes())
 def test_float16_errs_by_a_relative_part_of_each_value_and_never_overflows(state: Arrays) -> None:
     back = decode(encode(state, encoding="float16"), Schema.of(state))
@@ -55,6 +58,7 @@ def test_float16_errs_by_a_relative_part_of_each_value_and_never_overflows(state
         assert np.all(np.abs(back[name] - values) <= np.abs(values) * 2.0**-11 + scale * 2.0**-24)
 
 
+@settings(deadline=None)
 @given(changes(), st.sampled_from([("int8", 127), ("int3", 3)]))
 def test_whole_numbers_err_by_half_a_step_of_their_channel(state: Arrays, form: tuple[str, int]) -> None:
     encoding, levels = form
@@ -66,6 +70,7 @@ def test_whole_numbers_err_by_half_a_step_of_their_channel(state: Arrays, form: 
             assert np.all(np.abs(restored - rows) <= steps * 0.5001)
 
 
+@settings(deadline=None)
 @given(changes(), densities)
 def test_sparse_keeps_the_largest_values_of_each_tensor(state: Arrays, density: float) -> None:
     back = decode(encode(state, encoding="sparse-int8", density=density), Schema.of(state))
@@ -206,6 +211,7 @@ def test_any_body_is_read_within_bounds_or_refused(encoding: str, body: bytes) -
     assert back["w"].shape == (4, 4)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_format_error(blob: bytes) -> None:
     with pytest.raises(UpdateFormatError):
