@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from rich.markup import escape
 
 from fedclient.node.home import HOME_VARIABLE, PlantHome
 from fedspect.console import JsonOption, make_app, note, print_json, run_app, stdout
@@ -156,6 +157,32 @@ def _report(home: PlantHome) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+@app.command()
+def doctor(
+    home: HomeOption = None,
+    data: Annotated[Optional[Path], typer.Option("--data", help="Pictures to look at.")] = None,
+    worker_python: Annotated[
+        Optional[str], typer.Option("--worker-python", help="The interpreter that has torch, if another.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Look for what may keep this device from taking part; the exit code is the first failure's."""
+    from fedclient.node.doctor import examine, worst
+
+    checks = []
+    console = stdout()
+    for check in examine(PlantHome(home), data=data, worker_python=worker_python):
+        checks.append(check)
+        if not json:
+            sign = {"ok": "[green]ok[/]     ", "warning": "[yellow]warning[/]", "failure": "[red]failure[/]"}
+            mend = f"  -> {escape(check.remedy)}" if check.remedy else ""
+            line = f"{sign[check.level]}  {escape(check.name)}: {escape(check.found)}{mend}"
+            console.print(line, highlight=False, soft_wrap=True)
+    if json:
+        print_json([check.as_dict() for check in checks])
+    raise typer.Exit(worst(checks))
 
 
 @app.command()

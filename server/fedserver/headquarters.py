@@ -1,9 +1,8 @@
 """`fedserver start`: everything that runs at headquarters, watched from one loop.
 
-Three things run: Flower's SuperLink (a child process, which in turn starts the ServerApp), the enrolment
-service (in this process) and one run of rounds. Each may die; the loop notices and starts what is missing
-again: a SuperLink that is gone, a ServerApp that is gone, a run that Flower calls failed. The run's own
-folder says where it stands, so each new start under the hood goes on with the next round.
+Three things run: Flower's SuperLink and the ServerApp with its rounds (child processes), and the enrolment
+service (in this process). Either child may die; the loop notices and starts it again. The run's own folder
+says where it stands, so each new start under the hood goes on with the next round.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ from fedspect.protocol.names import join_address
 SERVED_APP = "fedserver.served_app"
 LOOK = 0.25  # seconds between two looks at everything
 LOOK_ONLINE = 1.0
-SERVERAPP_COMES_UP = 150.0
 SILENCE = 60.0  # seconds without an answer after which a living SuperLink is ended
 MOST_STARTS = 5  # starts under the hood without a round in between
 
@@ -68,8 +66,6 @@ class Headquarters:
         self._nodes = Nodes(workspace.registry, self._superlink.folder / NODES_FILE)
         self._control: Control | None = None
         self._run: int | None = None
-        self._serverapp_seen = False
-        self._submitted = 0.0
         self._starts = 0
         self._last_round = -1
         self._online: list[str] = []
@@ -153,8 +149,7 @@ class Headquarters:
         self._write_running()
 
     def _submit(self, control: Control, store: RunStore) -> None:
-        """Hand the run to Flower; before, whatever is left of an earlier ServerApp is ended."""
-        self._superlink.end_serverapps()
+        """Hand the run to Flower, and start the process that carries it."""
         if self._starts >= MOST_STARTS:
             raise FederationError(
                 "the rounds cannot be carried on",
@@ -163,8 +158,9 @@ class Headquarters:
             )
         self._starts += 1
         bundle = thin_bundle(SERVED_APP, {RUN_FOLDER_KEY: str(store.folder)})
+        self._superlink.end_serverapp()
         self._run = control.submit(bundle, {})
-        self._serverapp_seen, self._submitted = False, time.monotonic()
+        self._superlink.start_serverapp()
 
     # -- watching ------------------------------------------------------------------------------------------
 
@@ -204,38 +200,20 @@ class Headquarters:
         if self._run is None:
             self._submit(control, store)
             return False
-        if self._is_finished(control, store):
-            return True
-        why = self._failure(control)
-        if why is not None:
-            self._say(f"the rounds were cut: {why}; going on")
-            control.stop(self._run)
-            self._run = None
-        return False
-
-    def _failure(self, control: Control) -> str | None:
-        """Why the ServerApp must be started again; looked at as a process, because Flower waits for
-        minutes.
-        """
-        assert self._run is not None
-        if self._superlink.serverapps():
-            self._serverapp_seen = True
-            return None
-        if control.state(self._run).over or self._serverapp_seen:
-            return self._last_words()
-        if time.monotonic() - self._submitted > SERVERAPP_COMES_UP:
-            return "the ServerApp did not come up"
-        return None
-
-    def _is_finished(self, control: Control, store: RunStore) -> bool:
         last = store.rounds()[-1]
         if last != self._last_round:
             self._last_round, self._starts = last, 0
-        assert self._run is not None
-        if self._superlink.serverapps():
+        if self._superlink.serverapp_pid is not None:
             return False
-        # A plant without evaluation pictures has nothing to close a run with; then Flower's word counts.
-        return store.closing(last) is not None or control.state(self._run).sub_status == "completed"
+        # The process is gone. Flower says "completed" only of a ServerApp that came to its end; should it
+        # have forgotten, a closing evaluation of the last round says the same.
+        closed = last >= store.facts.rounds.rounds and store.closing(last) is not None
+        if closed or control.state(self._run).sub_status == "completed":
+            return True
+        self._say(f"the rounds were cut: {self._last_words()}; going on")
+        control.stop(self._run)
+        self._run = None
+        return False
 
     def _last_words(self) -> str:
         """What the ServerApp said in the run's folder before it went, or that it said nothing."""
@@ -267,6 +245,7 @@ class Headquarters:
         content: dict[str, Any] = {
             "pid": os.getpid(),
             "superlink": self._superlink.pid,
+            "serverapp": self._superlink.serverapp_pid,
             "online": self._online,
             "network": network.model_dump(),
             "run": None if self._store is None else self._store.folder.name,

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from fedserver.authority import Authority
 from fedserver.control import Control, ControlAddress
+from fedspect import files
 from fedspect.errors import ConnectionLostError, FederationError
 from fedspect.protocol.names import join_address
 
@@ -31,6 +32,7 @@ STOP_WITHIN = 8.0
 MARK_VARIABLE = "FEDSPECT_SUPERLINK_OF"
 SECRET_VARIABLE = "FEDSPECT_CONTROL_SECRET"
 PARENT_VARIABLE = "FEDSPECT_PARENT"
+ADDRESS_VARIABLE = "FEDSPECT_SERVERAPP_API"
 
 
 class SuperLink:
@@ -41,6 +43,9 @@ class SuperLink:
         self.log = log
         self._authority = authority
         self._process: subprocess.Popen[bytes] | None = None
+        self._serverapp: subprocess.Popen[bytes] | None = None
+        self.serverapp_api = ""
+        self._serverapp_secret = ""
         self.control_address = ControlAddress("", "")
 
     @property
@@ -77,25 +82,39 @@ class SuperLink:
             shutil.rmtree(old, ignore_errors=True)
         (self.folder / "database").mkdir(parents=True, mode=0o700)
         control, serverapp = free_port(), free_port()
+        self.serverapp_api, self._serverapp_secret = f"127.0.0.1:{serverapp}", secrets.token_urlsafe(32)
+        secret_file = self.folder / "serverapp.secret"
+        files.write_text(secret_file, self._serverapp_secret, mode=0o600)
         self.control_address = ControlAddress(f"127.0.0.1:{control}", secrets.token_urlsafe(32))
         command = [sys.executable, "-m", "fedserver.superlink_process"]
         command += ["--fleet-api-address", join_address(bind, fleet_port)]
         command += ["--control-api-address", self.control_address.address]
-        command += ["--serverappio-api-address", f"127.0.0.1:{serverapp}"]
+        command += ["--serverappio-api-address", self.serverapp_api, "--isolation", "process"]
+        command += ["--superexec-auth-secret-file", str(secret_file)]
         command += ["--ssl-ca-certfile", str(self._authority.certificate_path)]
         command += ["--ssl-certfile", str(self._authority.server_certificate_path)]
         command += ["--ssl-keyfile", str(self._authority.server_key_path)]
         command += ["--enable-supernode-auth", "--database", str(self.folder / "database" / "state.db")]
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.unlink(missing_ok=True)
+        self._process = self._spawn(command, {SECRET_VARIABLE: self.control_address.secret})
+        try:
+            self._wait_until_ready(bind, fleet_port)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _spawn(self, command: list[str], more: dict[str, str]) -> subprocess.Popen[bytes]:
+        """A child that carries this workspace's mark and ends with this process."""
         environment = {
             **os.environ,
             **flower_environment(self.folder),
+            **more,
             MARK_VARIABLE: str(self.folder),
-            SECRET_VARIABLE: self.control_address.secret,
             PARENT_VARIABLE: str(os.getpid()),
         }
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
                 command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -103,11 +122,29 @@ class SuperLink:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        try:
-            self._wait_until_ready(bind, fleet_port)
-        except BaseException:
-            self.stop()
-            raise
+
+    def start_serverapp(self) -> None:
+        """Start the process that claims the submitted run and runs it; whatever is left of an earlier one
+        goes.
+        """
+        self.end_serverapp()
+        self._serverapp = self._spawn(
+            [sys.executable, "-m", "fedserver.serverapp_process"],
+            {ADDRESS_VARIABLE: self.serverapp_api, SECRET_VARIABLE: self._serverapp_secret},
+        )
+
+    @property
+    def serverapp_pid(self) -> int | None:
+        """The running ServerApp's process, ``None`` when none runs."""
+        process = self._serverapp
+        return process.pid if process is not None and process.poll() is None else None
+
+    def end_serverapp(self) -> None:
+        """End the ServerApp: two must never write one run."""
+        process = self._serverapp
+        if process is not None:
+            _end(lambda: process.poll() is None, process.terminate, process.kill)
+            self._serverapp = None
 
     def _wait_until_ready(self, bind: str, fleet_port: int) -> None:
         control = self.control()
@@ -142,27 +179,16 @@ class SuperLink:
 
     def stop(self) -> None:
         """End it and all that it started; nothing is left behind."""
+        self.end_serverapp()
         if self._process is not None:
             _end(lambda: self.alive, self._process.terminate, self._process.kill)
             self._process.wait()
         self.sweep()
 
     def sweep(self) -> None:
-        """End what an earlier start of this workspace left running: SuperLink, SuperExec and ServerApp."""
+        """End what an earlier start of this workspace left running: SuperLink and ServerApp."""
         found = self.marked()
         _end(lambda: bool(self.marked()), lambda: _signal(found, signal.SIGTERM), self._kill_marked)
-
-    def serverapps(self) -> list[int]:
-        """The processes of ServerApps below this SuperLink."""
-        return [pid for pid in self.marked() if b"flwr-serverapp" in _command(pid)]
-
-    def end_serverapps(self) -> None:
-        """End every ServerApp: two must never write one run."""
-        _end(
-            lambda: bool(self.serverapps()),
-            lambda: _signal(self.serverapps(), signal.SIGTERM),
-            lambda: _signal(self.serverapps(), signal.SIGKILL),
-        )
 
     def _kill_marked(self) -> None:
         _signal(self.marked(), signal.SIGKILL)
@@ -239,11 +265,3 @@ def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def _command(pid: int) -> bytes:
-    """A process's command line, empty when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""

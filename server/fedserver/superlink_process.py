@@ -21,7 +21,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from flwr.common.constant import AuthnType
 from flwr.common.typing import AccountInfo
@@ -57,7 +56,7 @@ class SecretAuthn(NoOpControlAuthnPlugin):
         return None, None
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Leave when ``parent`` is gone: politely first, so that Flower ends what it started."""
     while os.getppid() == parent:
         time.sleep(0.5)
@@ -74,10 +73,8 @@ def main() -> None:
     flower.get_control_authn_plugins = lambda: {AuthnType.NOOP: SecretAuthn}
     vars(flower)["GRPC_MAX_MESSAGE_LENGTH"] = LARGEST_MESSAGE
     vars(sql_corestate)["HEARTBEAT_DEFAULT_INTERVAL"] = SERVERAPP_PATIENCE
-    # Flower finds its other programs by their bare names.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     parent = int(os.environ.pop(PARENT_VARIABLE))
-    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), name="parent", daemon=True).start()
     flower.run_superlink()
 
 

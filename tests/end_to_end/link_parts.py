@@ -21,7 +21,7 @@ from fedserver.superlink import SuperLink, free_port
 from fedserver.workspace import Workspace, create
 
 HERE = Path(__file__).resolve().parent
-PATIENCE = 240.0
+PATIENCE = 600.0
 """Seconds; starting Python with Flower takes two of them on an idle machine and a minute on a busy one."""
 
 
@@ -62,6 +62,7 @@ class Headquarters:
         """Run ``echo_server`` to its end and answer what it wrote."""
         out = self.folder / f"result-{time.monotonic_ns()}.json"
         run_id = self.control.submit(thin_bundle("echo_server", {"out": str(out), **config}), {})
+        self.superlink.start_serverapp()
         state: RunState = wait_for(
             lambda: (found := self.control.state(run_id)).over and found, "the end of the run"
         )

@@ -19,11 +19,12 @@ from flwr.proto.control_pb2_grpc import ControlStub
 from link_parts import PATIENCE, Headquarters, NodeProcess, proxied, python_path, wait_for
 
 from fedserver.authority import Authority
-from fedserver.control import Control, ControlAddress
+from fedserver.control import Control, ControlAddress, thin_bundle
+from fedserver.serverapp_process import claim
 from fedserver.superlink import SuperLink
 from fedspect.errors import FederationError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,7 @@ def test_a_plant_never_runs_code_of_the_bundle_that_the_server_offers(
         }
     )
     run_id = hq.control.submit(bundle, {})
+    hq.superlink.start_serverapp()
     wait_for(lambda: hq.control.state(run_id).over, "the end of the run")
     assert '"good": true' in out.read_text()  # the installed ClientApp answered
     assert not marker.exists()
@@ -192,6 +194,15 @@ def test_nobody_starts_a_run_without_the_secret(hq: Headquarters, secret: str) -
         control.submit(b"anything", {})
     assert "unauthenticated" in str(caught.value.seen)
     control.close()
+
+
+def test_nobody_takes_a_serverapps_place_without_the_secret(hq: Headquarters) -> None:
+    run_id = hq.control.submit(thin_bundle("echo_server", {"out": "nowhere"}), {})
+    with pytest.raises(grpc.RpcError) as caught:
+        claim(hq.superlink.serverapp_api, b"wrong")
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert hq.control.state(run_id).status == "pending"
+    hq.control.stop(run_id)
 
 
 def test_the_control_api_answers_nothing_without_tls(hq: Headquarters) -> None:

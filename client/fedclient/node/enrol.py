@@ -226,6 +226,12 @@ def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
     raise ConnectionLostError("headquarters does not answer", seen="; ".join(problems))
 
 
+def clock_offset(address: tuple[str, int], authority: bytes) -> float:
+    """Seconds to add to this device's clock to get headquarters'; errors as ``returned``."""
+    with _stub(address, authority) as stub:
+        return _challenge(stub)[1]
+
+
 def software() -> str:
     """What this plant runs, for headquarters' list."""
     return f"fedspect {version()}"

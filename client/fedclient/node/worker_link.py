@@ -7,7 +7,6 @@ again and asked again: it repeats the round from the state that it began it with
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -27,7 +26,8 @@ from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.services import WORKER, Stub
 from fedspect.protocol.worker_pb2 import AboutRequest, DescribeRequest, InspectRequest, WorkRequest
 
-READY_WITHIN = 120.0  # seconds; importing torch takes some on a small device
+READY_WITHIN = 300.0  # seconds
+ABOUT_WITHIN = 600.0  # importing torch takes some time on a small or busy device
 STOP_WITHIN = 5.0
 MOST_STARTS = 3  # for one question
 Progress = Callable[[str, int, int], None]
@@ -64,7 +64,7 @@ class WorkerLink:
 
     def about(self) -> dict[str, Any]:
         """What runs there."""
-        content = json.loads(self._ready().about(AboutRequest(), timeout=READY_WITHIN).json)
+        content = json.loads(self._ready().about(AboutRequest(), timeout=ABOUT_WITHIN).json)
         return content if isinstance(content, dict) else {}
 
     def inspect(self) -> dict[str, Any]:
@@ -137,9 +137,9 @@ class WorkerLink:
             return Stub(self._channel, WORKER)
 
     def _start(self) -> None:
-        self._folder = Path(
-            tempfile.mkdtemp(prefix="fedspect-")
-        )  # 0700, and short: sockets allow 107 characters
+        # A folder that only this user may enter, with a short name: a socket's path has 107 characters at
+        # most.
+        self._folder = Path(tempfile.mkdtemp(prefix="fedspect-"))
         socket = self._folder / "worker.sock"
         command = [self._python, "-m", "fedclient.worker.service"]
         command += ["--settings", str(self._settings), "--socket", str(socket)]
@@ -155,22 +155,19 @@ class WorkerLink:
                 seen=f"{self._python}: {error.strerror}",
                 remedy="name the interpreter that has torch: fedclient join --worker-python PATH",
             ) from error
-        self._channel = grpc.insecure_channel(f"unix:{socket}", options=grpc_options(LARGEST_WORKER_MESSAGE))
-        stub, deadline = Stub(self._channel, WORKER), time.monotonic() + READY_WITHIN
-        while not self._closed.is_set():
+        deadline = time.monotonic() + READY_WITHIN
+        while not socket.exists():
             if self._process.poll() is not None:
                 raise WorkerError(
                     "the worker ends at once",
                     seen=self._last_words(),
                     remedy="fedspect with its extra `worker` must be installed for that interpreter",
                 )
-            with contextlib.suppress(ConnectionLostError):
-                if socket.exists():
-                    stub.about(AboutRequest(), timeout=READY_WITHIN)
-                    return
             if time.monotonic() > deadline:
                 raise WorkerError("the worker does not come up", seen=self._last_words())
-            time.sleep(0.05)
+            if self._closed.wait(0.05):
+                raise WorkerError("the plant is stopping")
+        self._channel = grpc.insecure_channel(f"unix:{socket}", options=grpc_options(LARGEST_WORKER_MESSAGE))
 
     def _end(self) -> None:
         if self._channel is not None:

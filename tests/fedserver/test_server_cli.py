@@ -1,0 +1,98 @@
+"""The commands of headquarters that need no running server, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedserver.cli import app
+from fedspect.console import run_app
+from fedspect.protocol.token import decode
+
+
+def fedserver(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        run_app(app, list(words))
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def hq(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    folder = str(tmp_path / "hq")
+    code, _, said = fedserver(
+        capsys, "init", folder, "--host", "hq.example.org", "--host", "192.0.2.7", "--classes", "pit,scratch"
+    )
+    assert code == 0 and "fedserver invite" in said
+    return folder
+
+
+def test_the_commands_are_these() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
+    assert names >= {"init", "invite", "start", "status", "stop"}
+    assert [group.name for group in app.registered_groups] == ["plants"]
+
+
+def test_init_twice_says_that_nothing_changed(hq: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, said = fedserver(capsys, "init", hq, "--host", "hq.example.org")
+    assert code == 0
+    assert "nothing changed" in said and "made" not in said
+
+
+def test_invite_prints_one_line_that_a_plant_can_read(hq: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, said = fedserver(capsys, "invite", "plant-a", "--expires", "30m", "-w", hq)
+    assert code == 0
+    assert out.count("\n") == 1
+    token = decode(out)
+    assert token.plant == "plant-a"
+    assert token.addresses == (("hq.example.org", 9094), ("192.0.2.7", 9094))
+    assert "fedclient join" in said
+
+
+def test_plants_lists_who_was_invited_and_revoke_shuts_one_out(
+    hq: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fedserver(capsys, "invite", "plant-a", "-w", hq)
+    rows: list[dict[str, Any]] = json.loads(fedserver(capsys, "plants", "-w", hq, "--json")[1])
+    assert [(row["plant"], row["state"], row["online"]) for row in rows] == [("plant-a", "invited", "no")]
+    assert fedserver(capsys, "plants", "revoke", "plant-a", "-w", hq)[0] == 0
+    rows = json.loads(fedserver(capsys, "plants", "-w", hq, "--json")[1])
+    assert rows[0]["state"] == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("invite", "Plant A"), 10),
+        (("invite", "plant-a", "--expires", "soon"), 10),
+        (("plants", "revoke", "nobody"), 64),
+        (("start",), 32),
+        (("start", "--rounds", "0"), 2),
+    ],
+)
+def test_a_users_slip_ends_in_its_exit_code_and_a_remedy(
+    hq: str, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, tmp_path: Path
+) -> None:
+    path = Path(hq) / "fedserver.toml"
+    path.write_text(path.read_text().replace('base = "default"', 'base = "nowhere"'))
+    ended, _, said = fedserver(capsys, *words, "-w", hq)
+    assert ended == code, said
+    assert "Traceback" not in said
+
+
+def test_without_a_workspace_every_command_says_what_to_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("invite", "a"), ("plants",), ("start",), ("status",), ("stop",)):
+        code, _, said = fedserver(capsys, *words, "-w", str(tmp_path))
+        assert code == 61
+        assert "fedserver init" in said
+
+
+def test_status_and_stop_without_a_server_say_so(hq: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(fedserver(capsys, "status", "-w", hq, "--json")[1])["running"] is None
+    code, _, said = fedserver(capsys, "stop", "-w", hq)
+    assert code == 0 and "no server is running" in said
