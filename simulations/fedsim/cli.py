@@ -17,6 +17,7 @@ from fedsim import options
 from fedsim.printing import percent, show_comparison, show_run
 from fedspect import console
 from fedspect.console import JsonOption, make_app, run_app
+from fedspect.errors import SettingsError
 
 RUNS = Path("runs")
 HEADING = """Settings of fedsim. Options of the command line win over this file.
@@ -77,6 +78,12 @@ def run(
     set_: options.Set = None,
     output: Output = None,
     resume: Resume = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Remove an earlier run in --output first.", rich_help_panel="Output"
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Let plants train one model together, and show what it reaches.
@@ -89,11 +96,15 @@ def run(
     from fedsim.run import resume_run, start_run
 
     if resume:
+        if overwrite:
+            raise SettingsError("--resume and --overwrite exclude each other", remedy="leave one out")
         path = options.folder_to_resume(output, RUNS, given, config, set_)
         settings = RunFolder(path).settings()
     else:
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
         settings = options.settings_of(given, config, set_)
+        if overwrite:
+            RunFolder(path).clear()
     with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
         typed = _command()
         outcome = (

@@ -188,18 +188,17 @@ def gains(compared: Compared) -> list[Gain]:
                 alone=arm.evaluation.accuracy,
                 joined=None if joined is None else joined.accuracy,
                 lacks=lacks,
-                lacking_alone=accuracy_on(arm.evaluation, lacks),
-                lacking_joined=None if joined is None else accuracy_on(joined, lacks),
+                lacking_alone=found_of(arm.evaluation, lacks),
+                lacking_joined=None if joined is None else found_of(joined, lacks),
                 weakest=weakest,
-                weakest_alone=accuracy_on(arm.evaluation, [weakest]),
-                weakest_joined=None if joined is None else accuracy_on(joined, [weakest]),
+                weakest_alone=found_of(arm.evaluation, [weakest]),
+                weakest_joined=None if joined is None else found_of(joined, [weakest]),
             )
         )
     return found
 
 
-def accuracy_on(evaluation: Evaluation, classes: Sequence[str]) -> float | None:
-    """The share of right answers among the pictures of some classes; None if there are none."""
-    places = [place for place, each in enumerate(evaluation.classes) if each.name in classes]
-    total = sum(sum(evaluation.confusion[place]) for place in places)
-    return sum(evaluation.confusion[place][place] for place in places) / total if total else None
+def found_of(evaluation: Evaluation, classes: Sequence[str]) -> float | None:
+    """The mean share that is found of some classes; None if none of them has test pictures."""
+    recalls = [each.recall for each in evaluation.classes if each.name in classes and each.recall is not None]
+    return sum(recalls) / len(recalls) if recalls else None

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,27 @@ from fedspect.toml import commented_toml
 
 FORMAT_VERSION = 1
 LOCK = ".lock"
+MADE = frozenset(
+    [
+        "config.toml",
+        "run.json",
+        "prepared.json",
+        "metrics.jsonl",
+        "test.json",
+        "problems.json",
+        "plants",
+        "pictures",
+        "base",
+        "rounds",
+        "work",
+        "cache",
+        "model",
+        "evaluation.json",
+        "figures",
+        "report.html",
+    ]
+) | {LOCK}
+"""Everything that a run puts into its folder."""
 
 
 class Prepared(BaseModel):
@@ -97,6 +119,38 @@ class RunFolder:
                 accepted="a folder that does not exist yet, or an empty one",
                 remedy="choose another --output, or go on with the run in it: --resume",
             )
+
+    def clear(self) -> None:
+        """Remove an earlier run, so that another may take its place; a folder that is not there is fine.
+
+        Raises:
+            WorkspaceError: the folder holds anything that no run makes; nothing is removed then.
+            AlreadyRunningError: another process works in it.
+            StorageError: something cannot be removed.
+
+        """
+        if not self.path.exists():
+            return
+        foreign = (
+            []
+            if not self.path.is_dir()
+            else sorted(each.name for each in self.path.iterdir() if each.name not in MADE)
+        )
+        if foreign or not self.path.is_dir():
+            raise WorkspaceError(
+                "the folder holds more than a run, so it is not overwritten",
+                seen=f"{self.path}: {', '.join(foreign[:5]) or 'a file'}",
+                remedy="choose another --output, or empty the folder by hand",
+            )
+        with self.held():
+            for each in self.path.iterdir():
+                try:
+                    if each.is_dir() and not each.is_symlink():
+                        shutil.rmtree(each)
+                    elif each.name != LOCK:
+                        each.unlink()
+                except OSError as error:
+                    raise storage_error(error, each, "removing an earlier run") from error
 
     def start(self, settings: SimulationSettings) -> None:
         """Make the folder for a new run; raises as ``check_empty``, or StorageError."""

@@ -173,7 +173,7 @@ def test_the_options_are_those_that_people_know(fedsim, monkeypatch):
     text = fedsim("run", "--help").out
     options = """--data --manifest --split --plants --partition --alpha --column --rounds --local-epochs
     --strategy --encoding --batch-norm --evaluate-every --engine --model --base --scratch --freeze-levels
-    --size --seed --threads --device --config --set --output --resume --json"""
+    --size --seed --threads --device --config --set --output --resume --overwrite --json"""
     for option in options.split():
         assert option in text
     for panel in ("Pictures", "Plants", "Rounds", "Model", "Output"):

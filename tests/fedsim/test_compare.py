@@ -7,32 +7,31 @@ import json
 import pytest
 from conftest import CALM, QUICK
 
-from fedsim.compare import accuracy_on, chosen_arms
+from fedsim.compare import chosen_arms, found_of
 from fedsim.report import load_comparison
 from fedspect.errors import SettingsError
 from fedspect.training.metrics import ClassFigures, Evaluation, LineFigures
 
 
-def evaluation_of(confusion: list) -> Evaluation:
-    classes = ["a", "b", "c"]
+def evaluation_of(recalls: dict) -> Evaluation:
     figures = [
-        ClassFigures(name=name, precision=None, recall=None, f1=None, support=sum(row))
-        for name, row in zip(classes, confusion)
+        ClassFigures(name=name, precision=None, recall=recall, f1=None, support=1)
+        for name, recall in recalls.items()
     ]
     line = LineFigures(
         threshold=0.5, has_good_class=False, defects=0, escapes=0, good=0, false_rejects=None, wrong_alarms=0
     )
     return Evaluation(
-        num_examples=sum(map(sum, confusion)), unlabelled=0, accuracy=0, balanced_accuracy=0, precision=0,
-        recall=0, f1=0, log_loss=0, classes=figures, confusion=confusion, line=line, mistakes=[],
+        num_examples=3, unlabelled=0, accuracy=0, balanced_accuracy=0, precision=0, recall=0, f1=0,
+        log_loss=0, classes=figures, confusion=[], line=line, mistakes=[],
     )  # fmt: skip
 
 
-def test_accuracy_on_some_classes_counts_their_pictures_only():
-    evaluation = evaluation_of([[8, 2, 0], [0, 1, 3], [0, 0, 6]])
-    assert accuracy_on(evaluation, ["a"]) == 0.8
-    assert accuracy_on(evaluation, ["b", "c"]) == 0.7
-    assert accuracy_on(evaluation, []) is None
+def test_what_is_found_of_some_classes_is_the_mean_over_those_that_were_tested():
+    evaluation = evaluation_of({"a": 0.8, "b": 0.25, "c": 1.0, "d": None})
+    assert found_of(evaluation, ["a"]) == 0.8
+    assert found_of(evaluation, ["b", "c", "d"]) == 0.625
+    assert found_of(evaluation, []) is None and found_of(evaluation, ["d"]) is None
 
 
 def test_arms_come_in_one_order_and_an_unknown_one_is_refused():

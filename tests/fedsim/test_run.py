@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import CALM, QUICK
 
+from fedsim.config import SimulationSettings
+from fedsim.layout import MADE, RunFolder
 from fedsim.report import load_run
 from fedspect.data.sources import find_pictures
+from fedspect.errors import WorkspaceError
 from fedspect.model import load_base
 
 ROUNDS = 12
@@ -57,6 +60,10 @@ def test_a_run_learns_and_leaves_everything_in_its_folder(finished):
         "report.html",
     ):
         assert (finished.folder.path / name).is_file(), name
+
+
+def test_a_run_leaves_nothing_in_its_folder_that_overwriting_would_not_know(finished):
+    assert {each.name for each in finished.folder.path.iterdir()} <= MADE
 
 
 def test_its_report_knows_every_round_and_how_the_run_stands(finished):
@@ -157,6 +164,20 @@ def test_a_run_does_not_write_over_another(finished, pictures, fedsim):
     ended = fedsim("run", "--data", pictures, *QUICK, "--output", finished.folder.path)
     assert ended.code == 61
     assert "--resume" in ended.err
+
+
+def test_an_earlier_run_is_removed_only_if_nothing_else_is_in_its_folder(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.start(SimulationSettings())
+    (run.path / "plants").mkdir()
+    (run.path / "plants" / "plant-1.json").write_text("{}")
+    (run.path / "my notes.txt").write_text("precious")
+    with pytest.raises(WorkspaceError, match=r"my notes\.txt"):
+        run.clear()
+    assert (run.path / "plants" / "plant-1.json").exists()
+    (run.path / "my notes.txt").unlink()
+    run.clear()
+    run.check_empty()
 
 
 def test_a_run_goes_on_with_its_own_settings_only(finished, fedsim):
