@@ -38,26 +38,11 @@ from fedspect.toml import commented_toml
 
 FORMAT_VERSION = 1
 LOCK = ".lock"
-MADE = frozenset(
-    [
-        "config.toml",
-        "run.json",
-        "prepared.json",
-        "metrics.jsonl",
-        "test.json",
-        "problems.json",
-        "plants",
-        "pictures",
-        "base",
-        "rounds",
-        "work",
-        "cache",
-        "model",
-        "evaluation.json",
-        "figures",
-        "report.html",
-    ]
-) | {LOCK}
+FILES = ("config", "run", "prepared", "metrics", "test", "problems", "evaluation", "report")
+MADE = {
+    *(name + suffix for name in FILES for suffix in (".toml", ".json", ".jsonl", ".html")),
+    *("plants", "pictures", "base", "rounds", "work", "cache", "model", "figures", LOCK),
+}
 """Everything that a run puts into its folder."""
 
 
