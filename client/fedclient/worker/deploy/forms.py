@@ -1,0 +1,113 @@
+"""Which rewrites and which operators a target gets. A form is a choice by measurement, never by belief.
+
+``benchmarks/deploy_graph.py`` races the forms on a CPU; on a device with TensorRT let the device measure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Dict, List, Tuple
+
+from fedclient.worker.deploy import rewrites
+from fedclient.worker.deploy.description import Description, Layer
+from fedspect.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Form:
+    """The choices that make a graph; blocks are numbered from 1."""
+
+    name: str
+    fold_norms: bool = True
+    """The norm before each 3x3 goes into the 1x1 before it."""
+    dense_reduce: Tuple[int, ...] = (1, 2, 3, 4, 5)
+    """Blocks whose learned group convolutions are dense 1x1 convolutions; elsewhere they stay in groups."""
+    pad_reduce: int = 0
+    """Inputs of each group are filled up to a multiple of this where the convolution stays in groups."""
+    dense_react: bool = True
+    """Reactivations are dense 1x1 convolutions, so that no channel is permuted."""
+    depthwise_spatial: Tuple[int, ...] = ()
+    """Blocks whose 3x3 convolutions are depthwise ones and a sum."""
+    merge_spatial: int = 0
+    """Elsewhere groups of the 3x3 are merged until each has that many filters (0: left alone)."""
+    early_pools: bool = True
+    """Transitions' pools before the last sum, and the stem's pool in a convolution."""
+    affine: str = "batchnorm"
+    """A leading scale and shift: "batchnorm", or "depthwise" for a depthwise 1x1 convolution."""
+    hard_swish: str = "one"
+    """"one" operator, or "parts" (add, clip, divide, multiply) where the runtime lacks it."""
+    permute: str = "gather"
+    """Channel swaps by "gather" or "transpose", scatters by "gather" or (with "transpose") a matrix."""
+    excitation: str = "broadcast"
+    """Factors are "broadcast" over the picture, or "resize"d to it first."""
+
+
+AUTHORS = Form(
+    "authors",
+    fold_norms=False,
+    dense_reduce=(),
+    dense_react=False,
+    early_pools=False,
+    hard_swish="parts",
+    permute="transpose",
+)
+"""The authors' converted form: index_select, grouped 1x1, channel shuffle, permutation by matrix product."""
+
+MASKED = Form("masked", fold_norms=False, early_pools=False, hard_swish="parts")
+"""As it was trained before condensing: dense 1x1 convolutions, most of whose weights are zero."""
+
+CPU = Form(
+    "cpu",
+    dense_reduce=(1, 2, 3),
+    pad_reduce=16,
+    depthwise_spatial=(1, 2, 3),
+    merge_spatial=16,
+    affine="depthwise",
+    excitation="resize",
+)
+"""For ONNX Runtime on a CPU, whose blocked layout wants channels in sixteens."""
+
+TENSORRT = Form("tensorrt", merge_spatial=16)
+"""For tensor cores: few and large nodes, no permutation. Untried on a device."""
+
+FORMS: Dict[str, Form] = {form.name: form for form in (AUTHORS, MASKED, CPU, TENSORRT)}
+
+
+def form_names() -> List[str]:
+    """All forms by name."""
+    return list(FORMS)
+
+
+def form_named(name: str) -> Form:
+    """A form by name; raises ``SettingsError`` for an unknown one."""
+    if name not in FORMS:
+        raise SettingsError("no such form of a deploy graph", seen=name, accepted=", ".join(FORMS))
+    return FORMS[name]
+
+
+def rewritten(description: Description, form: Form) -> Description:
+    """The description with the form's rewrites applied; the same function."""
+    blocks = [
+        replace(block, layers=tuple(_layer(layer, form) for layer in block.layers))
+        for block in description.blocks
+    ]
+    description = replace(description, blocks=tuple(blocks))
+    if form.early_pools:
+        description = rewrites.pooled_stem(rewrites.early_pools(description))
+    return description
+
+
+def _layer(layer: Layer, form: Form) -> Layer:
+    if form.fold_norms:
+        layer = rewrites.fold_norm(layer)
+    if layer.block in form.dense_reduce:
+        layer = rewrites.dense_reduce(layer)
+    elif form.pad_reduce:
+        layer = rewrites.pad_reduce(layer, form.pad_reduce)
+    if form.dense_react:
+        layer = rewrites.dense_react(layer)
+    if layer.block in form.depthwise_spatial:
+        layer = rewrites.depthwise_spatial(layer)
+    elif form.merge_spatial:
+        layer = rewrites.merge_spatial(layer, form.merge_spatial)
+    return layer
