@@ -22,7 +22,7 @@ from fedspect.model.learned_groups import (
     is_finished,
     kept_channels,
 )
-from fedspect.model.levels import LevelledNetwork
+from fedspect.model.levels import LevelledNetwork, freeze, seeded
 
 
 def condense(network: LevelledNetwork) -> LevelledNetwork:
@@ -44,12 +44,14 @@ def condense(network: LevelledNetwork) -> LevelledNetwork:
             "connections are still to be dropped, so the network cannot be condensed yet",
             remedy="train past half of the schedule, or call learned_groups.finish(network) and fine-tune",
         )
-    condensed = CondenseNetV2(
-        network.architecture, network.num_classes, channels=network.channels, form="condensed"
-    )
+    with seeded("condense"):  # the numbers are overwritten; the caller's own must not move on
+        condensed = CondenseNetV2(
+            network.architecture, network.num_classes, channels=network.channels, form="condensed"
+        )
     with torch.no_grad():
         _condense_children(network, condensed)
-    condensed.freeze_levels = network.freeze_levels
+    condensed.default_freeze_levels = network.default_freeze_levels
+    freeze(condensed, network.freeze_levels)
     return condensed.train(network.training)
 
 

@@ -8,7 +8,7 @@ from typing import List
 from fedspect.errors import ModelError
 from fedspect.model.condensenetv2 import PLANS, CondenseNetV2
 from fedspect.model.levels import LevelledNetwork, check_classes, seeded
-from fedspect.model.peers import build_peer, peer_names
+from fedspect.model.peers import PLAIN_CNN, build_peer, peer_names
 
 __all__ = ["FORMS", "LevelledNetwork", "architectures", "build_network"]
 
@@ -39,7 +39,7 @@ def build_network(
     with seeded("network", architecture, seed):
         if architecture in PLANS:
             return CondenseNetV2(architecture, num_classes, channels=channels, form=form)
-        if architecture in peer_names():
+        if architecture == PLAIN_CNN or architecture in peer_names():
             return build_peer(architecture, num_classes, channels=channels)
     nearest = difflib.get_close_matches(architecture, architectures(), n=3)
     raise ModelError(
