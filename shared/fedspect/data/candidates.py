@@ -17,7 +17,7 @@ import numpy as np
 
 from fedspect.data.landmarks import Landmarks
 
-TABLES = 12
+TABLES = 16
 NEIGHBOURS = 32
 ALIKE = 0.8
 """Least correlation of two descriptions that match."""
@@ -49,7 +49,7 @@ def find_candidates(landmarks: Sequence[Landmarks], *, fresh: Optional[Sequence[
 def _matches(descriptions: np.ndarray, owner: np.ndarray, news: np.ndarray) -> np.ndarray:
     """Pairs of landmarks alike, as first * L + second, without repeats; int64."""
     count = len(owner)
-    bits = min(max(int(np.ceil(np.log2(count))) + 1, 8), 60)
+    bits = min(max(int(np.ceil(np.log2(count))), 8), 60)
     random = np.random.RandomState(1)  # its streams are the same in every version of numpy
     values = descriptions.astype(np.float32)
     found: List[np.ndarray] = []

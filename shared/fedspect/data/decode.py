@@ -13,6 +13,7 @@ ignored.
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 MAX_PIXELS = 80_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
 DEPTHS = (8, 10, 12, 14, 16)
+
+# What Pillow warns about (odd EXIF data, many pixels) is read all the same, or refused here and named.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,16 @@ def read_bytes(path: Path) -> bytes:
 
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait for ever
+            raise PictureError("a picture cannot be read", seen=f"{path}: it is not a file")
+        if about.st_size > MAX_FILE_BYTES:
+            raise TooLargePictureError(
+                "a picture's file is too large", seen=path, accepted=f"up to {MAX_FILE_BYTES // 2**20} MiB"
+            )
+        content = path.read_bytes()
     except OSError as error:
         raise PictureError("a picture cannot be read", seen=f"{path}: {error.strerror or error}") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise TooLargePictureError(
-            "a picture's file is too large", seen=path, accepted=f"up to {MAX_FILE_BYTES // 2**20} MiB"
-        )
     if not content:
         raise TruncatedPictureError("a picture's file is empty", seen=path)
     return content
@@ -139,9 +145,7 @@ def read_picture(path: Path, *, channels: int = 1, depth: Optional[int] = None) 
 
 def _opened(content: bytes, path: Path) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(path, str(error)) from error
     except UnidentifiedImageError as error:

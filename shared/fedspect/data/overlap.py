@@ -11,7 +11,7 @@ than a rough surface. Overlapping pictures form a group, and so do those that ov
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -19,11 +19,13 @@ from fedspect.data.candidates import find_candidates
 from fedspect.data.landmarks import Landmarks
 
 LEAST_CORRELATION = 0.4
-LEAST_SIGNIFICANCE = 9.0
+LEAST_SIGNIFICANCE = 8.0
 """Standard deviations. Among a million pairs chance reaches five; the rest is for structure that repeats."""
 SCREEN = 0.25
 """A candidate whose every second pixel correlates less is not looked at closer."""
 SMALLEST_SIDE = 6
+STEPS_UP = 4
+"""How many pixels a shift may be bettered by."""
 WORKING_SIZE = 256
 """Pixels: larger pictures are reduced until their usual longer side is about this."""
 
@@ -117,22 +119,30 @@ def compare(
     rough = _parts(one, other, rows, columns)
     if rough is None or _correlation(rough[0][::2, ::2], rough[1][::2, ::2]) < SCREEN:
         return None
-    best: Optional[Tuple[float, int, int]] = None
-    for row in (rows - 1, rows, rows + 1):
-        for column in (columns - 1, columns, columns + 1):
-            parts = _parts(one, other, row, column)
-            if parts is not None:
-                tried = (_correlation(*parts), row, column)
-                best = tried if best is None or tried > best else best
-    if best is None:
-        return None
-    correlation, row, column = best
+    correlation, row, column = _climb(one, other, rows, columns)
     parts = _parts(one, other, row, column)
     assert parts is not None
     share = parts[0].size / min(one.size, other.size)
     freedom = max(independent_pixels(*parts) - 3.0, 0.0)
     significance = float(np.arctanh(min(correlation, 0.9999)) * np.sqrt(freedom))
     return share, correlation, significance, row, column
+
+
+def _climb(one: np.ndarray, other: np.ndarray, rows: int, columns: int) -> Tuple[float, int, int]:
+    """From a shift to its best neighbour, and on from there, to the shift that correlates most."""
+    tried: Dict[Tuple[int, int], float] = {}
+    here = (rows, columns)
+    for _ in range(STEPS_UP):
+        around = [(here[0] + row, here[1] + column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
+        for shift in around:
+            if shift not in tried:
+                parts = _parts(one, other, *shift)
+                tried[shift] = -1.0 if parts is None else _correlation(*parts)
+        best = max(around, key=lambda shift: tried[shift])
+        if best == here:
+            break
+        here = best
+    return (tried[here], *here)
 
 
 def _parts(
