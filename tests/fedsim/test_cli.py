@@ -186,6 +186,14 @@ def test_the_commands_are_those_that_people_know(fedsim):
         assert f" {command} " in text
 
 
+def test_help_and_completion_wait_for_neither_torch_nor_flower(environment):
+    program = "import sys, fedsim.cli; print([name for name in ('torch', 'flwr') if name in sys.modules])"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.strip() == "[]"
+
+
 def test_every_command_has_its_page():
     pages = Path(__file__).parents[2] / "docs" / "commands"
     for command in app.registered_commands:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedspect.data.views import ViewSettings
+from fedspect.data.view_settings import ViewSettings
 from fedspect.settings import Settings
 
 MEBI = 1 << 20
