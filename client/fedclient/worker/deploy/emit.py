@@ -176,7 +176,7 @@ class Emitter:
     def affine(self, features: Features, affine: Affine, name: str) -> Features:
         """Scale and shift, as the form wants them."""
         writer, count = self.writer, features.channels
-        if self.form.affine == "depthwise":
+        if self.form.affine == "depthwise" and count % 16 == 0:
             weight = affine.scale.reshape(count, 1, 1, 1)
             writer.conv(name, features.name, weight, affine.shift, groups=count)
         else:

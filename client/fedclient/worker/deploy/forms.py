@@ -30,10 +30,13 @@ class Form:
     """Blocks whose 3x3 convolutions are depthwise ones and a sum."""
     merge_spatial: int = 0
     """Elsewhere groups of the 3x3 are merged until each has that many filters (0: left alone)."""
+    pad_features: int = 0
+    """New features are filled up with silent channels to a multiple of this (needs ``dense_react``)."""
     early_pools: bool = True
     """Transitions' pools before the last sum, and the stem's pool in a convolution."""
     affine: str = "batchnorm"
-    """A leading scale and shift: "batchnorm", or "depthwise" for a depthwise 1x1 convolution."""
+    """A leading scale and shift: "batchnorm", or "depthwise": a depthwise 1x1 convolution where channels come in
+    sixteens (ONNX Runtime's blocked layout takes no others)."""
     hard_swish: str = "one"
     """"one" operator, or "parts" (add, clip, divide, multiply) where the runtime lacks it."""
     permute: str = "gather"
@@ -92,6 +95,8 @@ def rewritten(description: Description, form: Form) -> Description:
         for block in description.blocks
     ]
     description = replace(description, blocks=tuple(blocks))
+    if form.pad_features:
+        description = rewrites.pad_features(description, form.pad_features)
     if form.early_pools:
         description = rewrites.pooled_stem(rewrites.early_pools(description))
     return description

@@ -135,6 +135,78 @@ def pooled_stem(description: Description) -> Description:
     return replace(description, stem_pooled=Conv(wide))
 
 
+def pad_features(description: Description, multiple: int = 16) -> Description:
+    """New features get silent (zero) channels behind them until their number is a multiple.
+
+    A runtime with channels in blocks then never leaves its layout. Only layers whose 3x3 ends in a sum can be
+    filled up, and only where nothing is scattered; others must have a multiple already.
+
+    """
+    place, width = np.arange(description.stem.weight.shape[0]), description.stem.weight.shape[0]
+    blocks = []
+    for block in description.blocks:
+        layers = []
+        for layer in block.layers:
+            more = -layer.growth % multiple if layer.spatial[0].total is not None else 0
+            layers.append(_padded(layer, place, width, more))
+            place = np.concatenate([place, width + np.arange(layer.growth)])
+            width += layer.growth + more
+        blocks.append(replace(block, layers=tuple(layers)))
+    excitation, hidden = description.excitation, description.hidden
+    return replace(
+        description,
+        blocks=tuple(blocks),
+        norm=_placed_affine(description.norm, place, width),
+        excitation=replace(
+            excitation,
+            reduce=_placed(excitation.reduce.T, place, width).T,
+            expand=_placed(excitation.expand, place, width),
+        ),
+        hidden=replace(hidden, weight=_placed(hidden.weight.T, place, width).T),
+    )
+
+
+def _padded(layer: Layer, place: np.ndarray, width: int, more: int) -> Layer:
+    """A layer whose older channel i stands at ``place[i]`` of ``width``, with ``more`` silent new ones."""
+    assert layer.scatter is None and layer.react.groups == 1
+    growth = np.arange(layer.growth)
+    wider = layer.growth + more
+    react = _placed(layer.react.weight[:, :, 0, 0].T, growth, wider).T
+    ready, reduce = layer.ready, layer.reduce
+    if layer.gather is None:
+        ready = _placed_affine(ready, place, width)
+        columns = _placed(reduce.weight[:, :, 0, 0].T, place, width).T
+        reduce = replace(reduce, weight=columns[:, :, None, None])
+    branches = [
+        branch
+        if branch.total is None
+        else replace(branch, total=replace(branch.total, weight=_placed(branch.total.weight, growth, wider)))
+        for branch in layer.spatial
+    ]
+    return replace(
+        layer,
+        older=width,
+        growth=wider,
+        gather=None if layer.gather is None else place[layer.gather],
+        ready=ready,
+        reduce=reduce,
+        spatial=tuple(branches),
+        again=_placed_affine(layer.again, growth, wider),
+        react=replace(layer.react, weight=_placed(react, place, width)[:, :, None, None]),
+    )
+
+
+def _placed(rows: np.ndarray, place: np.ndarray, width: int) -> np.ndarray:
+    """Row i moves to ``place[i]`` of ``width`` rows; the others are zero."""
+    result = np.zeros((width, *rows.shape[1:]))
+    result[place] = rows
+    return result
+
+
+def _placed_affine(affine: Affine, place: np.ndarray, width: int) -> Affine:
+    return Affine(_placed(affine.scale, place, width), _placed(affine.shift, place, width))
+
+
 def spread(conv: Conv) -> np.ndarray:
     """Weights in groups (F, C/G, k, k) as dense ones with zeros (F, C, k, k)."""
     filters, width = conv.weight.shape[:2]
