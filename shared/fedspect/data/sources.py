@@ -142,7 +142,7 @@ def find_pictures(
             accepted=", ".join(SUFFIXES),
             remedy="point to the folder that holds them",
         )
-    if kind == "unlabelled" and labelled:
+    if found and kind == "unlabelled" and labelled:
         raise ClassError(
             "the pictures' classes cannot be told from their names",
             seen=f"{root}: {found[0].name}, ...",

@@ -285,3 +285,13 @@ def test_the_neu_pictures_are_found_by_folder_and_by_list() -> None:
 def test_the_ball_screw_list_gives_the_components() -> None:
     listing = find_pictures(REAL_DATA / "ballscrew", manifest=REAL_DATA / "ballscrew_groups.csv")
     assert {picture.column("component") for picture in listing.pictures} == {"S01", "KGT1", "KGT2", "KGT3"}
+
+
+def test_a_folder_of_nothing_but_links_that_lead_out_is_refused_by_the_first_of_them(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    (inside / "pit").mkdir(parents=True)
+    outside.mkdir()
+    Image.new("L", (8, 8)).save(outside / "secret.png")
+    (inside / "pit" / "link.png").symlink_to(outside / "secret.png")
+    with pytest.raises(NoPicturesError, match=r"pit/link\.png: outside the root"):
+        find_pictures(inside)
