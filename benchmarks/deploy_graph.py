@@ -1,0 +1,122 @@
+"""How fast each form of the deploy graph answers, as ratios of interleaved medians.
+
+One ONNX Runtime session per form, one thread, one batch, 224 pixels. All sessions take turns, and what counts
+is the processor time that a run took, so that what else the machine does slows all of them alike. Times
+drift all the same: only ratios are printed.
+
+    python benchmarks/deploy_graph.py [--architecture cdnv2-a] [--seconds 40] [--batch 1]
+
+torchvision's MobileNetV3-small stands beside them where torch can export it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import time
+from dataclasses import replace
+from typing import Dict, List, Tuple
+
+import numpy as np
+import onnxruntime
+import torch
+
+from fedclient.worker.deploy import AUTHORS, CPU, MASKED, TENSORRT, DeployFacts, Form, deploy_graphs
+from fedspect.data.preprocess import Preprocessing
+from fedspect.model import build_network
+from fedspect.model.condense import condense
+from fedspect.model.learned_groups import finish
+from fedspect.model.levels import LevelledNetwork
+
+SIZE = 224
+
+STEPS: List[Form] = [
+    AUTHORS,
+    MASKED,
+    replace(MASKED, name="masked, norms folded, hard-swish one", fold_norms=True, hard_swish="one"),
+    TENSORRT,
+    replace(CPU, name="cpu, dense in blocks 4 and 5", dense_reduce=(1, 2, 3, 4, 5)),
+    replace(CPU, name="cpu, affine as batch norm", affine="batchnorm"),
+    replace(CPU, name="cpu, factors broadcast", excitation="broadcast"),
+    replace(CPU, name="cpu, silent channels", pad_features=16),
+    replace(CPU, name="cpu, silent channels, factors broadcast", pad_features=16, excitation="broadcast"),
+    CPU,
+]
+
+
+def main() -> None:
+    """Race all forms and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--architecture", default="cdnv2-a")
+    parser.add_argument("--seconds", type=float, default=40.0, help="how long the race takes")
+    parser.add_argument("--batch", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    network = learned_then_condensed(arguments.architecture)
+    preprocessing = Preprocessing(SIZE, 1, (0.5,), (0.25,))
+    facts = DeployFacts("benchmark", [str(place) for place in range(6)], preprocessing, "0" * 64)
+    models = {
+        form.name: deploy_graphs(network, facts, form=form, pixels="normalised").whole.SerializeToString()
+        for form in STEPS
+    }
+    models.update(peers())
+    medians = race(models, arguments.batch, arguments.seconds)
+    authors = medians[AUTHORS.name]
+    peer = medians.get("mobilenet-v3-small")
+    print(f"{arguments.architecture}, {SIZE} px, batch {arguments.batch}, one thread")
+    print(f"onnxruntime {onnxruntime.__version__}, load average {os.getloadavg()[0]:.1f}\n")
+    print("| form | against the authors' form | against MobileNetV3-small |\n|---|---|---|")
+    for name, median in medians.items():
+        print(f"| {name} | {median / authors:.2f} | {'' if peer is None else f'{median / peer:.2f}'} |")
+
+
+def learned_then_condensed(architecture: str) -> LevelledNetwork:
+    """A network whose groups were chosen and condensed, so copies of a channel share their norm."""
+    network = build_network(architecture, 6, channels=1, form="learned", seed=1)
+    finish(network)
+    return condense(network).eval()
+
+
+def peers() -> Dict[str, bytes]:
+    """MobileNetV3-small from torchvision with six classes, if this torch can export it."""
+    buffer = io.BytesIO()
+    try:
+        network = build_network("mobilenet-v3-small", 6, channels=3, seed=1).eval()
+        torch.onnx.export(
+            network, (torch.zeros(1, 3, SIZE, SIZE),), buffer, opset_version=17, dynamo=False,
+            input_names=["pixels"], dynamic_axes={"pixels": {0: "batch"}},
+        )  # fmt: skip
+    except Exception as error:  # whatever an exporter of some version says: the race goes on without it
+        print(f"mobilenet-v3-small is left out: {error}")
+        return {}
+    return {"mobilenet-v3-small": buffer.getvalue()}
+
+
+def race(models: Dict[str, bytes], batch: int, seconds: float) -> Dict[str, float]:
+    """Median seconds of processor time by name; the runners take turns until time is up."""
+    runners: List[Tuple[str, onnxruntime.InferenceSession, np.ndarray]] = []
+    for name, model in models.items():
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        channels = session.get_inputs()[0].shape[1]
+        pixels = np.random.default_rng(0).normal(size=(batch, channels, SIZE, SIZE)).astype(np.float32)
+        session.run(None, {"pixels": pixels})
+        runners.append((name, session, pixels))
+    times: Dict[str, List[float]] = {name: [] for name in models}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or not all(times.values()):
+        for name, session, pixels in runners:
+            start = time.process_time()
+            session.run(None, {"pixels": pixels})
+            times[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+if __name__ == "__main__":
+    main()
