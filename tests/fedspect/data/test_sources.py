@@ -288,10 +288,9 @@ def test_the_ball_screw_list_gives_the_components() -> None:
 
 
 def test_a_folder_of_nothing_but_links_that_lead_out_is_refused_by_the_first_of_them(tmp_path: Path) -> None:
-    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    outside = touch(tmp_path / "elsewhere", "secret.png")
+    inside = tmp_path / "data"
     (inside / "pit").mkdir(parents=True)
-    outside.mkdir()
-    Image.new("L", (8, 8)).save(outside / "secret.png")
     (inside / "pit" / "link.png").symlink_to(outside / "secret.png")
     with pytest.raises(NoPicturesError, match=r"pit/link\.png: outside the root"):
         find_pictures(inside)
