@@ -145,6 +145,17 @@ def test_a_run_that_was_interrupted_and_then_killed_comes_to_the_same_model(
     assert summary.facts.state == "finished"
 
 
+@pytest.mark.slow
+def test_flowers_own_engine_comes_to_the_same_model(finished, pictures, tmp_path, environment):
+    run = tmp_path / "run"
+    options = ("--data", pictures, *QUICK, *CALM, "--rounds", ROUNDS, "--local-epochs", 1)
+    process = start(environment, "run", *options, "--engine", "ray", "--output", run, "--json")
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert json.loads(out)["rounds"] == ROUNDS
+    assert load_base(run / "model").content_hash == load_base(finished.folder.model).content_hash
+
+
 def test_going_on_with_a_finished_run_changes_nothing(finished, fedsim):
     model = finished.folder.model / "model.safetensors"
     before = model.read_bytes()
