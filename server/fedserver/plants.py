@@ -128,7 +128,8 @@ class Plants:
                     self._courier.excuse(member.node)
                     self._lose(exchange, plant, "it went offline")
         for node in self.roster.see(nodes, self._clock()):
-            self._courier.send(node, DESCRIBE, b"", lifetime=DESCRIBE_LIFETIME)
+            lifetime = max(DESCRIBE_LIFETIME, self._settings.gather)
+            self._courier.send(node, DESCRIBE, b"", lifetime=lifetime)
 
     def _described(self, delivery: Delivery) -> None:
         node = delivery.sent.node

@@ -15,7 +15,7 @@ from fedserver.round_settings import RoundSettings
 from fedserver.store import RunFacts, RunStore
 from fedspect.errors import SettingsError
 
-GATHER = 300.0  # seconds; Ray needs some ten to start, and one slow machine is no reason to give up
+GATHER = 900.0  # seconds; Ray needs ten to start, and minutes on a machine that is busy with other work
 
 
 @dataclass(frozen=True)

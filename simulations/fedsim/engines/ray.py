@@ -22,10 +22,19 @@ from fedsim.engines.outcome import Outcome, quiet_flower
 from fedsim.engines.workers import FactoryWorkers, resolve_factory
 from fedspect.errors import FederationError, InterruptedRunError
 
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # On a busy machine Ray's helpers need longer than its 30 s to start, and then it ends this process.
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_enable_metrics_collection": "0",
+}
+PATIENCE = 10.0  # seconds that the ServerApp's thread has to stop after Ctrl-C
+
 
 def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
     """Run a job in Flower's simulation; raises as ``run_engine`` does."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     resolve_factory(job.worker_factory)  # a mistake in its name is better said now than by every plant
     store = prepare_run(job)
     stop = threading.Event()
@@ -33,7 +42,7 @@ def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], boo
     workers = FactoryWorkers(job.worker_factory, job.run_folder.resolve(), job.plants)
     config: dict[str, dict[str, Any]] = {
         "client_resources": {"num_cpus": job.cpus_per_plant, "num_gpus": job.gpus_per_plant},
-        "init_args": {"logging_level": logging.ERROR, "log_to_driver": False},
+        "init_args": {"logging_level": logging.CRITICAL, "log_to_driver": False},
     }
     with quiet_flower(logging.CRITICAL):
         try:
@@ -44,6 +53,8 @@ def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], boo
                 backend_config=config,
             )
         except KeyboardInterrupt:
+            stop.set()
+            outcome.wait_for_error(PATIENCE)  # so that the run is let go of before anyone goes on with it
             raise InterruptedRunError(
                 "the run was interrupted", remedy="go on with it: every closed round is on disk"
             ) from None
