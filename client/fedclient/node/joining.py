@@ -57,6 +57,7 @@ class Plant:
     _clock_offset: float = field(default=0.0, init=False)
     _said: str = field(default="", init=False)
     _link: WorkerLink | None = field(default=None, init=False)
+    _agreed: object = field(default=None, init=False)
 
     def run(
         self,
@@ -87,6 +88,9 @@ class Plant:
             except BaseException as error:
                 self.home.say("stopped", str(error) or type(error).__name__)
                 raise
+            finally:
+                if self._link is not None:
+                    self._link.close()
             self.home.say("stopped")
 
     def _run(
@@ -104,18 +108,14 @@ class Plant:
                 if membership is None:
                     return
                 token, self.wait = None, None  # from now on the key is enough, and there is all the time
-                self._link = self._worker(membership)
-                self._report(membership, self._link)
-                self._answer(stop, membership, self._link)
+                link = self._worker(membership)
+                self._answer(stop, membership, link)
             except NotRecognisedError as error:
                 self._tell("asking", f"asking headquarters why: {error}")
                 stop.wait(FIRST_RETRY)
             except WorkerError:
                 if not stop.is_set():
                     raise
-            finally:
-                if self._link is not None:
-                    self._link.close()
 
     def _close_worker_on(self, stop: threading.Event) -> None:
         """End a question to the worker when the plant is told to stop."""
@@ -185,7 +185,7 @@ class Plant:
     # -- working -------------------------------------------------------------------------------------------
 
     def _worker(self, membership: Membership) -> WorkerLink:
-        path = self.home.folder / "worker.json"
+        """The worker for what was agreed: the one that is there and warm, unless something else was agreed."""
         prescribed = membership.settings
         content = {
             "plant": membership.plant,
@@ -199,14 +199,23 @@ class Plant:
             "freeze_levels": prescribed.get("freeze_levels"),
             "seed": prescribed.get("seed", 0),
         }
+        agreed = (membership.worker_python, content)
+        if self._link is not None and self._agreed == agreed:
+            return self._link
+        if self._link is not None:
+            self._link.close()
+        path = self.home.folder / "worker.json"
         files.write_json(path, content)
-        return WorkerLink(
+        self._link = WorkerLink(
             path,
             self.home.folder / "worker.log",
             python=membership.worker_python,
             on_progress=self.progress,
             on_restart=lambda why: self.say(f"the worker died and is started again: {why}"),
         )
+        self._agreed = agreed
+        self._report(membership, self._link)
+        return self._link
 
     def _report(self, membership: Membership, link: WorkerLink) -> None:
         """Look at the pictures, and tell headquarters counts; names of files stay here.

@@ -29,6 +29,7 @@ from fedspect.protocol.worker_pb2 import AboutRequest, DescribeRequest, InspectR
 READY_WITHIN = 300.0  # seconds
 ABOUT_WITHIN = 600.0  # importing torch takes some time on a small or busy device
 STOP_WITHIN = 5.0
+LARGEST_LOG = 4 << 20  # bytes; then it is begun anew, and the one before stays beside it
 MOST_STARTS = 3  # for one question
 Progress = Callable[[str, int, int], None]
 
@@ -144,6 +145,8 @@ class WorkerLink:
         command = [self._python, "-m", "fedclient.worker.service"]
         command += ["--settings", str(self._settings), "--socket", str(socket)]
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        if self._log.exists() and self._log.stat().st_size > LARGEST_LOG:
+            self._log.replace(self._log.with_suffix(".old.log"))
         try:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
