@@ -22,11 +22,11 @@ class RoundSettings(Settings):
     """The plants' learning rate at the start of the run; not set: each plant's own setting."""
     batch_norm: Literal["average", "per-plant"] = "average"
     """Whether running statistics are averaged too, or stay at each plant (FedBN)."""
-    encoding: Encoding = "float16"
+    encoding: Encoding = "int3"
     """How plants send their changes."""
     density: float = Field(0.25, gt=0, le=1)
     """The share of values that ``sparse-int8`` sends, in both directions."""
-    encoding_down: Encoding = "float32"
+    encoding_down: Encoding = "int3"
     """How the model's own change goes down to plants that hold the version before it."""
 
     quorum: int = Field(2, ge=1, le=10_000)

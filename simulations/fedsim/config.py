@@ -73,7 +73,7 @@ class FederationSection(Settings):
     """How changes become one: fedavg, fedprox, fedadam, fedyogi, fedavgm, fedmedian, trimmed or krum."""
     strategy_options: dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options, for instance { proximal_mu = 0.01 } for fedprox."""
-    encoding: Literal["float32", "float16", "int8", "int3", "sparse-int8"] = "int8"
+    encoding: Literal["float32", "float16", "int8", "int3", "sparse-int8"] = "int3"
     """How changes travel: exact, or in a half, a quarter or about a ninth of the bytes."""
     batch_norm: Literal["average", "per-plant"] = "average"
     """Whether the running statistics of the head are averaged too, or stay with each plant (FedBN)."""
