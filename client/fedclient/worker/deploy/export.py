@@ -13,7 +13,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import onnx
@@ -181,7 +181,7 @@ def content_hash(facts: Dict[str, str], model: onnx.ModelProto) -> str:
     return digest.hexdigest()
 
 
-def dimensions(features: Features) -> List[object]:
+def dimensions(features: Features) -> List[Union[str, int, None]]:
     """The ONNX shape of features: (batch, C, H, W), or (batch, C) for a flat vector."""
     return ["batch", features.channels, *([features.size] * 2 if features.size else [])]
 

@@ -220,7 +220,7 @@ def spread(conv: Conv) -> np.ndarray:
 
 def swapped(count: int, rows: int) -> np.ndarray:
     """``x[swapped]`` is x with its channels, seen as a table of that many rows, transposed."""
-    return np.arange(count).reshape(rows, count // rows).T.ravel()
+    return np.asarray(np.arange(count).reshape(rows, count // rows).T.ravel())
 
 
 def unswapped(count: int, rows: int) -> np.ndarray:
