@@ -52,7 +52,9 @@ def relief(pixels: np.ndarray) -> np.ndarray:
 def find_landmarks(surface: np.ndarray) -> Landmarks:
     """The landmarks of a relief (H, W) as it is, and of the same at half its size, where noise counts less."""
     height, width = surface.shape[0] // 2 * 2, surface.shape[1] // 2 * 2
-    half = surface[:height, :width].astype(np.float32).reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+    half = (
+        surface[:height, :width].astype(np.float32).reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+    )
     fine, coarse = _landmarks(surface), _landmarks(np.rint(half).astype(np.int8))
     return Landmarks(
         np.concatenate([fine.places, coarse.places * 2]),
