@@ -15,11 +15,6 @@ from small_pictures import folder_of
 from fedsim.cli import app
 from fedspect.console import run_app
 
-QUICK = ("--scratch", "--model", "plain-cnn", "--size", "64", "--plants", "2", "--partition", "iid")
-"""Options of a run that takes seconds."""
-CALM = ("--threads", "1", "--device", "cpu")
-"""Options of a run that repeats itself bit for bit."""
-
 
 @dataclass(frozen=True)
 class Ended:

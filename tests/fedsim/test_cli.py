@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 import tomllib
-from conftest import CALM, QUICK
 from small_pictures import draw, folder_of, manifest_of, names
 
 from fedsim.cli import app
+from quick_runs import CALM, QUICK
 
 FEDSIM = [sys.executable, "-c", "from fedsim.cli import main; main()"]
 ONE_ROUND = (*QUICK, *CALM, "--rounds", "1", "--local-epochs", "1", "--json")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import CALM, QUICK
 
 from fedsim.compare import chosen_arms, found_of
 from fedsim.report import load_comparison
 from fedspect.errors import SettingsError
 from fedspect.training.metrics import ClassFigures, Evaluation, LineFigures
+from quick_runs import CALM, QUICK
 
 
 def evaluation_of(recalls: dict) -> Evaluation:

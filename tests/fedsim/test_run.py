@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CALM, QUICK
 
 from fedsim.config import SimulationSettings
 from fedsim.layout import MADE, RunFolder
@@ -19,6 +18,7 @@ from fedsim.report import load_run
 from fedspect.data.sources import find_pictures
 from fedspect.errors import WorkspaceError
 from fedspect.model import load_base
+from quick_runs import CALM, QUICK
 
 ROUNDS = 12
 
