@@ -29,11 +29,17 @@ def show_run(outcome: Outcome, *, as_json: bool) -> None:
                 "rounds": outcome.rounds,
                 "seconds": outcome.seconds,
                 "left_out": outcome.prepared.left_out,
+                "twins_in_training": _twins(outcome),
                 "evaluation": evaluation.model_dump(mode="json", exclude={"mistakes"}),
             }
         )
         return
     _name_left_out(outcome)
+    if _twins(outcome):
+        console.warn(
+            f"{_twins(outcome)} of {evaluation.num_examples} test pictures show a surface that training shows "
+            "too, so the figures flatter; --split grouped keeps such pictures apart"
+        )
     rows = [
         [each.name, percent(each.precision), percent(each.recall), percent(each.f1), each.support]
         for each in evaluation.classes
@@ -102,6 +108,11 @@ def _name_left_out(outcome: Outcome) -> None:
         console.warn(f"left out {row['name']}: {row['kind']}, {row['detail']}")
     if len(left_out) > MOST_NAMED:
         console.warn(f"and {len(left_out) - MOST_NAMED} more, named in {outcome.folder.problems}")
+
+
+def _twins(outcome: Outcome) -> int:
+    """Test pictures of a surface of which training has pictures too."""
+    return int(read_json(outcome.folder.test)["twins_in_training"])
 
 
 def percent(share: Optional[float]) -> str:

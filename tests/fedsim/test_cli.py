@@ -81,23 +81,18 @@ def test_a_plant_that_would_have_no_pictures_is_named(tmp_path, pictures, fedsim
     assert "plant-50" in ended.err and "fewer plants" in ended.err
 
 
-def test_a_plant_with_one_picture_takes_part(tmp_path, pictures, fedsim):
-    listed = names(pictures)
-    rows = [
-        (
-            name,
-            name.split("/")[0],
-            "small" if number == 1 else "large",
-            "test" if number % 5 == 0 else "train",
-        )
-        for number, name in enumerate(listed)
-    ]
-    manifest = manifest_of(pictures, tmp_path / "list.csv", rows, ["plant", "split"])
+def test_a_plant_with_one_picture_takes_part_and_a_split_that_leaks_is_counted(tmp_path, pictures, fedsim):
+    rows = []
+    for at, name in enumerate(names(pictures)):
+        plant, side = "small" if at == 1 else "large", "test" if at % 5 == 0 else "train"
+        rows.append((name, name.split("/")[0], plant, side, f"pair {at // 2}"))
+    manifest = manifest_of(pictures, tmp_path / "list.csv", rows, ["plant", "split", "group"])
     ended = fedsim(
         "run", "--data", pictures, "--manifest", manifest, "--split", "manifest", *ONE_ROUND,
         "--partition", "by-column", "--column", "plant", "--output", tmp_path / "run",
     )  # fmt: skip
     assert ended.code == 0, ended.err
+    assert ended.json["twins_in_training"] == 6  # every test picture has its neighbour in training
     assert '"num_examples": 1' in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
