@@ -84,4 +84,5 @@ def test_the_event_log_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "plant": "plant-1",
         "round": 199,
         "reason": "it went offline",
+        "text": "plant-1 gave no answer in round 199: it went offline",
     }
