@@ -15,7 +15,6 @@ root.
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Dict, List, Optional, Tuple
@@ -23,6 +22,7 @@ from typing import Dict, List, Optional, Tuple
 from fedspect.data import manifest as manifests
 from fedspect.data.classes import ClassList, class_list, spelt_alike
 from fedspect.data.decode import SUFFIXES
+from fedspect.data.flat_names import label_by_name
 from fedspect.data.pictures import (
     CLASS_SPELLING,
     MISSING,
@@ -30,6 +30,7 @@ from fedspect.data.pictures import (
     REPEATED,
     UNKNOWN_CLASS,
     UNLABELLED,
+    UNREADABLE,
     Picture,
     Problem,
 )
@@ -44,21 +45,6 @@ SPLIT_FOLDERS = {
     "val": "validation",
     "validation": "validation",
 }
-NEU_NAMES = {
-    "cr": "crazing",
-    "in": "inclusion",
-    "pa": "patches",
-    "ps": "pitted_surface",
-    "rs": "rolled-in_scale",
-    "sc": "scratches",
-}
-NEU_CLASSES = tuple(NEU_NAMES.values())
-NEU_PATTERN = re.compile(
-    r"(?P<word>crazing|inclusion|patches|pitted[_\- ]surface|rolled[_\- ]in[_\- ]scale|scratches"
-    r"|cr|in|pa|ps|rs|sc)[_\- ]?\(?\d+\)?",
-    re.IGNORECASE,
-)
-BALL_SCREW_PATTERN = re.compile(r"(?P<word>[PN])(\s*\(.*\)|[_\- ]?\d.*|_.*)")
 
 
 @dataclass(frozen=True)
@@ -222,10 +208,9 @@ def _from_manifest(path: Path, root: Path) -> Tuple[List[Picture], List[Problem]
         if not _is_inside(file, inside):
             problems.append(Problem(row.path, OUTSIDE, "the path leads out of the folder of pictures"))
             continue
-        if not file.is_file():
-            row_path = row.path.replace("\\", "/")
-            file = root / row_path
-            if not _is_inside(file, inside) or not file.is_file():
+        if not _is_file(file):
+            file = root / row.path.replace("\\", "/")
+            if not _is_inside(file, inside) or not _is_file(file):
                 problems.append(Problem(row.path, MISSING, "there is no such file"))
                 continue
         name = PurePosixPath(os.path.relpath(str(file), str(root))).as_posix()
@@ -243,7 +228,12 @@ def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
     problems: List[Problem] = []
     ignored = 0
     inside = os.path.realpath(str(root))
-    for folder, folders, names in os.walk(str(root)):
+
+    def cannot_list(error: OSError) -> None:
+        name = os.path.relpath(str(error.filename), str(root))
+        problems.append(Problem(_printable(name), UNREADABLE, f"the folder: {error.strerror}"))
+
+    for folder, folders, names in os.walk(str(root), onerror=cannot_list):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         for name in sorted(names):
             path = Path(folder) / name
@@ -252,6 +242,8 @@ def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
                 continue
             if path.suffix.lower() not in SUFFIXES:
                 ignored += 1
+            elif _printable(str(relative)) != str(relative):
+                problems.append(Problem(_printable(str(relative)), UNREADABLE, "its name is not UTF-8"))
             elif not _is_inside(path, inside):
                 problems.append(
                     Problem(str(relative), OUTSIDE, "the link leads out of the folder of pictures")
@@ -265,7 +257,7 @@ def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
             Problem(str(name), UNLABELLED, "it lies beside the folders of the classes") for _, name in loose
         )
         return "folders", _by_folder(in_folders), problems, ignored
-    kind, pictures, unnamed = _by_name(loose)
+    kind, pictures, unnamed = label_by_name(loose)
     problems.extend(unnamed)
     return kind, pictures, problems, ignored
 
@@ -281,29 +273,16 @@ def _by_folder(files: List[Tuple[Path, PurePosixPath]]) -> List[Picture]:
     return pictures
 
 
-def _by_name(files: List[Tuple[Path, PurePosixPath]]) -> Tuple[str, List[Picture], List[Problem]]:
-    """NEU names or ball screw names, whichever more of the files have."""
-    neu = {path: NEU_PATTERN.fullmatch(path.stem) for path, _ in files}
-    ball_screw = {path: BALL_SCREW_PATTERN.fullmatch(path.stem) for path, _ in files}
-    kind, matches = max(
-        (("neu names", neu), ("ball screw names", ball_screw)),
-        key=lambda item: sum(m is not None for m in item[1].values()),
-    )
-    if not any(matches.values()):
-        return "unlabelled", [Picture(path, name.as_posix()) for path, name in files], []
-    pictures: List[Picture] = []
-    problems: List[Problem] = []
-    neu_words = ClassList(NEU_CLASSES, NEU_NAMES)
-    for path, name in files:
-        match = matches[path]
-        if match is None:
-            problems.append(Problem(name.as_posix(), UNLABELLED, f"its name does not begin as {kind} do"))
-            continue
-        word = match.group("word")
-        pictures.append(
-            Picture(path, name.as_posix(), neu_words.resolve(word) if kind == "neu names" else word)
-        )
-    return kind, pictures, problems
+def _printable(name: str) -> str:
+    """A name as it may stand in a report: bytes that are no UTF-8 become question marks."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        return False
 
 
 def _is_inside(path: Path, real_root: str) -> bool:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import List
 
 import pytest
 from drawn import REAL_DATA, folder_of, needs_ball_screws, needs_neu
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedspect.data.classes import ClassList
 from fedspect.data.pictures import (
@@ -14,9 +17,10 @@ from fedspect.data.pictures import (
     REPEATED,
     UNKNOWN_CLASS,
     UNLABELLED,
+    UNREADABLE,
 )
 from fedspect.data.sources import find_pictures
-from fedspect.errors import ClassError, ManifestError, NoPicturesError
+from fedspect.errors import ClassError, DataError, ManifestError, NoPicturesError
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -160,6 +164,44 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     listing = find_pictures(inside)
     assert found(listing) == [("pit/1.png", "pit")]
     assert kinds(listing) == [("pit/link.png", OUTSIDE)]
+
+
+def test_a_name_that_is_not_utf8_is_named_in_printable_form(tmp_path: Path) -> None:
+    touch(tmp_path, "pit/1.png")
+    (Path(os.fsdecode(bytes(tmp_path / "pit") + b"/ri\xdf.png"))).touch()
+    listing = find_pictures(tmp_path)
+    assert found(listing) == [("pit/1.png", "pit")]
+    assert kinds(listing) == [("pit/ri?.png", UNREADABLE)]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "pit/1.png", "shut/2.png")
+    (tmp_path / "shut").chmod(0)
+    assert kinds(find_pictures(tmp_path)) == [("shut", UNREADABLE)]
+    (tmp_path / "shut").chmod(0o700)
+
+
+def test_a_path_too_long_or_with_odd_signs_is_missing_or_outside(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    path = manifest(
+        tmp_path / "list.csv", "path,class", "a.png,pit", f"{'x' * 5000}.png,pit", "a.png/b.png,pit"
+    )
+    assert [kind for _, kind in kinds(find_pictures(path))] == [MISSING, MISSING]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
+def test_any_bytes_after_a_good_header_give_a_listing_or_a_data_error(tmp_path: Path, content: bytes) -> None:
+    touch(tmp_path, "a.png")
+    path = tmp_path / "list.csv"
+    for start in (b"", b"path,class\na.png,pit\n"):
+        path.write_bytes(start + content)
+        try:
+            listing = find_pictures(path)
+        except DataError:
+            continue
+        assert all(picture.path.is_file() for picture in listing.pictures)
 
 
 def test_a_csv_with_groups_and_further_columns(tmp_path: Path) -> None:
