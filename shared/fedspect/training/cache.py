@@ -27,10 +27,11 @@ import numpy as np
 
 from fedspect.errors import DamagedFileError
 from fedspect.files import TEMPORARY_PREFIX
-from fedspect.training.segments import SUFFIX, Entry, Segment, read_segment, write_segment
+from fedspect.training.segments import ALIGNMENT, SUFFIX, Entry, Segment, read_segment, write_segment
 
 STALE_AFTER = 3600.0  # seconds after which a temporary file belongs to a process that was killed
 OPEN_SEGMENTS = 128  # mapped at once; each holds a file descriptor
+HEADER_SHARE = 128  # bytes of a segment's header that an entry takes at most
 
 
 class FeatureCache:
@@ -90,7 +91,7 @@ class FeatureCache:
             DiskFullError, ReadOnlyError, StorageError: nothing was written.
 
         """
-        if not entries or not self._make_room(rows.nbytes + 64 * len(entries) + 8192):
+        if not entries or not self._make_room(rows.nbytes + HEADER_SHARE * len(entries) + 2 * ALIGNMENT):
             return False
         path = self.folder / self.key / f"{uuid.uuid4().hex}{SUFFIX}"
         segment = write_segment(path, self.key, entries, rows)
@@ -100,9 +101,7 @@ class FeatureCache:
         return True
 
     def find(self, entry: Entry) -> Optional[np.ndarray]:
-        """The features of an entry as a read-only float16 view, or None where the cache has none (any
-        more).
-        """
+        """The features of an entry as a read-only float16 view, or None where there are none (any more)."""
         while entry in self._places:
             name, row = self._places[entry]
             rows = self._rows(name)
@@ -113,15 +112,17 @@ class FeatureCache:
 
     def _rows(self, name: str) -> Optional[np.ndarray]:
         """Map a segment, or forget it where it has gone or is damaged."""
+        segment = self._segments[name]
+        if name not in self._in_use:
+            self._in_use.add(name)
+            with contextlib.suppress(OSError):
+                os.utime(segment.path)
         rows = self._mapped.get(name)
         if rows is not None:
             self._mapped.move_to_end(name)
             return rows
-        segment = self._segments[name]
         try:
             rows = segment.rows(check=name not in self._checked)
-            if name not in self._in_use:
-                os.utime(segment.path)
         except (DamagedFileError, ValueError):
             _remove(segment.path)
         except OSError:
@@ -130,7 +131,6 @@ class FeatureCache:
             self._forget(name)
             return None
         self._checked.add(name)
-        self._in_use.add(name)
         self._mapped[name] = rows
         while len(self._mapped) > OPEN_SEGMENTS:
             self._mapped.popitem(last=False)
@@ -161,9 +161,12 @@ class FeatureCache:
         total = 0
         for path in _files_of_all_keys(self.folder):
             with contextlib.suppress(OSError):
+                temporary = path.name.startswith(TEMPORARY_PREFIX)
+                if temporary:
+                    _remove_if_stale(path)
                 status = path.stat()
                 total += status.st_size
-                if path.name not in self._in_use and path.suffix == SUFFIX:
+                if not temporary and path.name not in self._in_use:
                     oldest.append((status.st_mtime, status.st_size, path))
         for _, freed, path in sorted(oldest):
             if total + size <= self.limit_bytes:

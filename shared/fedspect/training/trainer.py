@@ -194,7 +194,7 @@ class Trainer:
             num_examples=len(pictures),
             counts=dict(zip(self.classes, counts)),
             epochs=reports,
-            best_epoch=reports[-1].epoch if best.state is None else best.epoch,
+            best_epoch=first_epoch + len(reports) - 1 if best.state is None else best.epoch,
             stopped_early=len(reports) < epochs,
             seconds=time.perf_counter() - started,
             feature_seconds=feature_seconds,

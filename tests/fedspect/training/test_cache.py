@@ -230,6 +230,31 @@ def test_what_is_in_use_is_never_evicted_and_new_features_are_refused(tmp_path: 
     assert writer.add(entries_of(9000, 4), rows_of(entries_of(9000, 4)))
 
 
+def test_a_segment_that_is_read_again_after_a_release_is_in_use_again_and_recent(tmp_path: Path) -> None:
+    writer = FeatureCache(tmp_path, 40_000, key="k")
+    kept = fill(writer, 0)
+    (path,) = segments(tmp_path)
+    found(writer, kept[0])
+    writer.release()
+    used_at(path, 5)
+    found(writer, kept[0])
+    assert time.time() - path.stat().st_mtime < 3600
+    for number in range(1, 12):
+        writer.add(entries_of(number * 100, 4), rows_of(entries_of(number * 100, 4)))
+    assert path.exists()
+
+
+def test_a_file_that_another_process_is_writing_is_not_evicted(tmp_path: Path) -> None:
+    writer = FeatureCache(tmp_path, 40_000, key="k")
+    fill(writer, 0)
+    writing = tmp_path / "k" / f"{TEMPORARY_PREFIX}x{SUFFIX}"
+    writing.write_bytes(bytes(9000))
+    for number in range(1, 12):
+        writer.release()
+        writer.add(entries_of(number * 100, 4), rows_of(entries_of(number * 100, 4)))
+    assert writing.exists() and sum(path.stat().st_size for path in segments(tmp_path)) <= 40_000
+
+
 def test_the_limit_holds_over_all_keys_whatever_is_added(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     limit = 100_000
