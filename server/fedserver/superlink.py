@@ -27,7 +27,7 @@ from fedspect import files
 from fedspect.errors import ConnectionLostError, FederationError
 from fedspect.protocol.names import join_address
 
-READY_WITHIN = 60.0  # seconds; importing Flower alone takes some on a slow machine
+READY_WITHIN = 180.0  # seconds; importing Flower alone takes some on a slow machine
 STOP_WITHIN = 8.0
 MARK_VARIABLE = "FEDSPECT_SUPERLINK_OF"
 SECRET_VARIABLE = "FEDSPECT_CONTROL_SECRET"
