@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 import numpy as np
 import pydantic
@@ -21,13 +21,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import BaseModelError, DamagedFileError, ModelError
 from fedspect.files import read_json, write_bytes, write_json
 from fedspect.model.levels import LevelledNetwork
 from fedspect.model.network import build_network
-
-if TYPE_CHECKING:
-    from fedspect.data.preprocess import Preprocessing
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
@@ -94,8 +92,6 @@ class BaseModel:
     @property
     def preprocessing(self) -> Preprocessing:
         """How a picture becomes this network's input."""
-        from fedspect.data.preprocess import Preprocessing
-
         return Preprocessing(
             size=self.card.input_size,
             channels=self.card.channels,

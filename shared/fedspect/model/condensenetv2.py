@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Tuple, Union
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedspect.model.group_conv import GroupConv2d
@@ -71,6 +72,18 @@ class SqueezeExcitation(nn.Module):
         means = features.mean((2, 3))
         factors = torch.sigmoid(self.expand(torch.relu(self.reduce(means))))
         return features * factors[:, :, None, None]
+
+
+class GlobalPool(nn.Module):
+    """The mean of each channel: (N, C, H, W) -> (N, C, 1, 1).
+
+    As a pool of the full size: the gradient of ``mean`` has no memory of its own, which slows down what follows.
+
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pooled features."""
+        return F.avg_pool2d(features, kernel_size=features.shape[2:])
 
 
 class GroupConv3x3(nn.Sequential):
@@ -128,7 +141,7 @@ class CondenseNetV2(LevelledNetwork):
             else:
                 layers["norm"] = nn.BatchNorm2d(width)
                 layers["activation"] = nn.ReLU(inplace=True)
-                layers["pool"] = nn.AdaptiveAvgPool2d(1)
+                layers["pool"] = GlobalPool()
                 layers["excitation"] = SqueezeExcitation(width, LAST_EXCITATION_REDUCTION)
                 layers["flatten"] = nn.Flatten()
                 levels.append((f"block{block}", nn.Sequential(layers)))
