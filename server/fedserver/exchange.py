@@ -76,9 +76,10 @@ class Exchange:
         self.lost.pop(plant, None)
 
     def answer(self, result: PlantResult) -> None:
-        """An answer arrived, in time or late."""
-        self.open_plants.discard(result.plant)
-        self.lost.pop(result.plant, None)
+        """An answer arrived; one that is late makes way when the plant answers in time as well."""
+        if not result.late_by:
+            self.open_plants.discard(result.plant)
+            self.lost.pop(result.plant, None)
         self.results[result.plant] = result
 
     def keep(self, expected: Expected, body: bytes, *, late_by: int = 0) -> None:
@@ -86,7 +87,7 @@ class Exchange:
 
         It is not flushed: a restart has no use for it.
         """
-        path = self.spool / f"{expected.plant}.reply"
+        path = self.spool / f"{expected.plant}-{expected.round}.reply"
         try:
             self.spool.mkdir(exist_ok=True)
             path.write_bytes(body)
@@ -112,9 +113,10 @@ class Exchange:
         """Updates of this round that wait on disk."""
         return sum(not one.late_by for one in self.updates.values())
 
-    def had(self, plant: str) -> bool:
-        """Whether the plant was asked in this round, or is in it with a late answer."""
-        return plant in self.open_plants or plant in self.results or plant in self.failed_at
+    def takes_late(self, plant: str) -> bool:
+        """Whether the round still wants an older answer of the plant: it has none in time, and none refused."""
+        answered = plant in self.results and not self.results[plant].late_by
+        return self.context.train and not answered and plant not in self.refused
 
     def askable(self, plant: str, retry_before: float) -> bool:
         """Whether the plant may be given the task now: it never had it, or failed before that moment."""

@@ -7,6 +7,7 @@ cannot be read, a failure, or a plant that lacks the version that it was sent a 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 from flwr.server import Grid
@@ -64,6 +65,7 @@ class Plants:
         self._clock = clock
         self._readmitted = readmitted
         self._next_look = clock()
+        self._between_rounds: list[Delivery] = []  # came when no round was open; the next one sees to them
 
     def free(self) -> list[str]:
         """The plants that can be given a task, by name."""
@@ -109,7 +111,10 @@ class Plants:
             self._next_look = self._clock() + LOOK_AT_NODES
             self._see(exchange)
         heard = False
-        for delivery in self._courier.receive():
+        between: list[Delivery] = []
+        if exchange is not None:
+            between, self._between_rounds = self._between_rounds, []
+        for delivery in itertools.chain(between, self._courier.receive()):
             heard = True
             if delivery.sent.kind == DESCRIBE:
                 self._described(delivery)
@@ -121,12 +126,11 @@ class Plants:
         for plant in self._readmitted():
             self.roster.readmit(plant)
         nodes = self._courier.nodes()
-        if exchange is not None:
-            for plant in sorted(exchange.open_plants):
-                member = self.roster.members.get(plant)
-                if member is not None and member.node not in nodes:
-                    self._courier.excuse(member.node)
-                    self._lose(exchange, plant, "it went offline")
+        for node in sorted(self._courier.busy() - nodes):
+            self._courier.excuse(node)
+            plant = self.roster.plant_of(node)
+            if exchange is not None and plant in exchange.open_plants:
+                self._lose(exchange, str(plant), "it went offline")
         for node in self.roster.see(nodes, self._clock()):
             lifetime = max(DESCRIBE_LIFETIME, self._settings.gather)
             self._courier.send(node, DESCRIBE, b"", lifetime=lifetime)
@@ -175,6 +179,8 @@ class Plants:
             self._take(current, delivery, expected, reply, late_by=0)
         elif exchange is not None:
             self._late(exchange, delivery, expected, reply)
+        else:
+            self._between_rounds.append(delivery)
 
     def _failed(self, exchange: Exchange, sent: Sent, plant: str, reason: str) -> None:
         """A plant's work failed; if it was sent less than the whole head, that may be why."""
@@ -205,11 +211,11 @@ class Plants:
         settings, plant = self._settings, expected.plant
         late_by = exchange.context.round - expected.round
         usable = settings.late == "use" and settings.late_discount > 0 and late_by <= settings.late_rounds
-        if usable and exchange.context.train and reply.trained and not exchange.had(plant):
+        if usable and reply.trained and exchange.takes_late(plant):
             self._take(exchange, delivery, expected, reply, late_by=late_by)
             return
         reason = f"its update of round {expected.round} came {late_by} rounds late"
-        if not exchange.had(plant):
+        if exchange.takes_late(plant) and plant not in exchange.open_plants:
             exchange.refused[plant] = Refusal(plant=plant, kind="late", reason=reason)
         self._emit(PlantRefused(plant, exchange.context.round, "late", reason))
 

@@ -47,6 +47,7 @@ from fedspect.update.change import StepSize, apply_change
 from fedspect.update.checks import DEFAULT_CHECKS, CheckSettings, Step
 from fedspect.update.schema import is_statistic
 
+MOST_CLAUSES = 10  # reasons in one text
 EARLIER_ROUNDS = 3  # whose accepted steps say what is usual
 
 logger = logging.getLogger("fedserver.rounds")
@@ -143,7 +144,7 @@ class RoundLoop:
 
     def _round(self, state: RunState) -> RunState:
         context = self._context(state, train=True)
-        self._await_quorum(context)
+        self._await_quorum(context, give_up=self._settings.give_up)
         head = state.served.head
         zeros = {name: np.zeros_like(values) for name, values in head.items() if not is_statistic(name)}
         config = begin_round(self._strategy, context.round, array_record(zeros))
@@ -236,7 +237,14 @@ class RoundLoop:
                 clauses = [f"{plant}: {reason}" for plant, reason in sorted(exchange.lost.items())]
                 clauses += [f"{one.plant}: {one.reason}" for one in exchange.refused.values()]
                 clauses += [f"{plant} is still at work" for plant in sorted(exchange.open_plants)]
-                self._wait(exchange.context, exchange.in_time(), "updates", clauses, waiting_since)
+                self._wait(
+                    exchange.context,
+                    exchange.in_time(),
+                    "updates",
+                    clauses,
+                    since=waiting_since,
+                    give_up=self._settings.give_up,
+                )
                 self._pause(heard)
 
     def _check(self, exchange: Exchange, state: RunState) -> list[Accepted]:
@@ -286,7 +294,12 @@ class RoundLoop:
         if known is not None:
             return known
         context = self._context(state, train=False)
-        self._await_quorum(context)
+        limits = [one for one in (self._settings.deadline, self._settings.give_up) if one is not None]
+        try:
+            self._await_quorum(context, give_up=min(limits, default=None))
+        except QuorumError as error:
+            logger.warning("%s; the last version stays without it", error)
+            return None
         exchange = self._open(context, state)
         closing_time = self._clock() + (self._settings.deadline or float("inf"))
         while exchange.open_plants and self._clock() < closing_time:
@@ -298,7 +311,7 @@ class RoundLoop:
 
     # -- waiting -------------------------------------------------------------------------------------------
 
-    def _await_quorum(self, context: RoundContext) -> None:
+    def _await_quorum(self, context: RoundContext, *, give_up: float | None) -> None:
         """Return when enough plants are free; at first, those that are expected."""
         since = self._clock()
         while True:
@@ -311,11 +324,19 @@ class RoundLoop:
                 self._expecting = now
                 return
             if not heard:
-                self._wait(context, len(free), "plants", self._plants.roster.missing(), since)
+                clauses = self._plants.roster.missing()
+                self._wait(context, len(free), "plants", clauses, since=since, give_up=give_up)
             self._pause(heard)
 
     def _wait(
-        self, context: RoundContext, present: int, of_what: str, clauses: list[str], since: float
+        self,
+        context: RoundContext,
+        present: int,
+        of_what: str,
+        clauses: list[str],
+        *,
+        since: float,
+        give_up: float | None,
     ) -> None:
         """Say that and why the run waits.
 
@@ -323,12 +344,14 @@ class RoundLoop:
             QuorumError: it has waited long enough.
 
         """
-        needed, give_up = self._settings.quorum, self._settings.give_up
-        text = f"{context} needs {needed} {of_what} and has {present}"
-        text += "".join(f"; {clause}" for clause in clauses)
+        needed = self._settings.quorum
+        said = f"{context} needs {needed} {of_what} and has {present}"
+        if len(clauses) > MOST_CLAUSES:
+            clauses = [*clauses[:MOST_CLAUSES], f"and {len(clauses) - MOST_CLAUSES} more"]
+        text = "; ".join([said, *clauses])
         if give_up is not None and self._clock() - since >= give_up and self._clock() >= self._expecting:
             raise QuorumError(
-                f"{context} needs {needed} {of_what} and has {present}",
+                said,
                 seen="; ".join(clauses) or None,
                 accepted=f"at least {needed} {of_what}",
                 remedy="mend the plants that failed, or ask for a smaller quorum",

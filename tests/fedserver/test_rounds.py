@@ -350,6 +350,35 @@ def test_a_late_update_is_used_in_the_next_round_with_its_discount(tmp_path: Pat
     assert [one.late_by for one in third.plants] == [0, 0, 0]
 
 
+def test_a_late_update_that_comes_between_two_rounds_is_used_in_the_next(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, quorum=2, deadline=2.0)
+    federation.on(RoundStarted, 1, lambda: federation.grid.held.add(3))
+    federation.on(RoundClosed, 1, lambda: federation.grid.held.discard(3))
+    federation.on(RoundStarted, 2, lambda: federation.grid.held.add(3))
+    federation.run()
+    second = {one.plant: one for one in federation.store.history()[1].plants}
+    assert second["plant-3"].late_by == 1 and second["plant-3"].weight > 0
+
+
+def test_an_answer_in_time_takes_the_place_of_a_late_one(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, quorum=2, deadline=2.0)
+    federation.on(RoundStarted, 1, lambda: federation.grid.held.add(3))
+    federation.on(RoundClosed, 1, lambda: federation.grid.held.discard(3))
+    federation.run()
+    second = {one.plant: one.late_by for one in federation.store.history()[1].plants}
+    assert second == {"plant-1": 0, "plant-2": 0, "plant-3": 0}
+
+
+def test_a_closing_evaluation_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, rounds=1, give_up=2.0)
+    federation.on(RoundClosed, 1, lambda: federation.grid.offline.update({2, 3}))
+    federation.on(RoundClosed, 1, lambda: setattr(federation.clock, "now", federation.clock.now + 5))
+    finished = federation.run()
+    assert finished.rounds == 1 and finished.evaluation is None
+    again = Federation(tmp_path)
+    assert again.run().evaluation is not None
+
+
 def test_a_late_update_is_refused_where_the_settings_say_so(tmp_path: Path) -> None:
     federation = slow_federation(tmp_path, late="refuse")
     federation.run()

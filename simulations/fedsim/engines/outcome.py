@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +21,6 @@ class Outcome:
         self._on_event = on_event
         self._finished: RunFinished | None = None
         self._error: FedspectError | None = None
-        self._failed = threading.Event()
 
     def server_app(self, folder: Path, should_stop: Callable[[], bool]) -> ServerApp:
         """The ServerApp of the run in ``folder``, which tells this outcome everything."""
@@ -46,10 +44,6 @@ class Outcome:
             )
         return self._finished
 
-    def wait_for_error(self, seconds: float) -> None:
-        """Wait until the run has stopped with an error, but not for ever."""
-        self._failed.wait(seconds)
-
     def _hear(self, event: Event) -> None:
         if isinstance(event, RunFinished):
             self._finished = event
@@ -57,7 +51,6 @@ class Outcome:
 
     def _fail(self, error: FedspectError) -> None:
         self._error = error
-        self._failed.set()
 
 
 def never() -> bool:

@@ -1,16 +1,18 @@
 """Many plants in many processes: Flower's own simulation, which is built on Ray.
 
-The ServerApp runs in a thread of this process, so events arrive here as they do with the local engine.
-Plants work in Ray's processes, which make each plant's worker from the run folder. Ray takes some ten
-seconds to start.
+The ServerApp runs in a thread of this process, so events arrive here as they do with the local engine. Plants
+work in Ray's processes, which make each plant's worker from the run folder. Ray takes some ten seconds to start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import flwr.simulation
@@ -28,7 +30,8 @@ RAY_ENVIRONMENT = {
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_enable_metrics_collection": "0",
 }
-PATIENCE = 10.0  # seconds that the ServerApp's thread has to stop after Ctrl-C
+
+logger = logging.getLogger("fedsim.engines")
 
 
 def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
@@ -44,7 +47,7 @@ def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], boo
         "client_resources": {"num_cpus": job.cpus_per_plant, "num_gpus": job.gpus_per_plant},
         "init_args": {"logging_level": logging.CRITICAL, "log_to_driver": False},
     }
-    with quiet_flower(logging.CRITICAL):
+    with quiet_flower(logging.CRITICAL), _gentle_interrupt(stop):
         try:
             flwr.simulation.run_simulation(
                 server_app=outcome.server_app(store.folder, lambda: stop.is_set() or should_stop()),
@@ -53,8 +56,6 @@ def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], boo
                 backend_config=config,
             )
         except KeyboardInterrupt:
-            stop.set()
-            outcome.wait_for_error(PATIENCE)  # so that the run is let go of before anyone goes on with it
             raise InterruptedRunError(
                 "the run was interrupted", remedy="go on with it: every closed round is on disk"
             ) from None
@@ -64,3 +65,25 @@ def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], boo
         finally:
             stop.set()
     return outcome.result()
+
+
+@contextlib.contextmanager
+def _gentle_interrupt(stop: threading.Event) -> Iterator[None]:
+    """Let the first Ctrl-C end the run between two answers, and only the second break into Ray.
+
+    Ray's threads do not survive to be interrupted while they wait for a plant: the process would crash.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop.set()
+        logger.warning("stopping when the plants' work in progress is done; Ctrl-C again stops at once")
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
