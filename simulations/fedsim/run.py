@@ -6,7 +6,6 @@ Whatever is finished is on disk. A run that was interrupted, or killed at any mo
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,16 +15,16 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Protocol
 
-from fedserver.events import Event, RoundClosed, RunFinished
-from fedsim.central import CentralTest, ModelTested, save_model, write_evaluation
+from fedserver.events import Event
+from fedsim.central import CentralTest, save_model, write_evaluation
 from fedsim.config import SimulationSettings
 from fedsim.facts import FactsFile
 from fedsim.federation import federate, head_after
 from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import prepare, unwatched
+from fedsim.recorder import Recorder
 from fedsim.report import write_figures, write_report
 from fedspect.errors import FedspectError, InterruptedRunError, WorkspaceError
-from fedspect.files import append_line
 from fedspect.training.metrics import Evaluation
 
 
@@ -129,6 +128,7 @@ def finish_run(folder: RunFolder, *, view: View) -> Outcome:
             prepared = prepare(folder, settings, view.stage)
             test = CentralTest(folder, prepared, settings)
             recorder = Recorder(folder, prepared, settings, test, view)
+            recorder.mend()
             finished = federate(folder, prepared, settings, recorder)
             with view.stage("testing the model"):
                 test.load(head_after(folder, prepared, settings, finished.rounds))
@@ -142,47 +142,6 @@ def finish_run(folder: RunFolder, *, view: View) -> Outcome:
             write_figures(folder.path)
             report = write_report(folder.path)
     return Outcome(folder, prepared, evaluation, finished.rounds, facts.facts.seconds, report)
-
-
-class Recorder:
-    """Writes each event down, measures the model after a round, and tells the view.
-
-    What is told after a kill is told again when the run goes on: readers take the last word on a round.
-    """
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        prepared: Prepared,
-        settings: SimulationSettings,
-        test: CentralTest,
-        view: View,
-    ) -> None:
-        self._folder = folder
-        self._prepared = prepared
-        self._settings = settings
-        self._test = test
-        self._view = view
-        self._measured = 0
-
-    def __call__(self, event: Event) -> None:
-        """Take note of an event."""
-        every = self._settings.federation.evaluate_every
-        if isinstance(event, RunFinished) and self._measured != event.rounds:
-            self._measure(event.rounds)
-        self._note(event)
-        if isinstance(event, RoundClosed) and every and event.record.round % every == 0:
-            self._measure(event.record.round)
-
-    def _measure(self, round_number: int) -> None:
-        self._test.load(head_after(self._folder, self._prepared, self._settings, round_number))
-        evaluation = self._test.evaluate(self._test.predict())
-        self._measured = round_number
-        self._note(ModelTested(round_number, evaluation.accuracy, evaluation.log_loss))
-
-    def _note(self, event: Event) -> None:
-        append_line(self._folder.metrics, json.dumps(event.as_dict(), ensure_ascii=False))
-        self._view(event)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,24 @@ def test_going_on_with_a_finished_run_changes_nothing(finished, fedsim):
     ended = fedsim("run", "--resume", "--output", finished.folder.path, "--json")
     assert ended.code == 0
     assert model.read_bytes() == before
+
+
+def test_rows_that_a_killed_run_could_not_write_any_more_are_mended(finished, tmp_path, fedsim):
+    run = Path(shutil.copytree(finished.folder.path, tmp_path / "run"))
+    metrics = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lost = [
+        row for row in rows if row.get("record", {}).get("round") == ROUNDS or row.get("round") == ROUNDS - 1
+    ]
+    assert {row["event"] for row in lost} >= {"RoundClosed", "ModelTested"}
+    kept = [json.dumps(row) for row in rows if row not in lost]
+    metrics.write_text("\n".join(kept) + '\n{"event": "Roun')
+    assert fedsim("run", "--resume", "--output", run).code == 0
+    summary = load_run(run)
+    assert [each.round for each in summary.rounds] == list(range(1, ROUNDS + 1))
+    assert [each.tested_accuracy for each in summary.rounds] == [
+        each.tested_accuracy for each in load_run(finished.folder.path).rounds
+    ]
 
 
 def test_a_second_process_is_kept_out_of_a_run(finished, fedsim):
