@@ -190,10 +190,6 @@ def start(
     from fedserver.base_files import BaseFiles
     from fedserver.headquarters import Headquarters
 
-    settings = opened.settings()
-    settings.ready_classes()
-    base = BaseFiles.read(settings.base_folder(opened.folder))
-    store = None if no_rounds else prepare_run(opened.runs, settings, base, rounds=rounds, new=new_run)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -203,7 +199,12 @@ def start(
         append_line(log, json_module.dumps({"time": time.time(), "text": text}))
         note(text)
 
-    finished = Headquarters(opened, settings, base, store, say=say).serve(stop)
+    with opened.occupied():
+        settings = opened.settings()
+        settings.ready_classes()
+        base = BaseFiles.read(settings.base_folder(opened.folder))
+        store = None if no_rounds else prepare_run(opened.runs, settings, base, rounds=rounds, new=new_run)
+        finished = Headquarters(opened, settings, base, store, say=say).serve(stop)
     if not finished and store is not None:
         note("stopped; `fedserver start` goes on with the next round")
 

@@ -67,6 +67,7 @@ class Headquarters:
         self._control: Control | None = None
         self._run: int | None = None
         self._starts = 0
+        self._not_before = 0.0
         self._last_round = -1
         self._online: list[str] = []
         self._next_online = 0.0
@@ -76,34 +77,34 @@ class Headquarters:
     def serve(self, stop: threading.Event) -> bool:
         """Stay until ``stop`` is set or the run is finished; answers whether it finished.
 
+        The caller holds the workspace's lock.
+
         Raises:
-            AlreadyRunningError: another server is on this workspace.
             FederationError: something cannot be started, or dies again and again.
 
         """
         network = self._settings.network
-        with self._workspace.occupied():
-            reason = self._workspace.ensure_server_certificate(network.hosts)
-            if reason is not None:
-                self._say(f"a new server certificate was issued: {reason}")
-            check_port(network.bind, network.enrolment_port, "enrolment_port")
-            enrolment = EnrolmentServer(
-                self._service(), self._workspace.authority, network.bind, network.enrolment_port
+        reason = self._workspace.ensure_server_certificate(network.hosts)
+        if reason is not None:
+            self._say(f"a new server certificate was issued: {reason}")
+        check_port(network.bind, network.enrolment_port, "enrolment_port")
+        enrolment = EnrolmentServer(
+            self._service(), self._workspace.authority, network.bind, network.enrolment_port
+        )
+        try:
+            self._start_superlink()
+            enrolment.start()
+            self._say(
+                f"plants may join at port {enrolment.port} and work at port {network.fleet_port} "
+                f"of {', '.join(network.hosts)}"
             )
-            try:
-                self._start_superlink()
-                enrolment.start()
-                self._say(
-                    f"plants may join at port {enrolment.port} and work at port {network.fleet_port} "
-                    f"of {', '.join(network.hosts)}"
-                )
-                return self._watch(stop)
-            finally:
-                enrolment.stop()
-                if self._control is not None:
-                    self._control.close()
-                self._superlink.stop()
-                self._workspace.running_path.unlink(missing_ok=True)
+            return self._watch(stop)
+        finally:
+            enrolment.stop()
+            if self._control is not None:
+                self._control.close()
+            self._superlink.stop()
+            self._workspace.running_path.unlink(missing_ok=True)
 
     # -- starting ------------------------------------------------------------------------------------------
 
@@ -156,7 +157,10 @@ class Headquarters:
                 seen=f"{self._starts} starts without a round in between: {self._last_words()}",
                 remedy=f"see {self._superlink.log} and {store.folder / 'status.json'}",
             )
+        if time.monotonic() < self._not_before:
+            return
         self._starts += 1
+        self._not_before = time.monotonic() + self._starts  # a run that fails at once is not tried at once
         bundle = thin_bundle(SERVED_APP, {RUN_FOLDER_KEY: str(store.folder)})
         self._superlink.end_serverapp()
         self._run = control.submit(bundle, {})
@@ -178,6 +182,7 @@ class Headquarters:
                     self._superlink.stop()
             stop.wait(LOOK)
         self._say("stopping")
+        self._superlink.end_serverapp()  # first, so that it can say in the run's folder that it was stopped
         if self._control is not None and self._run is not None:
             self._control.stop(self._run)
         return False

@@ -9,6 +9,8 @@ milliseconds.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 from fedserver.app import build_server_app, folder_from_configuration
@@ -36,5 +38,8 @@ def admit_registered(node: int, description: PlantDescription) -> None:
         )
 
 
+stopping = threading.Event()
+# In place of Flower's handler, which leaves in the middle of whatever is being done.
+signal.signal(signal.SIGTERM, lambda *_: stopping.set())
 quick_pulls()
-app = build_server_app(folder_from_configuration, admit=admit_registered)
+app = build_server_app(folder_from_configuration, should_stop=stopping.is_set, admit=admit_registered)

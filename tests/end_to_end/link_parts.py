@@ -26,8 +26,14 @@ PATIENCE = 600.0
 
 
 def python_path() -> Dict[str, str]:
-    """The environment in which child processes find what this process finds."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)])}
+    """The environment in which child processes find what this process finds, and do not fight for
+    processors.
+    """
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]),
+    }
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:

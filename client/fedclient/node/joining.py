@@ -139,7 +139,8 @@ class Plant:
             except FederationError as error:
                 if deadline is not None and time.monotonic() > deadline:
                     raise
-                self._tell("waiting", f"trying again until headquarters answers: {error}")
+                why = error.what if error.seen is None else f"{error.what} ({error.seen})"
+                self._tell("waiting", f"{why}; trying again")
             stop.wait(delay)
             delay = min(2 * delay, LONGEST_RETRY)
         return None
