@@ -123,8 +123,8 @@ class Plants:
         return heard
 
     def _see(self, exchange: Exchange | None) -> None:
-        for plant in self._readmitted():
-            self.roster.readmit(plant)
+        for readmitted in self._readmitted():
+            self.roster.readmit(readmitted)
         nodes = self._courier.nodes()
         for node in sorted(self._courier.busy() - nodes):
             self._courier.excuse(node)
