@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedserver.aggregation import Spooled
+from fedserver.aggregation import Accepted, Aggregate, Spooled
 from fedserver.events import RoundContext
-from fedserver.history import PlantResult, Refusal
+from fedserver.history import Evaluation, PlantResult, Refusal, RoundRecord, mean_train_loss
 from fedspect.errors import storage_error
+from fedspect.update.change import StepSize
 from fedspect.update.checks import Expected
 from fedspect.update.downlink import Served
 from fedspect.update.exchange import RoundTask
@@ -124,6 +127,55 @@ class Exchange:
             return plant not in self.open_plants and self.failed_at[plant] <= retry_before
         answered = plant in self.results and not self.results[plant].late_by
         return plant not in self.open_plants and not answered
+
+    def reasons(self) -> list[str]:
+        """Why there are no more updates, in clauses."""
+        clauses = [f"{plant}: {reason}" for plant, reason in sorted(self.lost.items())]
+        clauses += [f"{plant}: {one.reason}" for plant, one in sorted(self.refused.items())]
+        return clauses + [f"{plant} is still at work" for plant in sorted(self.open_plants)]
+
+    def record(
+        self,
+        version: str,
+        found: Aggregate,
+        accepted: Iterable[Accepted],
+        *,
+        started: datetime,
+        seconds: float,
+    ) -> RoundRecord:
+        """What is known of the round afterwards.
+
+        Args:
+            version: the head that the round made.
+            found: what the strategy made of the updates.
+            accepted: the updates that it was given.
+            started: when the tasks left.
+            seconds: from then to the new head.
+
+        """
+        steps = {one.spooled.plant: one.step.size for one in accepted}
+        results = []
+        for plant, result in sorted(self.results.items()):
+            size = steps.get(plant, StepSize(0.0, 0.0))
+            share = found.shares.get(plant, 0.0)
+            update = {"weight": share, "step": size.weights, "step_of_statistics": size.statistics}
+            results.append(result.model_copy(update=update))
+        in_time = [result for result in results if not result.late_by]
+        return RoundRecord(
+            round=self.context.round,
+            version=version,
+            parent=self.context.version,
+            started=started.isoformat(timespec="seconds"),
+            seconds=seconds,
+            plants=results,
+            refused=[one for _, one in sorted(self.refused.items())],
+            lost=dict(sorted(self.lost.items())),
+            evaluation=Evaluation.of(self.context.round - 1, self.context.version, in_time),
+            train_loss=mean_train_loss(results),
+            bytes_up=sum(result.bytes_up for result in results),
+            bytes_down=sum(self.bytes_down.values()),
+            notes=found.notes,
+        )
 
     def close(self) -> None:
         """Throw the answers away: what they changed is in the model."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 
+from fedspect.update.change import StepSize
+from fedspect.update.checks import Step
 from fedspect.update.exchange import RoundReply
 
 _RECORD = ConfigDict(frozen=True, extra="forbid")
@@ -150,10 +152,49 @@ def mean_train_loss(results: Iterable[PlantResult]) -> float | None:
     return sum(loss * examples for loss, examples in pairs) / total if total else None
 
 
-def best_round(evaluations: Mapping[int, Evaluation], metric: str) -> int | None:
-    """The earliest round whose version has the largest mean of ``metric``; ``None`` if none was measured."""
-    measured = [(-one.mean[metric], number) for number, one in evaluations.items() if metric in one.mean]
-    return min(measured)[1] if measured else None
+class Course:
+    """How a run has gone so far, for what the next round has to know of the ones before.
+
+    Args:
+        records: every closed round.
+        evaluations: what is known of the version that each round made.
+        metric: which mean says how good a version is; larger is better.
+
+    """
+
+    def __init__(self, records: list[RoundRecord], evaluations: dict[int, Evaluation], metric: str) -> None:
+        self._records = records
+        self._evaluations = evaluations
+        self._metric = metric
+
+    def add(self, record: RoundRecord) -> None:
+        """Another round was closed."""
+        self._records.append(record)
+        if record.evaluation is not None:
+            self._evaluations[record.evaluation.round] = record.evaluation
+
+    def best(self) -> int | None:
+        """The earliest round whose version is the best; ``None`` if none was measured."""
+        means = {number: one.mean for number, one in self._evaluations.items() if self._metric in one.mean}
+        return min(means, key=lambda number: (-means[number][self._metric], number), default=None)
+
+    def stands_still(self, patience: int | None) -> bool:
+        """Whether the last ``patience`` versions that were measured are no better than one before."""
+        best = self.best()
+        return patience is not None and best is not None and max(self._evaluations) - best >= patience
+
+    def recent_steps(self, rounds: int) -> list[Step]:
+        """The accepted steps of the last rounds: what is usual."""
+        return [
+            Step(one.plant, StepSize(one.step, one.step_of_statistics), one.num_examples)
+            for record in self._records[-rounds:]
+            for one in record.plants
+            if one.step > 0
+        ]
+
+    def seconds_for(self, rounds: int) -> float:
+        """How long so many more rounds take, if they are like those before."""
+        return rounds * sum(record.seconds for record in self._records) / len(self._records)
 
 
 def _added(matrices: list[list[list[int]] | None]) -> list[list[int]] | None:

@@ -22,7 +22,7 @@ import numpy as np
 from flwr.server import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedserver.aggregation import Accepted, Aggregate, aggregate, check_updates
+from fedserver.aggregation import Accepted, aggregate, check_updates
 from fedserver.events import (
     Event,
     OnEvent,
@@ -36,18 +36,18 @@ from fedserver.events import (
     ignore,
 )
 from fedserver.exchange import Exchange, Tasks
-from fedserver.history import Evaluation, RoundRecord, best_round, mean_train_loss
+from fedserver.history import Course, Evaluation
+from fedserver.patience import Patience
 from fedserver.plants import Plants
 from fedserver.roster import Admit, admit_all
 from fedserver.round_settings import RoundSettings
 from fedserver.store import RunState, RunStore
 from fedserver.strategies import array_record, begin_round, restore_strategy, strategy_state
-from fedspect.errors import FedspectError, InterruptedRunError, QuorumError
-from fedspect.update.change import StepSize, apply_change
-from fedspect.update.checks import DEFAULT_CHECKS, CheckSettings, Step
+from fedspect.errors import FedspectError, QuorumError
+from fedspect.update.change import apply_change
+from fedspect.update.checks import DEFAULT_CHECKS, CheckSettings
 from fedspect.update.schema import is_statistic
 
-MOST_CLAUSES = 10  # reasons in one text
 EARLIER_ROUNDS = 3  # whose accepted steps say what is usual
 
 logger = logging.getLogger("fedserver.rounds")
@@ -87,11 +87,10 @@ class RoundLoop:
         self._store = store
         self._settings = settings or store.facts.rounds
         self._on_event = on_event
-        self._should_stop = should_stop
         self._admit = admit
         self._checks = checks
         self._clock = clock
-        self._said = ""
+        self._patience = Patience(store, self._settings, self._emit, should_stop)
 
     def run(self) -> RunFinished:
         """Go on to the last round.
@@ -118,8 +117,7 @@ class RoundLoop:
         store.empty_spool()
         learned = [name for name in state.served.head if not is_statistic(name)]
         restore_strategy(self._strategy, state.moments, learned)
-        self._history = store.history()
-        self._evaluations = store.evaluations()
+        self._course = Course(store.history(), store.evaluations(), settings.early_stop_metric)
         self._plants = Plants(
             self._grid,
             store.facts,
@@ -131,12 +129,12 @@ class RoundLoop:
             store.take_readmitted,
         )
         self._expecting = self._clock() + settings.gather
-        while state.round < settings.rounds and not self._got_no_better():
+        while state.round < settings.rounds and not self._course.stands_still(settings.early_stop):
             state = self._round(state)
         early = state.round < settings.rounds
         evaluation = self._closing_evaluation(state)
         finished = RunFinished(state.round, state.served.version, early, evaluation)
-        self._say("finished", str(finished), round=state.round)
+        self._patience.say("finished", str(finished), round=state.round)
         self._emit(finished)
         return finished
 
@@ -159,20 +157,15 @@ class RoundLoop:
         )
         for one in accepted:
             self._plants.roster.accepted(one.spooled.plant, context.round)
-        record = self._record(exchange, served.version, found, accepted)
-        record = record.model_copy(
-            update={"started": started.isoformat(timespec="seconds"), "seconds": self._clock() - began}
-        )
-        self._history.append(record)
-        if record.evaluation is not None:
-            self._evaluations[record.evaluation.round] = record.evaluation
+        seconds = self._clock() - began
+        record = exchange.record(served.version, found, accepted, started=started, seconds=seconds)
+        self._course.add(record)
         closed = RunState(
             context.round, served, strategy_state(self._strategy, list(zeros)), self._plants.roster.standings
         )
-        best = best_round(self._evaluations, self._settings.early_stop_metric)
-        self._store.close_round(closed, record, best=best)
+        self._store.close_round(closed, record, best=self._course.best())
         exchange.close()
-        self._emit(RoundClosed(record, self._seconds_left(context.round)))
+        self._emit(RoundClosed(record, self._course.seconds_for(self._settings.rounds - context.round)))
         return closed
 
     def _context(self, state: RunState, *, train: bool) -> RoundContext:
@@ -207,7 +200,7 @@ class RoundLoop:
         plants = self._plants.free()
         self._plants.ask(exchange, plants)
         started = RoundStarted(context, tuple(plants))
-        self._say("running", str(started), round=context.round, plants=plants)
+        self._patience.say("running", str(started), round=context.round, plants=plants)
         self._emit(started)
         return exchange
 
@@ -220,7 +213,7 @@ class RoundLoop:
             heard = self._plants.look(exchange)
             in_time = closing_time is None or self._clock() < closing_time
             if exchange.open_plants and in_time:
-                self._pause(heard)
+                self._patience.rest(heard)
                 continue
             if exchange.in_time() >= quorum:
                 accepted = self._check(exchange, state)
@@ -234,18 +227,11 @@ class RoundLoop:
             others = [one for one in self._plants.free() if exchange.askable(one, retry_before)]
             self._plants.ask(exchange, others)
             if not others:
-                clauses = [f"{plant}: {reason}" for plant, reason in sorted(exchange.lost.items())]
-                clauses += [f"{one.plant}: {one.reason}" for one in exchange.refused.values()]
-                clauses += [f"{plant} is still at work" for plant in sorted(exchange.open_plants)]
-                self._wait(
-                    exchange.context,
-                    exchange.in_time(),
-                    "updates",
-                    clauses,
-                    since=waiting_since,
-                    give_up=self._settings.give_up,
-                )
-                self._pause(heard)
+                give_up = self._settings.give_up
+                enough = give_up is not None and self._clock() - waiting_since >= give_up
+                reasons = exchange.reasons()
+                self._patience.wait(exchange.context, exchange.in_time(), "updates", reasons, enough=enough)
+                self._patience.rest(heard)
 
     def _check(self, exchange: Exchange, state: RunState) -> list[Accepted]:
         """Refuse what must not touch the model; the rest may be averaged."""
@@ -253,40 +239,12 @@ class RoundLoop:
             exchange.updates.values(),
             state.served.head,
             discount=self._settings.late_discount,
-            earlier=self._earlier_steps(),
+            earlier=self._course.recent_steps(EARLIER_ROUNDS),
             settings=self._checks,
         )
         for plant, error in sorted(refused.items()):
             self._plants.refuse(exchange, plant, str(error))
         return accepted
-
-    def _record(
-        self, exchange: Exchange, version: str, found: Aggregate, accepted: list[Accepted]
-    ) -> RoundRecord:
-        context = exchange.context
-        steps = {one.spooled.plant: one.step.size for one in accepted}
-        results = []
-        for plant, result in sorted(exchange.results.items()):
-            size = steps.get(plant, StepSize(0.0, 0.0))
-            share = found.shares.get(plant, 0.0)
-            update = {"weight": share, "step": size.weights, "step_of_statistics": size.statistics}
-            results.append(result.model_copy(update=update))
-        in_time = [result for result in results if not result.late_by]
-        return RoundRecord(
-            round=context.round,
-            version=version,
-            parent=context.version,
-            started="",
-            seconds=0.0,
-            plants=results,
-            refused=[one for _, one in sorted(exchange.refused.items())],
-            lost=dict(sorted(exchange.lost.items())),
-            evaluation=Evaluation.of(context.round - 1, context.version, in_time),
-            train_loss=mean_train_loss(results),
-            bytes_up=sum(result.bytes_up for result in results),
-            bytes_down=sum(exchange.bytes_down.values()),
-            notes=found.notes,
-        )
 
     def _closing_evaluation(self, state: RunState) -> Evaluation | None:
         """What the plants say of the last version; asked once."""
@@ -303,7 +261,7 @@ class RoundLoop:
         exchange = self._open(context, state)
         closing_time = self._clock() + (self._settings.deadline or float("inf"))
         while exchange.open_plants and self._clock() < closing_time:
-            self._pause(self._plants.look(exchange))
+            self._patience.rest(self._plants.look(exchange))
         evaluation = Evaluation.of(state.round, state.served.version, exchange.results.values())
         if evaluation is not None:
             self._store.close_run(state.round, evaluation)
@@ -324,78 +282,12 @@ class RoundLoop:
                 self._expecting = now
                 return
             if not heard:
-                clauses = self._plants.roster.missing()
-                self._wait(context, len(free), "plants", clauses, since=since, give_up=give_up)
-            self._pause(heard)
-
-    def _wait(
-        self,
-        context: RoundContext,
-        present: int,
-        of_what: str,
-        clauses: list[str],
-        *,
-        since: float,
-        give_up: float | None,
-    ) -> None:
-        """Say that and why the run waits.
-
-        Raises:
-            QuorumError: it has waited long enough.
-
-        """
-        needed = self._settings.quorum
-        said = f"{context} needs {needed} {of_what} and has {present}"
-        if len(clauses) > MOST_CLAUSES:
-            clauses = [*clauses[:MOST_CLAUSES], f"and {len(clauses) - MOST_CLAUSES} more"]
-        text = "; ".join([said, *clauses])
-        if give_up is not None and self._clock() - since >= give_up and self._clock() >= self._expecting:
-            raise QuorumError(
-                said,
-                seen="; ".join(clauses) or None,
-                accepted=f"at least {needed} {of_what}",
-                remedy="mend the plants that failed, or ask for a smaller quorum",
-            )
-        if text != self._said:
-            self._say("waiting", text, round=context.round, present=present, needed=needed)
-            self._emit(Waiting(context.round, present, needed, text))
-
-    def _pause(self, heard: bool) -> None:
-        """Between two looks: stop if asked to, and rest unless something is going on."""
-        if self._should_stop():
-            raise InterruptedRunError(
-                "the run was stopped", remedy="start it again: it goes on with the round that was cut"
-            )
-        if not heard:
-            time.sleep(self._settings.poll)
-
-    def _say(self, state: str, text: str, **facts: object) -> None:
-        self._said = text
-        self._store.say(state, text, **facts)
+                enough = give_up is not None and now >= max(since + give_up, self._expecting)
+                missing = self._plants.roster.missing()
+                self._patience.wait(context, len(free), "plants", missing, enough=enough)
+            self._patience.rest(heard)
 
     def _emit(self, event: Event) -> None:
         warning = isinstance(event, (PlantLost, PlantRefused, Waiting))
         logger.log(logging.WARNING if warning else logging.INFO, "%s", event)
         self._on_event(event)
-
-    # -- what is known ---------------------------------------------------------------------------------------
-
-    def _earlier_steps(self) -> list[Step]:
-        recent = self._history[-EARLIER_ROUNDS:]
-        return [
-            Step(one.plant, StepSize(one.step, one.step_of_statistics), one.num_examples)
-            for record in recent
-            for one in record.plants
-            if one.step > 0
-        ]
-
-    def _seconds_left(self, round_number: int) -> float:
-        seconds = [record.seconds for record in self._history]
-        return (self._settings.rounds - round_number) * sum(seconds) / len(seconds)
-
-    def _got_no_better(self) -> bool:
-        patience, metric = self._settings.early_stop, self._settings.early_stop_metric
-        best = best_round(self._evaluations, metric)
-        if patience is None or best is None:
-            return False
-        return max(self._evaluations) - best >= patience

@@ -26,69 +26,25 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from fedserver.history import Evaluation, RoundRecord
 from fedserver.round_settings import RoundSettings
+from fedserver.state import FORMAT_VERSION, PlantStanding
+from fedserver.state import RunFacts as RunFacts
+from fedserver.state import RunState as RunState
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
 from fedspect.files import append_line, read_json, sync_folder, write_json, write_text
 from fedspect.locking import Occupied
 from fedspect.update.downlink import MAX_CHAIN, Link, Served
-from fedspect.update.exchange import ContentHash, RunId
 from fedspect.update.schema import Arrays, is_statistic, version_of
-
-FORMAT_VERSION = 1
-
-
-class RunFacts(BaseModel):
-    """What a run is; only ``rounds`` may be replaced, by a restart with other settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: int = FORMAT_VERSION
-    run_id: RunId
-    """Survives restarts; plants recognise a repeated round by it."""
-    base_hash: ContentHash
-    """The base model that every plant must hold."""
-    classes: list[str]
-    """The federation's classes, in order."""
-    seed: int
-    strategy: str
-    strategy_options: dict[str, Any]
-    rounds: RoundSettings
-
-
-class PlantStanding(BaseModel):
-    """What the server remembers of a plant from round to round."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    refusals: int = 0
-    """Refused updates in a row."""
-    set_aside: bool = False
-    """Left out until an operator looks."""
-    last_refusal: str | None = None
-    last_round: int | None = None
-    """The last round that used an update of this plant."""
-
-
-@dataclass(frozen=True)
-class RunState:
-    """Where a run stands after a round."""
-
-    round: int
-    served: Served
-    moments: Arrays = field(default_factory=dict)
-    """What the strategy carries on (``strategies.strategy_state``)."""
-    plants: Mapping[str, PlantStanding] = field(default_factory=dict)
 
 
 class RunStore:
