@@ -20,7 +20,7 @@ from fedserver.history import PlantResult, Refusal
 from fedserver.messages import DESCRIBE, NOTICE, TRAIN
 from fedserver.roster import Admit, Roster
 from fedserver.round_settings import RoundSettings
-from fedserver.store import PlantStanding, RunFacts
+from fedserver.state import PlantStanding, RunFacts
 from fedspect.errors import FedspectError, UpdateError
 from fedspect.update.checks import Expected, refusal
 from fedspect.update.exchange import RoundReply

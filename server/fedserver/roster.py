@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fedserver.store import PlantStanding, RunFacts
+from fedserver.state import PlantStanding, RunFacts
 from fedspect.errors import FedspectError, UpdateRefusedError
 from fedspect.update.exchange import PlantDescription
 
