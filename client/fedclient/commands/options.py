@@ -1,0 +1,37 @@
+"""Options that several of a plant's commands take, and the checks that go with them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from fedclient.node.home import HOME_VARIABLE
+from fedspect.errors import SettingsError
+
+HomeOption = Annotated[
+    Optional[Path],
+    typer.Option("--home", help="The plant's own folder (key, state).", envvar=HOME_VARIABLE),
+]
+
+WorkerPythonOption = Annotated[
+    Optional[str],
+    typer.Option("--worker-python", help="The interpreter that has torch, if another."),
+]
+
+
+def interpreter(name: str) -> str:
+    """The whole path of an interpreter that was given by name or path.
+
+    Raises:
+        SettingsError: there is none.
+
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise SettingsError(
+            "there is no such interpreter", seen=name, accepted="the path of a Python that has torch"
+        )
+    return str(Path(found).absolute())
