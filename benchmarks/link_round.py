@@ -30,6 +30,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.primitives.asymmetric import private_key_to_bytes, public_key_to_bytes
 
 from fedclient.node.fleet import FleetNode
+from fedclient.node.in_hand import InHand
 from fedserver.control import quick_pulls, thin_bundle
 from fedserver.superlink import SuperLink, free_port
 from fedserver.workspace import Workspace, create
@@ -80,7 +81,9 @@ def node(address: str, authority: str, key: str) -> None:
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     private = load_pem_private_key(Path(key).read_bytes(), None)
     assert isinstance(private, ec.EllipticCurvePrivateKey)
-    FleetNode([address], Path(authority).read_bytes(), private, client).run(stop)
+    FleetNode(
+        [address], Path(authority).read_bytes(), private, client, InHand(Path(key).with_suffix(".message"))
+    ).run(stop)
 
 
 def measure(folder: Path, plants: int, count: int, size: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.common import ConfigRecord, Context, Message, RecordDict
 
 from fedclient.node.fleet import FleetNode, NotRecognisedError, Pace
+from fedclient.node.in_hand import InHand
 
 app = ClientApp()
 
@@ -40,6 +41,7 @@ def main() -> int:
         Path(authority).read_bytes(),
         key,
         app,
+        InHand(Path(folder) / "message"),
         clock_offset=float(clock_offset),
         node_id=int(remembered.read_text()) if remembered.exists() else None,
         pace=Pace(first_retry=0.1, longest_retry=0.5),

@@ -21,8 +21,8 @@ from flwr.common import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse, PushMessagesRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, ObjectTree
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -42,6 +42,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 
 from fedclient.node.fleet_link import FleetLink, LinkLostError, NotRecognisedError, RunOverError
+from fedclient.node.in_hand import InHand
 from fedspect.errors import FederationError, UpdateFormatError
 
 __all__ = ["FleetNode", "LinkLostError", "NotRecognisedError", "Pace"]
@@ -82,11 +83,14 @@ class FleetNode:
     """The certificate (PEM) that the server's must be of."""
     key: ec.EllipticCurvePrivateKey
     app: App
+    in_hand: InHand
+    """Where a message is kept until it is answered."""
     node_config: Mapping[str, Any] = field(default_factory=dict)
     clock_offset: float = 0.0
     node_id: int | None = None
     on_state: OnState = lambda state, detail: None
     pace: Pace = field(default_factory=Pace)
+    _context: Context | None = field(default=None, init=False)
 
     def run(self, stop: threading.Event) -> None:
         """Answer messages until ``stop`` is set; the link may be lost and found again any number of times.
@@ -117,39 +121,49 @@ class FleetNode:
                 delay = min(2 * delay, self.pace.longest_retry)
 
     def _answer_messages(self, link: FleetLink, stop: threading.Event) -> None:
-        context: Context | None = None
+        left = self.in_hand.left()
         last_work = time.monotonic()
         while not stop.is_set():
-            response = link.call("PullMessages", PullMessagesRequest(node=link.proto))
-            if not response.messages_list:
+            taken = left if left is not None else self._next(link)
+            left = None
+            if taken is None:
                 quiet = time.monotonic() - last_work > self.pace.idle_after
                 stop.wait(self.pace.idle if quiet else self.pace.busy)
                 continue
-            header = message_from_proto(response.messages_list[0])
-            run_id = header.metadata.run_id
-            if context is None or context.run_id != run_id:
-                # A context lives as long as its run; what must last longer is on the plant's disk.
-                context = self._context(run_id)
-            self.on_state("working", f"on a message of run {run_id}")
             try:
-                self._answer(link, header, response.message_object_trees[0], context, stop)
+                self._answer(link, taken, stop)
             except (RunOverError, UpdateFormatError) as error:
                 self.on_state("dropped", str(error))
+            self.in_hand.done()
             last_work = time.monotonic()
             self.on_state("idle", "")
 
-    def _answer(
-        self, link: FleetLink, header: Message, tree: ObjectTree, context: Context, stop: threading.Event
-    ) -> None:
-        message = self._patiently(stop, lambda: _fetch(link, header, tree))
+    def _next(self, link: FleetLink) -> PullMessagesResponse | None:
+        response: PullMessagesResponse = link.call("PullMessages", PullMessagesRequest(node=link.proto))
+        if not response.messages_list:
+            return None
+        self.in_hand.offered(response)
+        return response
+
+    def _answer(self, link: FleetLink, taken: PullMessagesResponse | Message, stop: threading.Event) -> None:
+        if isinstance(taken, Message):
+            message = taken
+        else:
+            header, tree = message_from_proto(taken.messages_list[0]), taken.message_object_trees[0]
+            message = self._patiently(stop, lambda: _fetch(link, header, tree, self.in_hand))
+        run_id = message.metadata.run_id
+        self.on_state("working", f"on a message of run {run_id}")
+        if self._context is None or self._context.run_id != run_id:
+            # A context lives as long as its run; what must last longer is on the plant's disk.
+            self._context = self._new_context(run_id)
         started = time.monotonic()
-        reply = _worked_on(self.app, message, context)
+        reply = _worked_on(self.app, message, self._context)
         if stop.is_set():
             raise _StoppedError("told to stop while working")
         seconds = time.monotonic() - started
         self._patiently(stop, lambda: _send(link, reply, seconds))
 
-    def _context(self, run_id: int) -> Context:
+    def _new_context(self, run_id: int) -> Context:
         return Context(
             run_id=run_id,
             node_id=self.node_id or 0,
@@ -177,8 +191,10 @@ class _StoppedError(FederationError):
     """The node was told to stop."""
 
 
-def _fetch(link: FleetLink, header: Message, tree: ObjectTree) -> Message:
-    """The whole message; its parts are counted before and while they come."""
+def _fetch(link: FleetLink, header: Message, tree: ObjectTree, in_hand: InHand) -> Message:
+    """The whole message; its parts are counted before and while they come. The server may forget them as soon
+    as they are on disk here.
+    """
     if sum(1 for _ in iterate_object_tree(tree)) > MOST_OBJECTS:
         raise UpdateFormatError("a message has too many parts", accepted=f"at most {MOST_OBJECTS}")
     received = 0
@@ -193,8 +209,11 @@ def _fetch(link: FleetLink, header: Message, tree: ObjectTree) -> Message:
                 raise UpdateFormatError("a message is too large", accepted=f"at most {LARGEST_TASK} bytes")
         return answer
 
-    def confirm(request: Any) -> Any:
-        return link.call("ConfirmMessageReceived", request)
+    confirmation: list[Any] = []
+
+    def confirm(request: Any) -> ConfirmMessageReceivedResponse:
+        confirmation.append(request)
+        return ConfirmMessageReceivedResponse()
 
     run_id = header.metadata.run_id
     try:
@@ -212,6 +231,9 @@ def _fetch(link: FleetLink, header: Message, tree: ObjectTree) -> Message:
     except (ValueError, TypeError, KeyError) as error:
         raise UpdateFormatError("a message's content cannot be read", seen=str(error)) from error
     message.metadata.__dict__["_message_id"] = tree.object_id
+    in_hand.received(message)
+    for request in confirmation:
+        link.call("ConfirmMessageReceived", request)
     return message
 
 

@@ -20,6 +20,7 @@ from fedclient.node.app import build_client_app
 from fedclient.node.enrol import Session, joined, returned
 from fedclient.node.fleet import FleetNode, NotRecognisedError
 from fedclient.node.home import Membership, PlantHome
+from fedclient.node.in_hand import InHand
 from fedclient.node.worker_link import WorkerLink
 from fedspect import files
 from fedspect.errors import (
@@ -248,6 +249,7 @@ class Plant:
             self.home.authority_path.read_bytes(),
             self.home.key(),
             build_client_app(lambda context: link, on_notice=self._heard),
+            InHand(self.home.state / "message"),
             clock_offset=self._clock_offset,
             node_id=membership.node_id,
         )
