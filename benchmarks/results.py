@@ -5,21 +5,37 @@
 
 Each row is a ``fedsim`` command as a user would type it, run once a seed in its own process. What it reached
 is kept in ``docs/results.json`` (a measured row is not run again unless its command changes); the table is made
-from that.
+from that. The base models of the ablations are made first:
+
+    fedsim pretrain DATA/xsdd --synthetic 150 --training-size 112 --epochs 35 --threads 1 --output BASES/a
+    fedsim pretrain --synthetic 300 --training-size 112 --epochs 35 --threads 1 --output BASES/a-without-xsdd
+    fedsim pretrain DATA/xsdd --synthetic 150 --training-size 112 --epochs 35 --threads 1 --model cdnv2-b \
+        --output BASES/b
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shlex
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+from PIL import Image
+
+from fedspect.data.decode import read_picture
+from fedspect.data.view_settings import ViewSettings
+from fedspect.data.views import apply_view
+from fedspect.files import write_json
+from fedspect.locking import exclusive
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
@@ -29,7 +45,12 @@ BALLSCREW = "--data {data}/ballscrew --manifest {data}/ballscrew_groups.csv"
 COMMON = "--local-epochs 1 --set data.evaluation_share=0.0 --set training.views.views_per_picture=8 --evaluate-every 0"
 FROZEN = f"--rounds 20 {COMMON}"
 WHOLE = f"--rounds 20 --freeze-levels 0 {COMMON}"
-SCRATCH = f"--rounds 40 --freeze-levels 0 --scratch --size 112 {COMMON}"
+SCRATCH = f"--rounds 30 --freeze-levels 0 --scratch --size 112 {COMMON}"
+SPLIT_LATE = f"--rounds 10 {COMMON} --set training.views.views_per_picture=1"
+SMALL = f"--rounds 20 --size 112 {COMMON}"
+COMPONENTS = ("S01", "KGT1", "KGT2", "KGT3")
+COPIES = 3
+"""Augmented copies of each picture in the paper's own protocol."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,41 @@ class Row:
     command: str
     arms: dict[str, str] = field(default_factory=dict)
     """By arm ("together", "federation", "alone"), the goal as text."""
+    prepare: Callable[[Path, Path], None] | None = None
+    """Makes the file or folder that the command calls {made}, from the data folder."""
+    made: str = "none"
+
+
+def augmented(data: Path, made: Path) -> None:
+    """NEU as the paper's protocol has it: every picture and its augmented copies in one folder, to be split
+    afterwards, so that copies of one picture land on both sides.
+    """
+    settings = ViewSettings(views_per_picture=8 + COPIES)
+    for path in sorted((data / "neu").glob("*/*.jpg")):
+        folder = made / path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = torch.from_numpy(read_picture(path, channels=1))[None]
+        for copy in range(COPIES + 1):
+            image = apply_view(pixels, 0 if copy == 0 else 7 + copy, path.stem, settings)
+            Image.fromarray(image[0].numpy()).save(folder / f"{path.stem}-{copy}.png")
+
+
+def without(component: str) -> Callable[[Path, Path], None]:
+    """The list of the ball screw pictures with one component as the test set."""
+
+    def prepare(data: Path, made: Path) -> None:
+        with (data / "ballscrew_groups.csv").open(encoding="utf-8", newline="") as source:
+            rows = list(csv.DictReader(source))
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with made.open("w", encoding="utf-8", newline="") as target:
+            writer = csv.DictWriter(target, ["file", "label", "group", "component", "split"])
+            writer.writeheader()
+            for row in rows:
+                kept = {name: row[name] for name in ("file", "label", "group", "component")}
+                split = "test" if row["component"] == component else "train"
+                writer.writerow({**kept, "split": split})
+
+    return prepare
 
 
 ROWS = {
@@ -74,6 +130,38 @@ ROWS = {
         f"--arms pooled,federated {FROZEN}",
         {"federation": "report", "together": "report"},
     ),
+    **{
+        f"ballscrew-without-{component.lower()}": Row(
+            f"ball screw, component {component} held out as the test set, first eight levels frozen",
+            f"compare --data {{data}}/ballscrew --manifest {{made}} --split manifest --arms pooled {FROZEN}",
+            {"together": "report"},
+            without(component),
+            f"without-{component.lower()}.csv",
+        )
+        for component in COMPONENTS
+    },
+    "neu-paper-protocol": Row(
+        f"NEU, augmented before splitting ({COPIES} copies of each picture), first eight levels frozen",
+        f"compare --data {{made}} --split random --arms pooled {SPLIT_LATE}",
+        {"together": "report the flattery"},
+        augmented,
+        "neu-augmented",
+    ),
+    "neu-base-a": Row(
+        "NEU, grouped split, frozen, 112 px; base A, short pre-training on X-SDD and synthetic",
+        f"compare {NEU} --split manifest --arms pooled --base {{bases}}/a {SMALL}",
+        {"together": "report"},
+    ),
+    "neu-base-a-without-xsdd": Row(
+        "the same; base A, short pre-training on synthetic surfaces only",
+        f"compare {NEU} --split manifest --arms pooled --base {{bases}}/a-without-xsdd {SMALL}",
+        {"together": "report"},
+    ),
+    "neu-base-b": Row(
+        "the same; base B, short pre-training on X-SDD and synthetic",
+        f"compare {NEU} --split manifest --arms pooled --base {{bases}}/b {SMALL}",
+        {"together": "report"},
+    ),
     "neu-scratch": Row(
         "NEU, grouped split, from scratch at 112 px, all levels",
         f"compare {NEU} --split manifest --arms pooled {SCRATCH}",
@@ -97,38 +185,41 @@ ROWS = {
 }
 
 
-def arguments_of(row: Row, data: Path, seed: int, output: Path) -> list[str]:
+def arguments_of(row: Row, data: Path, made: Path, bases: Path, seed: int, output: Path) -> list[str]:
     """The command line of a row, as a list."""
-    text = row.command.format(data=data)
+    text = row.command.format(data=data, made=made, bases=bases)
     return ["fedsim", *shlex.split(text), "--threads", "1", "--seed", str(seed), "--output", str(output)]
 
 
-def measure(name: str, seed: int, data: Path, work: Path) -> None:
+def measure(name: str, seed: int, data: Path, work: Path, bases: Path) -> None:
     """Run one row with one seed and keep what it reached."""
     row = ROWS[name]
     kept = read_kept()
-    shown = shlex.join(arguments_of(row, Path("DATA"), seed, Path("OUT")))
+    shown = shlex.join(arguments_of(row, Path("DATA"), Path("MADE"), Path("BASES"), seed, Path("OUT")))
     if any(each["row"] == name and each["command"] == shown for each in kept):
         print(f"{name} seed {seed}: measured before")
         return
-    output = work / f"{name}-{seed}"
-    command = [*arguments_of(row, data, seed, output), "--set", f"cache_folder={work / 'cache'}"]
+    output, made = work / f"{name}-{seed}", work / "made" / row.made
+    if row.prepare is not None and not made.exists():
+        row.prepare(data, made)
+    command = [*arguments_of(row, data, made, bases, seed, output), "--set", f"cache_folder={work / 'cache'}"]
     command[0] = str(Path(sys.executable).parent / "fedsim")
     if (output / "federation" / "config.toml").exists():
         command = [command[0], "compare", "--resume", "--output", str(output), *arms_of(command)]
     started = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     arms = read_arms(output, row)
-    kept.append(
-        {
-            "row": name,
-            "seed": seed,
-            "command": shown,
-            "arms": arms,
-            "seconds": round(time.monotonic() - started),
-        }
-    )
-    KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    entry = {
+        "row": name,
+        "seed": seed,
+        "command": shown,
+        "arms": arms,
+        "seconds": round(time.monotonic() - started),
+    }
+    work.mkdir(parents=True, exist_ok=True)
+    with exclusive(work / "results.lock"):  # rows may be measured side by side
+        others = [each for each in read_kept() if (each["row"], each["seed"]) != (name, seed)]
+        write_json(KEPT, [*others, entry])
     print(f"{name} seed {seed}: {arms}", flush=True)
 
 
@@ -231,6 +322,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "results")
+    parser.add_argument(
+        "--bases", type=Path, default=ROOT / "runs" / "bases", help="base models of ablations"
+    )
     parser.add_argument("action", choices=("run", "table"))
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -238,7 +332,7 @@ def main() -> None:
     if given.action == "run":
         for seed in given.seeds:
             for name in given.rows or ROWS:
-                measure(name, seed, given.data, given.work)
+                measure(name, seed, given.data, given.work, given.bases)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     PAGE.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}", encoding="utf-8")
