@@ -31,6 +31,7 @@ from fedspect.protocol.services import WORKER, handler
 from fedspect.protocol.worker_pb2 import (
     AboutReply,
     AboutRequest,
+    DeployRequest,
     DescribeRequest,
     InspectRequest,
     Progress,
@@ -90,6 +91,14 @@ class WorkerService:
                 request.task, lambda event: report(event.stage, event.done, event.total)
             )
             return reply
+
+        return self._streamed(piece, context)
+
+    def deploy(self, request: DeployRequest, context: grpc.ServicerContext) -> Iterator[WorkEvent]:
+        """Engines of a published version, through the gate and onto the line."""
+
+        def piece(report: Report) -> bytes:
+            raise WorkerError("this worker cannot make engines yet")
 
         return self._streamed(piece, context)
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64spect/protocol/worker.proto\x12\x12\x66\x65\x64spect.worker.v1\"\x0e\n\x0c\x41\x62outRequest\"\x1a\n\nAboutReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x10\n\x0eInspectRequest\"\x11\n\x0f\x44\x65scribeRequest\"\x1b\n\x0bWorkRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\"V\n\tWorkEvent\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.fedspect.worker.v1.ProgressH\x00\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"6\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\x32\xbf\x02\n\x06Worker\x12I\n\x05\x41\x62out\x12 .fedspect.worker.v1.AboutRequest\x1a\x1e.fedspect.worker.v1.AboutReply\x12N\n\x07Inspect\x12\".fedspect.worker.v1.InspectRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x12P\n\x08\x44\x65scribe\x12#.fedspect.worker.v1.DescribeRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x12H\n\x04Work\x12\x1f.fedspect.worker.v1.WorkRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64spect/protocol/worker.proto\x12\x12\x66\x65\x64spect.worker.v1\"\x0e\n\x0c\x41\x62outRequest\"\x1a\n\nAboutReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x10\n\x0eInspectRequest\"\x11\n\x0f\x44\x65scribeRequest\"\x1b\n\x0bWorkRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\"\x1d\n\rDeployRequest\x12\x0c\n\x04json\x18\x01 \x01(\t\"V\n\tWorkEvent\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.fedspect.worker.v1.ProgressH\x00\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"6\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\x32\x8d\x03\n\x06Worker\x12I\n\x05\x41\x62out\x12 .fedspect.worker.v1.AboutRequest\x1a\x1e.fedspect.worker.v1.AboutReply\x12N\n\x07Inspect\x12\".fedspect.worker.v1.InspectRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x12P\n\x08\x44\x65scribe\x12#.fedspect.worker.v1.DescribeRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x12H\n\x04Work\x12\x1f.fedspect.worker.v1.WorkRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x12L\n\x06\x44\x65ploy\x12!.fedspect.worker.v1.DeployRequest\x1a\x1d.fedspect.worker.v1.WorkEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,10 +41,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEREQUEST']._serialized_end=133
   _globals['_WORKREQUEST']._serialized_start=135
   _globals['_WORKREQUEST']._serialized_end=162
-  _globals['_WORKEVENT']._serialized_start=164
-  _globals['_WORKEVENT']._serialized_end=250
-  _globals['_PROGRESS']._serialized_start=252
-  _globals['_PROGRESS']._serialized_end=306
-  _globals['_WORKER']._serialized_start=309
-  _globals['_WORKER']._serialized_end=628
+  _globals['_DEPLOYREQUEST']._serialized_start=164
+  _globals['_DEPLOYREQUEST']._serialized_end=193
+  _globals['_WORKEVENT']._serialized_start=195
+  _globals['_WORKEVENT']._serialized_end=281
+  _globals['_PROGRESS']._serialized_start=283
+  _globals['_PROGRESS']._serialized_end=337
+  _globals['_WORKER']._serialized_start=340
+  _globals['_WORKER']._serialized_end=737
 # @@protoc_insertion_point(module_scope)

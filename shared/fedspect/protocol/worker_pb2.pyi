@@ -28,6 +28,12 @@ class WorkRequest(_message.Message):
     task: bytes
     def __init__(self, task: _Optional[bytes] = ...) -> None: ...
 
+class DeployRequest(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
 class WorkEvent(_message.Message):
     __slots__ = ("progress", "reply")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,341 @@
+"""The pointer to what the line runs. Moving it is one rename, so there is never none and never half of one.
+
+::
+
+    deployments/
+        current.json          the pointer: a deployment's id, those to go back to, and the last move
+        records/<id>.json     a candidate that has engines: passed, refused or retired
+        history.jsonl         everything that was decided, a line each
+        lock                  held while something is decided
+
+The pointer carries its own line of the history. A process that is killed between moving the pointer and
+writing that line leaves a history that is mended by the next reader: no move goes unrecorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Set
+
+from pydantic import ValidationError
+
+from fedclient.worker.deployments.record import Deployment, Entry, Event, Pointer
+from fedspect.errors import DamagedFileError, GateError, StorageError, storage_error
+from fedspect.files import append_line, read_json, read_json_lines, write_json
+from fedspect.locking import exclusive
+
+MOST_EARLIER = 20  # deployments that rollback can still reach
+ENGINES_KEPT = 3  # current, and two to go back to: their engines stay in the store
+MOST_RECORDS = 50
+
+
+class Deployments:
+    """The deployments of one device; ``folder`` is ``deployments/`` in the plant's home.
+
+    Any process of the plant may use it; changes wait for each other. Reading takes no lock.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pointer_path = folder / "current.json"
+        self.history_path = folder / "history.jsonl"
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def stamp(self) -> str:
+        """Changes whenever the pointer moves; empty while there is none. One call of ``stat``."""
+        try:
+            facts = self.pointer_path.stat()
+        except FileNotFoundError:
+            return ""
+        return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
+
+    def current(self) -> Optional[Deployment]:
+        """What the line is to run; None before the first activation.
+
+        Raises:
+            DamagedFileError: pointer or record are not what was written.
+
+        """
+        pointer = self._pointer()
+        if pointer is None:
+            return None
+        move = pointer.move
+        return self.get(pointer.current).model_copy(
+            update={"activated_at": move.at, "who": move.who, "why": move.why}
+        )
+
+    def previous(self) -> Optional[Deployment]:
+        """What ``rollback`` would go to."""
+        pointer = self._pointer()
+        return self.get(pointer.earlier[-1]) if pointer is not None and pointer.earlier else None
+
+    def get(self, deployment_id: str) -> Deployment:
+        """A deployment by its id.
+
+        Raises:
+            GateError: there is none of that name.
+            DamagedFileError: its record is not what was written.
+
+        """
+        path = self._record_path(deployment_id)
+        try:
+            return Deployment.model_validate(read_json(path))
+        except FileNotFoundError as error:
+            known = ", ".join(each.id for each in self.list()) or None
+            raise GateError("there is no such deployment", seen=deployment_id, accepted=known) from error
+        except ValidationError as error:
+            raise _damaged(path, error) from error
+
+    def list(self) -> List[Deployment]:
+        """All candidates that have engines, the oldest first; damaged records are left out."""
+        found = []
+        for path in (self.folder / "records").glob("*.json"):
+            with contextlib.suppress(FileNotFoundError, DamagedFileError, ValidationError):
+                found.append(Deployment.model_validate(read_json(path)))
+        return sorted(found, key=lambda each: (each.added_at, each.id))
+
+    def history(self) -> List[Entry]:
+        """Everything that was decided, the oldest first; a torn line is left out."""
+        entries = self._written()
+        missing = self._unwritten(entries)
+        return entries if missing is None else [*entries, missing]
+
+    def engines_in_use(self) -> Set[str]:
+        """Ids of engines that must not be removed: those of the current deployment and the nearest ones to
+        go back to.
+        """
+        pointer = self._pointer()
+        if pointer is None:
+            return set()
+        kept = [pointer.current, *reversed(pointer.earlier)][:ENGINES_KEPT]
+        found: Set[str] = set()
+        for each in kept:
+            with contextlib.suppress(GateError, DamagedFileError):
+                found.update(self.get(each).engines.values())
+        return found
+
+    # -- deciding ------------------------------------------------------------------------------------------
+
+    def add(
+        self, deployment: Deployment, *, who: str = "", why: str = "", refused: Sequence[str] = ()
+    ) -> Deployment:
+        """Keep a candidate that has engines; with ``refused`` (the reasons) one that did not pass.
+
+        The pointer does not move. A candidate of the same id is replaced.
+
+        Raises:
+            StorageError: it cannot be written; nothing has changed then.
+
+        """
+        record = deployment.model_copy(
+            update={
+                "standing": "refused" if refused else "passed",
+                "reasons": tuple(refused),
+                "added_at": deployment.added_at or time.time(),
+            }
+        )
+        with self._deciding():
+            write_json(self._record_path(record.id), record.model_dump(mode="json"))
+            self._note(_entry("refused" if refused else "added", record, who, "; ".join(refused) or why))
+            self._forget_old()
+        return record
+
+    def activate(self, deployment_id: str, *, who: str, why: str, force: bool = False) -> Deployment:
+        """Let the line run this deployment from now on.
+
+        Raises:
+            GateError: there is none of that name, or it was refused or retired and ``force`` is not given.
+            StorageError: the pointer cannot be written; the current deployment stays.
+
+        """
+        with self._deciding():
+            deployment = self.get(deployment_id)
+            forced = deployment.standing != "passed"
+            if forced and not force:
+                raise GateError(
+                    f"deployment {deployment.id} was {deployment.standing}",
+                    seen="; ".join(deployment.reasons) or None,
+                    remedy="build a better version, or take it all the same with --force",
+                )
+            pointer = self._pointer_or_none()
+            if pointer is not None and pointer.current == deployment_id:
+                return self._as_current(deployment, pointer.move)
+            earlier: List[str] = []
+            if pointer is not None:
+                earlier = [each for each in pointer.earlier if each != deployment_id] + [pointer.current]
+                earlier = earlier[-MOST_EARLIER:]
+            move = _entry("activated", deployment, who, why, forced=forced)
+            return self._move(pointer, deployment, earlier, move)
+
+    def rollback(
+        self, *, who: str, why: str, usable: Callable[[Deployment], bool] = lambda deployment: True
+    ) -> Deployment:
+        """Go back to the deployment before the current one; again, to the one before that.
+
+        ``usable`` may say that a deployment's engines are gone; such a one is passed over.
+
+        Raises:
+            GateError: there is nothing to go back to.
+            StorageError: the pointer cannot be written; the current deployment stays.
+
+        """
+        with self._deciding():
+            pointer = self._pointer()
+            earlier = [] if pointer is None else list(pointer.earlier)
+            while earlier:
+                try:
+                    deployment = self.get(earlier.pop())
+                except (GateError, DamagedFileError):
+                    continue
+                if usable(deployment):
+                    return self._move(
+                        pointer, deployment, earlier, _entry("rolled back", deployment, who, why)
+                    )
+            raise GateError(
+                "there is no earlier deployment to go back to",
+                seen=None if pointer is None else f"current: {pointer.current}",
+                remedy="`fedclient engines list` shows what can be activated",
+            )
+
+    def retire(self, version: str, *, who: str, why: str) -> List[Deployment]:
+        """Mark a version as withdrawn by headquarters. What the line runs stays; activating it needs force.
+
+        Raises:
+            StorageError: it cannot be written.
+
+        """
+        with self._deciding():
+            marked = [each for each in self.list() if each.version == version and each.standing != "retired"]
+            for each in marked:
+                record = each.model_copy(update={"standing": "retired", "reasons": (*each.reasons, why)})
+                write_json(self._record_path(each.id), record.model_dump(mode="json"))
+                self._note(_entry("retired", each, who, why))
+            return marked
+
+    def note(
+        self,
+        event: Event,
+        version: str,
+        number: int,
+        *,
+        who: str,
+        why: str,
+        figures: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        """Write down what happened to a candidate that has no record: refused or failed before it had engines.
+
+        Raises:
+            StorageError: the line cannot be written.
+
+        """
+        with self._deciding():
+            self._note(
+                Entry(
+                    at=time.time(),
+                    event=event,
+                    version=version,
+                    number=number,
+                    who=who,
+                    why=why,
+                    figures=dict(figures or {}),
+                )
+            )
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _deciding(self) -> Iterator[None]:
+        """One decision at a time; what a killed process left unwritten is written first."""
+        with exclusive(self.folder / "lock"):
+            missing = self._unwritten(self._written())
+            if missing is not None:
+                with contextlib.suppress(StorageError):  # it waits in the pointer until there is room
+                    self._note(missing)
+            yield
+
+    def _record_path(self, deployment_id: str) -> Path:
+        name = Path(deployment_id).name
+        return self.folder / "records" / f"{name}.json"
+
+    def _pointer(self) -> Optional[Pointer]:
+        try:
+            return Pointer.model_validate(read_json(self.pointer_path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, self.pointer_path, "reading which engine is current") from error
+        except ValidationError as error:
+            raise _damaged(self.pointer_path, error) from error
+
+    def _pointer_or_none(self) -> Optional[Pointer]:
+        """The pointer; a damaged one is none: activating mends it."""
+        try:
+            return self._pointer()
+        except DamagedFileError:
+            return None
+
+    def _move(
+        self, pointer: Optional[Pointer], deployment: Deployment, earlier: List[str], move: Entry
+    ) -> Deployment:
+        serial = 1 + max([entry.serial for entry in self.history()], default=0)
+        before = None if pointer is None else pointer.current
+        move = move.model_copy(update={"serial": serial, "before": before})
+        moved = Pointer(current=deployment.id, earlier=earlier, move=move)
+        write_json(self.pointer_path, moved.model_dump(mode="json"))
+        with contextlib.suppress(StorageError):  # the line runs it, and the pointer carries this entry
+            self._note(move)
+        return self._as_current(deployment, move)
+
+    def _as_current(self, deployment: Deployment, move: Entry) -> Deployment:
+        return deployment.model_copy(update={"activated_at": move.at, "who": move.who, "why": move.why})
+
+    def _note(self, entry: Entry) -> None:
+        append_line(self.history_path, entry.model_dump_json())
+
+    def _written(self) -> List[Entry]:
+        entries = []
+        for row in read_json_lines(self.history_path):
+            with contextlib.suppress(ValidationError):
+                entries.append(Entry.model_validate(row))
+        return entries
+
+    def _unwritten(self, entries: Sequence[Entry]) -> Optional[Entry]:
+        """The pointer's last move, where the history lacks it."""
+        pointer = self._pointer_or_none()
+        if pointer is None or any(entry.serial == pointer.move.serial for entry in entries):
+            return None
+        return pointer.move
+
+    def _forget_old(self) -> None:
+        """Records beyond a number go, the oldest first, but never one that the pointer can reach."""
+        pointer = self._pointer_or_none()
+        reachable = set() if pointer is None else {pointer.current, *pointer.earlier}
+        old = [each for each in self.list() if each.id not in reachable]
+        for each in old[: max(0, len(old) - MOST_RECORDS)]:
+            with contextlib.suppress(OSError):
+                self._record_path(each.id).unlink()
+
+
+def _entry(event: Event, deployment: Deployment, who: str, why: str, *, forced: bool = False) -> Entry:
+    return Entry(
+        at=time.time(),
+        event=event,
+        version=deployment.version,
+        number=deployment.number,
+        id=deployment.id,
+        who=who,
+        why=why,
+        forced=forced,
+        figures=deployment.figures,
+    )
+
+
+def _damaged(path: Path, error: ValidationError) -> DamagedFileError:
+    return DamagedFileError(
+        "what this device knows of its engines cannot be read",
+        seen=f"{path}: {error.errors()[0]['msg']}",
+        remedy="`fedclient engines list` shows what can be activated; activating one mends it",
+    )
