@@ -183,26 +183,9 @@ def data(
     json: JsonOption = False,
 ) -> None:
     """Look through pictures: what is there, what is damaged, what overlaps, what leaks between splits."""
-    from fedspect.data.inspection import inspect_pictures
-    from fedspect.data.page import write_page
-    from fedspect.data.report import site_report
-    from fedspect.data.sources import find_pictures
+    from fedspect.data.showing import show_site_report
 
-    listing = find_pictures(source, manifest=manifest)
-    with console.progress_bar("checking pictures", shown=not json) as progress:
-        inspection = inspect_pictures(
-            listing, workers=2, progress=progress, overlaps=None if overlaps else False
-        )
-    report = site_report(listing, inspection)
-    if html is not None:
-        write_page(report, inspection, html)
-    if json:
-        console.print_json(report.model_dump(mode="json"))
-        return
-    for table in report.tables():
-        console.print_table(table.title, table.columns, table.rows)
-    if html is not None:
-        typer.echo(f"page  {html}")
+    show_site_report(source, manifest=manifest, html=html, overlaps=overlaps, as_json=json)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.markup import escape
 
+from fedclient.commands.data import data as look_at_data
 from fedclient.commands.join import join
 from fedclient.commands.options import HomeOption, WorkerPythonOption
 from fedclient.node.home import PlantHome
@@ -22,7 +23,7 @@ STOPS_WITHIN = 60.0  # seconds
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands of ``app``, in the order in which help shows them."""
-    for command in (join, status, doctor, stop, leave):
+    for command in (join, status, doctor, look_at_data, stop, leave):
         app.command()(command)
 
 
