@@ -108,14 +108,7 @@ class Deployments:
         go back to.
         """
         pointer = self._pointer()
-        if pointer is None:
-            return set()
-        kept = [pointer.current, *reversed(pointer.earlier)][:ENGINES_KEPT]
-        found: Set[str] = set()
-        for each in kept:
-            with contextlib.suppress(GateError, DamagedFileError):
-                found.update(self.get(each).engines.values())
-        return found
+        return set() if pointer is None else set(pointer.engines)
 
     # -- deciding ------------------------------------------------------------------------------------------
 
@@ -283,11 +276,19 @@ class Deployments:
         serial = 1 + max([entry.serial for entry in self.history()], default=0)
         before = None if pointer is None else pointer.current
         move = move.model_copy(update={"serial": serial, "before": before})
-        moved = Pointer(current=deployment.id, earlier=earlier, move=move)
+        kept = [deployment.id, *reversed(earlier)][:ENGINES_KEPT]
+        moved = Pointer(current=deployment.id, earlier=earlier, engines=self._engines_of(kept), move=move)
         write_json(self.pointer_path, moved.model_dump(mode="json"))
         with contextlib.suppress(StorageError):  # the line runs it, and the pointer carries this entry
             self._note(move)
         return self._as_current(deployment, move)
+
+    def _engines_of(self, deployment_ids: Sequence[str]) -> List[str]:
+        found: Set[str] = set()
+        for each in deployment_ids:
+            with contextlib.suppress(GateError, DamagedFileError):
+                found.update(self.get(each).engines.values())
+        return sorted(found)
 
     def _as_current(self, deployment: Deployment, move: Entry) -> Deployment:
         return deployment.model_copy(update={"activated_at": move.at, "who": move.who, "why": move.why})

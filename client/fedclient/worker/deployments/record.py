@@ -77,4 +77,6 @@ class Pointer(BaseModel):
     current: str
     earlier: List[str] = Field(default_factory=list)
     """The deployments to go back to, the nearest last."""
+    engines: List[str] = Field(default_factory=list)
+    """Ids of engines that the store must keep: of the current deployment and the nearest earlier ones."""
     move: Entry
