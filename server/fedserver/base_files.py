@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import fedspect
+from fedserver.served_files import ServedFiles
 from fedspect.errors import BaseModelError, storage_error
-from fedspect.protocol.limits import CHUNK, LARGEST_BASE_MODEL
+from fedspect.protocol.limits import LARGEST_BASE_MODEL
 
 FILES = ("card.json", "model.safetensors")
 LARGEST_CARD = 4 << 20
 DEFAULT_FOLDER = Path(fedspect.__file__).parent / "model" / "default_base"
-
-
-@dataclass(frozen=True)
-class BaseFile:
-    """One file of a base model; ``size`` in bytes."""
-
-    name: str
-    size: int
-    sha256: bytes
 
 
 @dataclass(frozen=True)
@@ -32,7 +22,7 @@ class BaseFiles:
 
     folder: Path
     content_hash: str
-    files: tuple[BaseFile, ...]
+    served: ServedFiles
 
     @classmethod
     def read(cls, folder: Path | None) -> BaseFiles:
@@ -49,7 +39,7 @@ class BaseFiles:
                 raise BaseModelError("a base model's card is too large", seen=card_path)
             card = json.loads(card_path.read_text(encoding="utf-8"))
             content_hash = card["content_hash"]
-            files = tuple(_hashed(folder / name) for name in FILES)
+            served = ServedFiles.read(folder, FILES)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BaseModelError(
                 "there is no base model",
@@ -61,35 +51,8 @@ class BaseFiles:
             raise BaseModelError("a base model's card cannot be read", seen=f"{folder}: {error}") from error
         except OSError as error:
             raise storage_error(error, folder, "reading a base model") from error
-        if sum(each.size for each in files) > LARGEST_BASE_MODEL:
+        if served.size > LARGEST_BASE_MODEL:
             raise BaseModelError(
                 "a base model is too large", seen=folder, accepted=f"up to {LARGEST_BASE_MODEL} bytes"
             )
-        return cls(folder, str(content_hash), files)
-
-    def pieces(self, name: str, offset: int) -> Iterator[bytes]:
-        """The content of one of the files from ``offset`` on, in pieces of ``CHUNK`` bytes.
-
-        Raises:
-            BaseModelError: there is no such file.
-
-        """
-        known = next((each for each in self.files if each.name == name), None)
-        if known is None:
-            raise BaseModelError("the base model has no such file", seen=repr(name[:100]))
-        try:
-            with (self.folder / known.name).open("rb") as file:
-                file.seek(min(offset, known.size))
-                while piece := file.read(CHUNK):
-                    yield piece
-        except OSError as error:
-            raise storage_error(error, self.folder / known.name, "reading a base model") from error
-
-
-def _hashed(path: Path) -> BaseFile:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-            size += len(piece)
-    return BaseFile(path.name, size, digest.digest())
+        return cls(folder, str(content_hash), served)

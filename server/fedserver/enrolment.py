@@ -1,9 +1,9 @@
 """The enrolment service: gRPC over TLS, the second of headquarters' two open ports.
 
 It admits a device that shows an invitation and proves that it holds its private key, hands out what the
-federation prescribes and the base model, and takes site reports. Everything that a stranger can send is
-bounded before it is looked at: the size of a message, the number of calls at once, and how often one
-address may try.
+federation prescribes, the base model and the published version, and takes what plants report. Everything that a
+stranger can send is bounded before it is looked at: the size of a message, the number of calls at once, and
+how often one address may try.
 
 A refusal is an error that ``fedspect.protocol.services`` carries over to the plant: an ``EnrolmentError``
 is final, a ``ConnectionLostError`` means later.
@@ -24,10 +24,13 @@ import grpc
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import ValidationError
 
 from fedserver.authority import Authority
 from fedserver.base_files import BaseFiles
+from fedserver.deployments import Deployments
 from fedserver.limits import RateLimit, Remembered, address_of
+from fedserver.models import Models
 from fedserver.registry import Plant, Registry
 from fedserver.tokens import redeem
 from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError
@@ -39,16 +42,27 @@ from fedspect.protocol.enrolment_pb2 import (
     ChallengeRequest,
     EnrolRequest,
     FetchBaseRequest,
-    FileEntry,
+    FetchVersionRequest,
     LeaveReply,
     LeaveRequest,
+    PublishedReply,
+    PublishedRequest,
+    ReportDeploymentReply,
+    ReportDeploymentRequest,
     ReportReply,
     ReportRequest,
 )
-from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, LARGEST_REPORT, PROTOCOL, grpc_options
+from fedspect.protocol.limits import (
+    LARGEST_DEPLOYMENT_REPORT,
+    LARGEST_ENROLMENT_MESSAGE,
+    LARGEST_REPORT,
+    PROTOCOL,
+    grpc_options,
+)
 from fedspect.protocol.names import join_address
 from fedspect.protocol.proof import authentication_statement, enrolment_statement
 from fedspect.protocol.services import ENROLMENT, handler
+from fedspect.protocol.versions import DeploymentReport
 
 logger = logging.getLogger("fedserver.enrolment")
 
@@ -78,6 +92,7 @@ class EnrolmentService:
     """The methods of ``enrolment.proto``.
 
     ``on_admitted`` and ``on_left`` let the SuperLink know a device's key or forget it; both may raise.
+    ``on_deployed`` hears what plants report of versions, after it is on disk.
     """
 
     def __init__(
@@ -85,20 +100,27 @@ class EnrolmentService:
         registry: Registry,
         fingerprint: bytes,
         offer: Offer,
+        models: Models,
+        deployments: Deployments,
         *,
         on_admitted: Callable[[Plant], None] = lambda plant: None,
         on_left: Callable[[Plant], None] = lambda plant: None,
+        on_deployed: Callable[[str, DeploymentReport], None] = lambda plant, report: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._fingerprint = fingerprint
         self._offer = offer
+        self._models = models
+        self._deployments = deployments
         self._on_admitted = on_admitted
         self._on_left = on_left
+        self._on_deployed = on_deployed
         self._clock = clock
         self._nonces: Remembered[bool] = Remembered(NONCE_LIFE)
         self._sessions: Remembered[str] = Remembered(SESSION_LIFE)
         self._tries = RateLimit(TRIES, TRIES_PER_SECOND)
+        self._questions = RateLimit(TRIES, TRIES_PER_SECOND)
 
     # -- methods of the service ----------------------------------------------------------------------------
 
@@ -156,7 +178,7 @@ class EnrolmentService:
                 accepted=self._offer.base.content_hash[:12],
                 remedy="join again",
             )
-        for piece in self._offer.base.pieces(request.name, request.offset):
+        for piece in self._offer.base.served.pieces(request.name, request.offset):
             yield BaseChunk(data=piece)
 
     def report(self, request: ReportRequest, context: grpc.ServicerContext) -> ReportReply:
@@ -178,6 +200,45 @@ class EnrolmentService:
         self._on_left(plant)
         logger.info("%s left the federation", name)
         return LeaveReply()
+
+    def published(self, request: PublishedRequest, context: grpc.ServicerContext) -> PublishedReply:
+        """The version that plants are to run."""
+        self._asking(request.session)
+        version = self._models.published()
+        if version is None:
+            return PublishedReply()
+        return PublishedReply(
+            number=version.card.number,
+            version_hash=version.card.content_hash,
+            base_hash=version.card.base_hash,
+            files=self._models.served(version).entries(),
+        )
+
+    def fetch_version(
+        self, request: FetchVersionRequest, context: grpc.ServicerContext
+    ) -> Iterator[BaseChunk]:
+        """Stream one file of a version that is not retired."""
+        self._asking(request.session)
+        version = self._models.by_hash(request.version_hash)
+        if version is None or version.retired is not None:
+            raise FederationError(
+                "headquarters does not offer this version" + (" any more" if version else ""),
+                seen=request.version_hash[:12],
+                remedy="ask again for the published one",
+            )
+        for piece in self._models.served(version).pieces(request.name, request.offset):
+            yield BaseChunk(data=piece)
+
+    def report_deployment(
+        self, request: ReportDeploymentRequest, context: grpc.ServicerContext
+    ) -> ReportDeploymentReply:
+        """Keep what became of a version at a plant."""
+        name = self._asking(request.session)
+        report = _deployment_report(request.report_json)
+        self._deployments.add(name, report, at=self._clock())
+        logger.info("%s: version %d was %s", name, report.number, report.outcome)
+        self._on_deployed(name, report)
+        return ReportDeploymentReply()
 
     # -- parts ---------------------------------------------------------------------------------------------
 
@@ -224,7 +285,7 @@ class EnrolmentService:
             classes=offer.classes,
             aliases=offer.aliases,
             base_hash=offer.base.content_hash,
-            base_files=[FileEntry(name=f.name, size=f.size, sha256=f.sha256) for f in offer.base.files],
+            base_files=offer.base.served.entries(),
             settings_json=json.dumps(offer.settings),
         )
 
@@ -234,6 +295,13 @@ class EnrolmentService:
         if plant is None or plant.state != "joined":
             raise EnrolmentError("this session is over", remedy="join again")
         return plant.name
+
+    def _asking(self, session: bytes) -> str:
+        """The plant of a session, when it does not ask too often; many plants may share one address."""
+        name = self._plant_of(session)
+        if not self._questions.allow(name):
+            raise ConnectionLostError("too many questions from this plant", remedy="ask again in a minute")
+        return name
 
 
 class EnrolmentServer:
@@ -267,19 +335,29 @@ class EnrolmentServer:
         self._server.stop(2.0).wait()
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    """A site report: bounded, and an object.
+def _json_object(text: str, what: str = "a site report", largest: int = LARGEST_REPORT) -> dict[str, Any]:
+    """What a plant reports: bounded, and an object.
 
     Raises:
         EnrolmentError: it is something else.
 
     """
     try:
-        if len(text) > LARGEST_REPORT:
+        if len(text) > largest:
             raise ValueError(f"{len(text)} characters")
         content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("not an object")
     except (ValueError, RecursionError) as error:
-        raise EnrolmentError("a site report cannot be read", seen=str(error)[:200]) from error
+        raise EnrolmentError(f"{what} cannot be read", seen=str(error)[:200]) from error
     return content
+
+
+def _deployment_report(text: str) -> DeploymentReport:
+    content = _json_object(text, "a deployment report", LARGEST_DEPLOYMENT_REPORT)
+    try:
+        return DeploymentReport.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise EnrolmentError("a deployment report cannot be read", seen=f"{where}: {first['msg']}") from error

@@ -126,6 +126,8 @@ class Headquarters:
             self._workspace.registry,
             self._workspace.authority.fingerprint(),
             offer,
+            self._workspace.models,
+            self._workspace.deployments,
             on_admitted=self._admit,
             on_left=lambda plant: None,  # the watch follows the registry
         )

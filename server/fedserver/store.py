@@ -22,8 +22,6 @@ opening.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +39,15 @@ from fedserver.state import FORMAT_VERSION, PlantStanding
 from fedserver.state import RunFacts as RunFacts
 from fedserver.state import RunState as RunState
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
-from fedspect.files import append_line, read_json, sync_folder, write_json, write_text
+from fedspect.files import (
+    MAKING_PREFIX,
+    append_line,
+    read_json,
+    remove_folder,
+    write_folder,
+    write_json,
+    write_text,
+)
 from fedspect.locking import Occupied
 from fedspect.update.downlink import MAX_CHAIN, Link, Served
 from fedspect.update.schema import Arrays, is_statistic, version_of
@@ -203,13 +209,11 @@ class RunStore:
 
     def empty_spool(self) -> None:
         """Forget the answers of a round that was cut."""
-        _remove(self.spool)
+        remove_folder(self.spool)
 
     # -- inside --------------------------------------------------------------------------------------------
 
     def _put(self, state: RunState, record: RoundRecord | None, *, parent: str | None) -> None:
-        place = self._round(state.round)
-        making = place.parent / f".making-{place.name}"
         files = {"head.safetensors": save_tensors(dict(state.served.head))}
         server = {f"moments/{name}": values for name, values in state.moments.items()}
         server.update({f"residual/{name}": values for name, values in (state.served.residual or {}).items()})
@@ -224,16 +228,7 @@ class RunStore:
             "plants": {name: one.model_dump(mode="json") for name, one in sorted(state.plants.items())},
         }
         files["round.json"] = json.dumps(row, ensure_ascii=False).encode("utf-8")
-        _remove(making)
-        try:
-            making.mkdir(parents=True)
-            for name, content in files.items():
-                _flushed(making / name, content)
-            sync_folder(making)
-            making.rename(place)
-            sync_folder(place.parent)
-        except OSError as error:
-            raise storage_error(error, place, "closing a round") from error
+        write_folder(self._round(state.round), files)
 
     def _mend_history(self) -> None:
         """Write the derived file anew if a crash left it short or torn."""
@@ -257,8 +252,8 @@ class RunStore:
             raise storage_error(error, self.folder, "removing what is no longer needed") from error
 
     def _clean(self) -> None:
-        for folder in self.folder.glob(".making-*"):
-            _remove(folder)
+        for folder in self.folder.glob(f"{MAKING_PREFIX}*"):
+            remove_folder(folder)
 
     def _links(self, number: int) -> tuple[Link, ...]:
         """The unbroken chain of messages that leads to this round's version, at most as long as is kept."""
@@ -300,23 +295,6 @@ def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> Arrays:
     return {
         name[len(prefix) :]: values for name, values in sorted(tensors.items()) if name.startswith(prefix)
     }
-
-
-def _flushed(path: Path, content: bytes) -> None:
-    """Write a file of a folder that nobody sees yet."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _remove(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise storage_error(error, folder, "removing a temporary folder") from error
 
 
 def _damaged(path: Path, why: str) -> DamagedFileError:

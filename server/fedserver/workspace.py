@@ -5,6 +5,7 @@
     fedserver.toml        what the operator decides
     authority/            certificate authority and server certificate (secrets 0600)
     registry/plants.json  who was invited, joined, revoked
+    registry/deployments/ what plants reported of published versions
     models/               published versions
     runs/                 rounds on disk, one folder a run
     state/                lock and addresses of the running server, Flower's own files, logs
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fedserver.authority import Authority
+from fedserver.deployments import Deployments
+from fedserver.models import Models
 from fedserver.registry import Registry
 from fedserver.settings import ServerSettings
 from fedspect import files
@@ -51,7 +54,8 @@ class Workspace:
         self.settings_path = self.folder / SETTINGS_FILE
         self.authority = Authority(self.folder / "authority")
         self.registry = Registry(self.folder / "registry")
-        self.models = self.folder / "models"
+        self.models = Models(self.folder / "models")
+        self.deployments = Deployments(self.folder / "registry" / "deployments")
         self.runs = self.folder / "runs"
         self.state = self.folder / "state"
         self.logs = self.state / "logs"
@@ -144,7 +148,7 @@ def create(
     (report.kept if reason is None else report.made).append("server certificate")
     (report.kept if workspace.registry.path.exists() else report.made).append("registry")
     workspace.registry.create()
-    for part in (workspace.models, workspace.runs, workspace.logs):
+    for part in (workspace.models.folder, workspace.runs, workspace.logs):
         part.mkdir(parents=True, exist_ok=True)
     workspace.state.chmod(0o700)
     return report

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterator
+from typing import Any, BinaryIO, Callable, Iterator, Mapping
 
 from fedspect.errors import DamagedFileError, storage_error
 
 TEMPORARY_PREFIX = ".writing-"
+MAKING_PREFIX = ".making-"
 
 
 @contextlib.contextmanager
@@ -70,6 +72,47 @@ def write_text(path: Path, content: str, *, mode: int = 0o644) -> None:
 def write_json(path: Path, content: Any, *, mode: int = 0o644) -> None:
     """Replace ``path`` by ``content`` as indented JSON with sorted keys, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", mode=mode)
+
+
+def write_folder(place: Path, contents: Mapping[str, bytes]) -> None:
+    """Make the folder ``place`` with these files: it is there with all of them, or not at all.
+
+    It is filled under the name ``.making-...`` and renamed; ``place`` must not exist. Two writers of one place
+    need a lock of their own.
+
+    Raises:
+        DiskFullError, ReadOnlyError, StorageError: nothing is at ``place`` then.
+
+    """
+    making = place.parent / f"{MAKING_PREFIX}{place.name}"
+    try:
+        remove_folder(making)
+        making.mkdir(parents=True)
+        for name, content in contents.items():
+            with (making / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        sync_folder(making)
+        making.rename(place)
+        sync_folder(place.parent)
+    except OSError as error:
+        raise storage_error(error, place, "writing a folder") from error
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it; one that is not there is no error.
+
+    Raises:
+        StorageError: it cannot be removed.
+
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise storage_error(error, folder, "removing a folder") from error
 
 
 def read_json(path: Path) -> Any:

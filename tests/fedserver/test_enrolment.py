@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import grpc
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -22,6 +23,7 @@ from fedclient.node.home import Membership, PlantHome
 from fedserver.authority import Authority
 from fedserver.base_files import BaseFiles
 from fedserver.enrolment import EnrolmentServer, EnrolmentService, Offer
+from fedserver.models import Version
 from fedserver.registry import Plant
 from fedserver.tokens import invite, revoke
 from fedserver.workspace import Workspace, create
@@ -31,9 +33,16 @@ from fedspect.errors import (
     DamagedFileError,
     DiskFullError,
     EnrolmentError,
+    FederationError,
     StorageError,
 )
-from fedspect.protocol.enrolment_pb2 import ChallengeRequest, EnrolRequest, ReportRequest
+from fedspect.protocol.enrolment_pb2 import (
+    ChallengeRequest,
+    EnrolRequest,
+    FetchVersionRequest,
+    PublishedRequest,
+    ReportRequest,
+)
 from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, PROTOCOL
 from fedspect.protocol.proof import enrolment_statement
 from fedspect.protocol.services import ENROLMENT, Stub
@@ -54,6 +63,7 @@ class Office:
         (self.base / "model.safetensors").write_bytes(os.urandom(700_000))
         self.admitted: list[str] = []
         self.left: list[str] = []
+        self.deployed: list[tuple[str, str]] = []
         self.start()
 
     def start(self, port: int = 0) -> None:
@@ -68,8 +78,11 @@ class Office:
                 base=BaseFiles.read(self.base),
                 settings={"batch_size": 8},
             ),
+            self.workspace.models,
+            self.workspace.deployments,
             on_admitted=lambda plant: self.admitted.append(plant.name),
             on_left=lambda plant: self.left.append(plant.name),
+            on_deployed=lambda plant, report: self.deployed.append((plant, report.outcome)),
         )
         self.server = EnrolmentServer(self.service, self.workspace.authority, "127.0.0.1", port)
         self.server.start()
@@ -476,3 +489,130 @@ def test_without_a_base_model_headquarters_says_what_to_set(tmp_path: Path) -> N
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises((BaseModelError, StorageError)):
         BaseFiles.read(tmp_path)
+
+
+# -- published versions ------------------------------------------------------------------------------------
+
+
+def publish(office: Office, seed: int = 0) -> Version:
+    head = {"head.weight": np.random.default_rng(seed).normal(size=(300, 300)).astype(np.float32)}
+    facts = {"base_hash": HASH, "architecture": "cdnv2-a", "classes": ["pit", "scratch"], "freeze_levels": 8}
+    return office.workspace.models.add(head, run="run-0001", rounds=seed, **facts)[0]
+
+
+def activated(made: Version, **more: Any) -> dict[str, Any]:
+    return {
+        "version": made.card.content_hash,
+        "number": made.card.number,
+        "outcome": "activated",
+        "reasons": [],
+        "figures": {"accuracy": 0.9},
+        "seconds": 4.5,
+        **more,
+    }
+
+
+def test_a_plant_gets_the_published_version_and_reports_what_became_of_it(
+    office: Office, home: PlantHome
+) -> None:
+    join(home, office.token())
+    with returned(home, home.membership()) as session:
+        assert session.published() is None
+        made = publish(office)
+        version = session.published()
+        assert version is not None
+        assert (version.number, version.version_hash, version.base_hash) == (1, made.card.content_hash, HASH)
+        folder = session.fetch_version(home, version)
+        session.report_deployment(activated(made))
+    assert folder == home.folder / "versions" / made.card.content_hash
+    for name in ("card.json", "head.safetensors"):
+        assert (folder / name).read_bytes() == (made.folder / name).read_bytes()
+    kept = office.workspace.deployments.of("plant-a")
+    assert kept.line is not None and kept.line.report.number == 1
+    assert kept.line.report.figures == {"accuracy": 0.9}
+    assert office.deployed == [("plant-a", "activated")]
+
+
+def test_a_new_version_and_a_retired_one_are_noticed_without_a_restart(
+    office: Office, home: PlantHome
+) -> None:
+    with joined(home, office.token()) as (session, _):
+        publish(office, 1)
+        second = publish(office, 2)
+        version = session.published()
+        assert version is not None and version.number == 2
+        office.workspace.models.retire(second, "it lets scratches through")
+        with pytest.raises(FederationError, match="any more"):
+            session.fetch_version(home, version)
+        version = session.published()
+        assert version is not None and version.number == 1
+
+
+def test_a_version_that_is_there_is_not_fetched_again(office: Office, home: PlantHome) -> None:
+    made = publish(office)
+    with joined(home, office.token()) as (session, _):
+        version = session.published()
+        assert version is not None
+        session.fetch_version(home, version)
+        (made.folder / "head.safetensors").unlink()
+        session.fetch_version(home, version)
+
+
+def test_a_head_that_is_not_the_version_is_not_kept(office: Office, home: PlantHome) -> None:
+    publish(office)
+    with joined(home, office.token()) as (session, _):
+        version = session.published()
+        assert version is not None
+        version.version_hash = "ef" * 32
+        with pytest.raises(FederationError, match="does not offer"):
+            session.fetch_version(home, version)
+        version.version_hash = publish(office, 1).card.content_hash
+        with pytest.raises(DamagedFileError):
+            session.fetch_version(home, version)
+    assert not list(home.folder.rglob("head.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"outcome": "marvellous"},
+        {"version": "../../etc"},
+        {"seconds": float("nan")},
+        {"reasons": ["x"] * 51},
+        {"figures": {"x": "y" * 40_000}},
+        {"number": -1},
+    ],
+)
+def test_a_deployment_report_that_is_none_is_refused_and_nothing_is_kept(
+    office: Office, home: PlantHome, change: dict[str, Any]
+) -> None:
+    made = publish(office)
+    with joined(home, office.token()) as (session, _), pytest.raises(EnrolmentError, match="report"):
+        session.report_deployment(activated(made, **change))
+    assert office.workspace.deployments.of("plant-a").reports == []
+
+
+def test_nothing_of_a_version_is_given_without_a_session(office: Office) -> None:
+    made = publish(office)
+    request = FetchVersionRequest(session=bytes(32), version_hash=made.card.content_hash, name="card.json")
+    with pytest.raises(EnrolmentError, match="session is over"):
+        list(office.stub().fetch_version(request, timeout=10))
+    with pytest.raises(EnrolmentError, match="session is over"):
+        office.stub().published(PublishedRequest(session=b""), timeout=10)
+
+
+@pytest.mark.parametrize("name", ["../0001/card.json", "retired.json", "", "/etc/passwd"])
+def test_no_other_file_of_a_versions_folder_is_given(office: Office, home: PlantHome, name: str) -> None:
+    made = publish(office)
+    with joined(home, office.token()) as (session, _):
+        request = FetchVersionRequest(
+            session=session.admission.session, version_hash=made.card.content_hash, name=name
+        )
+        with pytest.raises(FederationError, match="no such file"):
+            list(office.stub().fetch_version(request, timeout=10))
+
+
+def test_a_plant_that_asks_too_often_has_to_wait(office: Office, home: PlantHome) -> None:
+    with joined(home, office.token()) as (session, _), pytest.raises(ConnectionLostError, match="too many"):
+        for _ in range(200):
+            session.published()

@@ -1,47 +1,44 @@
-"""The plant's side of enrolment: join with a token, come back with the key, fetch the base model, report,
-leave.
+"""The plant's side of enrolment: join with a token, come back with the key, fetch the base model and published
+versions, report, leave.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Optional
 
 import grpc
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fedclient.node.download import Offered, Progress, check_version, hash_name, no_progress
 from fedclient.node.home import Membership, PlantHome
 from fedclient.node.trust import check_server, find_authority
-from fedspect import files
 from fedspect.console import version
-from fedspect.errors import (
-    ConnectionLostError,
-    DamagedFileError,
-    EnrolmentError,
-    storage_error,
-)
+from fedspect.errors import ConnectionLostError, EnrolmentError
 from fedspect.protocol.enrolment_pb2 import (
     Admission,
     AuthenticateRequest,
+    BaseChunk,
     ChallengeReply,
     ChallengeRequest,
     EnrolRequest,
     FetchBaseRequest,
-    FileEntry,
+    FetchVersionRequest,
     LeaveRequest,
+    PublishedReply,
+    PublishedRequest,
+    ReportDeploymentRequest,
     ReportRequest,
 )
 from fedspect.protocol.limits import (
-    LARGEST_BASE_MODEL,
+    LARGEST_DEPLOYMENT_REPORT,
     LARGEST_ENROLMENT_MESSAGE,
     LARGEST_REPORT,
-    MOST_BASE_FILES,
     MOST_CLASSES,
     PROTOCOL,
     grpc_options,
@@ -50,11 +47,10 @@ from fedspect.protocol.names import checked_name, join_address, split_address
 from fedspect.protocol.proof import authentication_statement, enrolment_statement
 from fedspect.protocol.services import ENROLMENT, Stub
 from fedspect.protocol.token import JoinToken
+from fedspect.protocol.versions import VERSION_FILES
 
 CALL_TIMEOUT = 20.0  # seconds
 DOWNLOAD_TIMEOUT = 3600.0
-MOST_BREAKS = 5
-Progress = Callable[[int, int], None]
 
 
 class Session:
@@ -66,7 +62,7 @@ class Session:
         self.clock_offset = clock_offset
         """Seconds to add to this device's clock to get headquarters'."""
 
-    def fetch_base(self, home: PlantHome, progress: Progress = lambda done, total: None) -> Path:
+    def fetch_base(self, home: PlantHome, progress: Progress = no_progress) -> Path:
         """The base model's folder; what is there and right already is not fetched again.
 
         Raises:
@@ -75,52 +71,85 @@ class Session:
             StorageError: it cannot be kept.
 
         """
-        entries = list(self.admission.base_files)
-        total = sum(entry.size for entry in entries)
-        if len(entries) > MOST_BASE_FILES or total > LARGEST_BASE_MODEL:
-            raise EnrolmentError("the base model offered is too large", seen=f"{total} bytes")
-        folder = home.base_folder(_hash_name(self.admission.base_hash))
-        before = 0
-        for entry in entries:
-            path = folder / _plain_name(entry.name)
-            if not _holds(path, entry.sha256):
-                self._fetch_file(path, entry, partial(_advance, progress, before, total))
-            before += entry.size
-            progress(before, total)
+        session, base_hash = self.admission.session, self.admission.base_hash
+        offered = Offered("base model", tuple(self.admission.base_files))
+        folder = home.base_folder(hash_name(base_hash))
+
+        def ask(name: str, offset: int) -> Iterator[BaseChunk]:
+            request = FetchBaseRequest(session=session, base_hash=base_hash, name=name, offset=offset)
+            chunks: Iterator[BaseChunk] = self._stub.fetch_base(request, timeout=DOWNLOAD_TIMEOUT)
+            return chunks
+
+        offered.fetch(folder, ask, progress)
         return folder
 
-    def _fetch_file(self, path: Path, entry: FileEntry, progress: Callable[[int], None]) -> None:
-        """One file; a broken download goes on where it broke."""
-        digest, received, breaks = hashlib.sha256(), 0, 0
-        with files.replacing(path) as file:
-            while received < entry.size:
-                request = FetchBaseRequest(
-                    session=self.admission.session,
-                    base_hash=self.admission.base_hash,
-                    name=entry.name,
-                    offset=received,
-                )
-                try:
-                    for chunk in self._stub.fetch_base(request, timeout=DOWNLOAD_TIMEOUT):
-                        received += len(chunk.data)
-                        if received > entry.size:
-                            break
-                        digest.update(chunk.data)
-                        file.write(chunk.data)
-                        progress(received)
-                    break
-                except ConnectionLostError:
-                    breaks += 1
-                    if breaks > MOST_BREAKS:
-                        raise
-                    time.sleep(breaks)
-            if received != entry.size or digest.digest() != entry.sha256:
-                raise DamagedFileError(
-                    "the base model did not come as it was announced",
-                    seen=f"{path.name}: {received} of {entry.size} bytes, SHA-256 {digest.hexdigest()[:12]}",
-                    accepted=entry.sha256.hex()[:12],
-                    remedy="join again",
-                )
+    def published(self) -> Optional[PublishedReply]:
+        """The version that headquarters wants plants to run: number, ``version_hash``, ``base_hash`` and
+        ``files``; ``None`` when nothing is published.
+
+        Raises:
+            EnrolmentError: this session is over (after an hour, or because headquarters was started again):
+                come back with ``returned``; or what is offered cannot be a version.
+            ConnectionLostError: headquarters does not answer, or was asked too often.
+
+        """
+        request = PublishedRequest(session=self.admission.session)
+        reply: PublishedReply = self._stub.published(request, timeout=CALL_TIMEOUT)
+        if not reply.number:
+            return None
+        hash_name(reply.base_hash)
+        hash_name(reply.version_hash)
+        if {entry.name for entry in reply.files} != set(VERSION_FILES):
+            names = ", ".join(repr(entry.name[:100]) for entry in reply.files[:5])
+            raise EnrolmentError(
+                "headquarters offers something that is no version",
+                seen=names,
+                accepted=", ".join(VERSION_FILES),
+            )
+        return reply
+
+    def fetch_version(
+        self, home: PlantHome, version: PublishedReply, progress: Progress = no_progress
+    ) -> Path:
+        """The folder of a version that ``published`` answered, checked against its hash; it holds
+        ``fedspect.protocol.versions.VERSION_FILES``. What is there and right is not fetched again.
+
+        Raises:
+            FederationError: the version is not offered any more.
+            ConnectionLostError: headquarters does not answer.
+            EnrolmentError: this session is over, or what is offered is too large.
+            DamagedFileError: what came is not what was announced.
+            StorageError: it cannot be kept.
+
+        """
+        session, version_hash = self.admission.session, version.version_hash
+        offered = Offered("published version", tuple(version.files))
+        folder = home.folder / "versions" / hash_name(version_hash)
+
+        def ask(name: str, offset: int) -> Iterator[BaseChunk]:
+            request = FetchVersionRequest(
+                session=session, version_hash=version_hash, name=name, offset=offset
+            )
+            chunks: Iterator[BaseChunk] = self._stub.fetch_version(request, timeout=DOWNLOAD_TIMEOUT)
+            return chunks
+
+        if offered.fetch(folder, ask, progress):
+            check_version(folder, version_hash)
+        return folder
+
+    def report_deployment(self, report: Mapping[str, object]) -> None:
+        """Tell headquarters what became of a version here (``fedspect.protocol.versions.DeploymentReport``).
+
+        Raises:
+            EnrolmentError: this session is over, or the report is not of that form.
+            ConnectionLostError: headquarters does not answer; report again later.
+
+        """
+        text = json.dumps(report)
+        if len(text) > LARGEST_DEPLOYMENT_REPORT:
+            raise EnrolmentError("the deployment report is too long", seen=f"{len(text)} characters")
+        request = ReportDeploymentRequest(session=self.admission.session, report_json=text)
+        self._stub.report_deployment(request, timeout=CALL_TIMEOUT)
 
     def report(self, report: dict[str, object]) -> None:
         """Send the site report."""
@@ -151,7 +180,7 @@ class Session:
                 "fleet_addresses": list(admission.fleet_addresses),
                 "classes": list(admission.classes),
                 "aliases": dict(admission.aliases),
-                "base_hash": _hash_name(admission.base_hash),
+                "base_hash": hash_name(admission.base_hash),
                 "settings": json.loads(admission.settings_json or "{}"),
                 **kept,
             }
@@ -266,33 +295,3 @@ def _public_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _sign(key: ec.EllipticCurvePrivateKey, statement: bytes) -> bytes:
     return key.sign(statement, ec.ECDSA(hashes.SHA256()))
-
-
-def _holds(path: Path, sha256: bytes) -> bool:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise storage_error(error, path, "reading the base model") from error
-    return digest.digest() == sha256
-
-
-def _advance(progress: Progress, before: int, total: int, received: int) -> None:
-    progress(before + received, total)
-
-
-def _plain_name(name: str) -> str:
-    """A file name without folders, so that nothing is written elsewhere."""
-    if name != Path(name).name or name.startswith(".") or not name or not name.isprintable():
-        raise EnrolmentError("headquarters offers a file with a strange name", seen=repr(name[:100]))
-    return name
-
-
-def _hash_name(text: str) -> str:
-    if len(text) != 64 or not all(character in "0123456789abcdef" for character in text):
-        raise EnrolmentError("headquarters names a base model strangely", seen=repr(text[:100]))
-    return text

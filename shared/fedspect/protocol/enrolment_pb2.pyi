@@ -127,3 +127,45 @@ class LeaveRequest(_message.Message):
 class LeaveReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class PublishedRequest(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    def __init__(self, session: _Optional[bytes] = ...) -> None: ...
+
+class PublishedReply(_message.Message):
+    __slots__ = ("number", "version_hash", "base_hash", "files")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_HASH_FIELD_NUMBER: _ClassVar[int]
+    BASE_HASH_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    version_hash: str
+    base_hash: str
+    files: _containers.RepeatedCompositeFieldContainer[FileEntry]
+    def __init__(self, number: _Optional[int] = ..., version_hash: _Optional[str] = ..., base_hash: _Optional[str] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ...) -> None: ...
+
+class FetchVersionRequest(_message.Message):
+    __slots__ = ("session", "version_hash", "name", "offset")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_HASH_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    version_hash: str
+    name: str
+    offset: int
+    def __init__(self, session: _Optional[bytes] = ..., version_hash: _Optional[str] = ..., name: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class ReportDeploymentRequest(_message.Message):
+    __slots__ = ("session", "report_json")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REPORT_JSON_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    report_json: str
+    def __init__(self, session: _Optional[bytes] = ..., report_json: _Optional[str] = ...) -> None: ...
+
+class ReportDeploymentReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

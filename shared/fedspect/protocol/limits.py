@@ -27,6 +27,9 @@ LONGEST_NAME: Final = 64
 LARGEST_REPORT: Final = 128 << 10
 """Characters of a site report as JSON."""
 
+LARGEST_DEPLOYMENT_REPORT: Final = 32 << 10
+"""Characters of what a plant reports of one version, as JSON."""
+
 LARGEST_WORKER_MESSAGE: Final = 192 << 20
 """Bytes of one message between node and worker; the whole of model C as float32 is 25 MB."""
 
