@@ -28,6 +28,7 @@
     │   ├── EnrolmentError           64   a plant was not admitted
     │   └── ConnectionLostError      65   the other side cannot be reached
     ├── WorkerError                  70   the worker process failed or does not answer
+    │   └── YieldedError             71   training gave its place to the line
     ├── EngineError                  80   an engine cannot be built or run
     │   └── GateError                81   a candidate engine did not pass the gate
     └── InterruptedRunError         130   Ctrl-C; what was finished is on disk
@@ -231,6 +232,12 @@ class WorkerError(FedspectError):
     """The worker process failed or does not answer."""
 
     exit_code = 70
+
+
+class YieldedError(WorkerError):
+    """Training gave its place to the line: the plant is paused, or the device is needed."""
+
+    exit_code = 71
 
 
 class EngineError(FedspectError):

@@ -57,6 +57,7 @@ def test_the_codes_that_scripts_rely_on_have_not_moved():
         "EnrolmentError": 64,
         "ConnectionLostError": 65,
         "WorkerError": 70,
+        "YieldedError": 71,
         "EngineError": 80,
         "GateError": 81,
         "InterruptedRunError": 130,

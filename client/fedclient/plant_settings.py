@@ -1,0 +1,143 @@
+"""``plant.toml`` in the plant's home: what a plant's engineer decides about this device.
+
+`fedclient join` writes the file with a comment over every value. Node and trainer read it again when it
+changes, so that hours and limits take effect at once. A file that cannot be read any more does not end a
+plant that runs: the last settings stay, and `fedclient status` says what is wrong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, List, Mapping, Optional, Tuple
+
+from pydantic import Field, field_validator
+
+from fedclient.hours import Hours
+from fedspect import files
+from fedspect.errors import FedspectError, SettingsError
+from fedspect.settings import Settings, load_settings, settings_from
+from fedspect.toml import commented_toml
+
+SETTINGS_FILE = "plant.toml"
+HEADING = """What this plant's engineer decides. The line comes first: training waits where these say so.
+Hours and limits take effect within seconds; what [device] says at the next `fedclient join`."""
+
+
+class TrainingSection(Settings):
+    """When training may run, and what it must leave to the line."""
+
+    hours: List[str] = Field(default_factory=list, max_length=50)
+    """Windows of the day in this device's local time, such as ["22:00-06:00", "12:00-12:45"]; a window may
+    go over midnight. Empty: at any time.
+    """
+    memory_free: int = Field(256, ge=0, le=1 << 20)
+    """MiB of memory that must stay free for the line; with less, training waits. 0: no such limit."""
+    memory_limit: int = Field(0, ge=0, le=1 << 20)
+    """MiB of memory that the trainer may take; beyond, it gives its round back. 0: no such limit."""
+    load_limit: int = Field(0, ge=0, le=100)
+    """Percent of all processors that everything else on the device may be using; with more, training
+    waits. 0: no such limit.
+    """
+    patience: float = Field(60.0, ge=0, le=3600)
+    """Seconds that a round which has begun waits in place before it is given back to headquarters."""
+
+    @field_validator("hours")
+    @classmethod
+    def _hours_are_windows(cls, hours: List[str]) -> List[str]:
+        return [str(window) for window in Hours.parse(hours).windows]
+
+
+class DeviceSection(Settings):
+    """What the trainer may use of this device."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1"."""
+    threads: int = Field(0, ge=0, le=1024)
+    """Processor threads of training; 0: as many as there are processors."""
+    nice: int = Field(10, ge=0, le=19)
+    """How far training steps back from other programs that want a processor; 0: not at all."""
+    cache: int = Field(2048, ge=0, le=1 << 20)
+    """MiB of disk for what the frozen levels answer, which makes a round several times faster."""
+
+
+class VersionsSection(Settings):
+    """How published versions come to the line."""
+
+    automatic: bool = True
+    """Whether a new version is fetched, tried on this plant's golden pictures and, if it passes, run."""
+    look_every: float = Field(20.0, ge=1, le=86_400)
+    """Seconds between two questions to headquarters."""
+    keep: int = Field(5, ge=2, le=1000)
+    """How many versions stay on the disk."""
+
+
+class PlantSettings(Settings):
+    """All of ``plant.toml``."""
+
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    """When training may run, and what it must leave to the line."""
+    device: DeviceSection = Field(default_factory=DeviceSection)
+    """What the trainer may use of this device."""
+    versions: VersionsSection = Field(default_factory=VersionsSection)
+    """How published versions come to the line."""
+
+
+class SettingsFile:
+    """The file of one plant, read again when it changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / SETTINGS_FILE
+        self.problem: Optional[str] = None
+        """Why the file as it is now is not what ``current`` answers."""
+        self._stamp: Optional[Tuple[int, int]] = None
+        self._settings = PlantSettings()
+
+    def read(self) -> PlantSettings:
+        """The settings as they are on the disk; the defaults where there is no file.
+
+        Raises:
+            SettingsError: a key is unknown or a value is not accepted.
+
+        """
+        return load_settings(self.path if self.path.exists() else None, PlantSettings)
+
+    def current(self) -> PlantSettings:
+        """The newest settings that could be read; never raises."""
+        try:
+            found = self.path.stat()
+            stamp = (found.st_mtime_ns, found.st_size)
+        except OSError:
+            stamp = (0, 0)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._settings, self.problem = self.read(), None
+            except FedspectError as error:
+                self.problem = str(error)
+        return self._settings
+
+    def prepare(self) -> None:
+        """Write the commented file where there is none."""
+        if not self.path.exists():
+            files.write_text(self.path, commented_toml(PlantSettings(), heading=HEADING), mode=0o600)
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Set dotted keys (``training.hours``) in the file; comments and all other values stay.
+
+        Raises:
+            SettingsError: a value is not accepted, or the file cannot be read; it stays as it is then.
+
+        """
+        import tomlkit
+
+        self.prepare()
+        self.read()
+        document = tomlkit.parse(self.path.read_text(encoding="utf-8"))
+        for key, value in values.items():
+            table, name = key.split(".")
+            section = document.setdefault(table, tomlkit.table())
+            if not isinstance(section, dict):
+                raise SettingsError(f"{table} must be a table", seen=repr(section))
+            section[name] = value
+        settings_from(document.unwrap(), PlantSettings, overridden=tuple(values))
+        files.write_text(self.path, tomlkit.dumps(document), mode=0o600)
