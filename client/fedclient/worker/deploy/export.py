@@ -9,7 +9,6 @@ backbone keeps its hash from version to version.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +16,21 @@ from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from fedclient.worker.deploy.description import Description, describe
 from fedclient.worker.deploy.emit import LEVELS, Emitter
 from fedclient.worker.deploy.forms import CPU, Form, rewritten
 from fedclient.worker.deploy.writer import Features, Writer
+from fedclient.worker.onnx_facts import PREFIX, content_hash, metadata_of
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import InputSizeError, ModelError, SettingsError
 from fedspect.files import write_bytes
 from fedspect.model.levels import LevelledNetwork, cut_level
 
+__all__ = ["DeployFacts", "DeployGraphs", "content_hash", "deploy_graphs", "metadata_of", "save_graphs"]
+
 PIXELS, FEATURES, LOGITS = "pixels", "features", "logits"
-PREFIX = "fedspect."
 PIXEL_KINDS = ("uint8", "float32", "normalised")
 
 
@@ -99,13 +100,6 @@ def save_graphs(folder: Path, graphs: DeployGraphs) -> List[Path]:
     return paths
 
 
-def metadata_of(model: onnx.ModelProto) -> Dict[str, str]:
-    """What Fedspect wrote about a model, without the prefix; lists and numbers are JSON."""
-    return {
-        item.key[len(PREFIX) :]: item.value for item in model.metadata_props if item.key.startswith(PREFIX)
-    }
-
-
 class _Exporter:
     def __init__(
         self, description: Description, form: Form, facts: DeployFacts, pixels: str, cut: int
@@ -167,27 +161,9 @@ class _Exporter:
         return {PREFIX + key: value for key, value in facts.items()}
 
 
-def content_hash(facts: Dict[str, str], model: onnx.ModelProto) -> str:
-    """SHA-256 in hex over facts, nodes and constants; how protobuf lays out the file does not matter."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8"))
-    for node in model.graph.node:
-        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        line = [node.op_type, node.name, list(node.input), list(node.output), attributes]
-        digest.update(json.dumps(line, sort_keys=True, default=_readable).encode("utf-8"))
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        digest.update(json.dumps([tensor.name, values.dtype.str, list(values.shape)]).encode("utf-8"))
-        digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()
-
-
 def dimensions(features: Features) -> List[Union[str, int, None]]:
     """The ONNX shape of features: (batch, C, H, W), or (batch, C) for a flat vector."""
     return ["batch", features.channels, *([features.size] * 2 if features.size else [])]
-
-
-def _readable(value: object) -> object:
-    return value.decode("utf-8") if isinstance(value, bytes) else list(value)  # type: ignore[call-overload]
 
 
 def _check(network: LevelledNetwork, facts: DeployFacts) -> None:

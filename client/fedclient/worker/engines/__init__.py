@@ -1,0 +1,29 @@
+"""What runs a model on the line: engines, where they are kept and how they are built.
+
+``interface`` says what an engine is, ``store`` keeps built ones, ``build`` makes one in a child process,
+``opening`` opens one, ``model`` puts a deployment's engines together. Nothing here imports torch, TensorRT or
+ONNX Runtime before it is needed.
+"""
+
+from __future__ import annotations
+
+from fedclient.worker.engines.build import BuildEvent, available_kinds, build_engine
+from fedclient.worker.engines.interface import Engine, TensorFacts
+from fedclient.worker.engines.model import LineAnswer, LineModel, open_model
+from fedclient.worker.engines.opening import open_engine
+from fedclient.worker.engines.store import EngineKey, EngineStore, StoredEngine
+
+__all__ = [
+    "BuildEvent",
+    "Engine",
+    "EngineKey",
+    "EngineStore",
+    "LineAnswer",
+    "LineModel",
+    "StoredEngine",
+    "TensorFacts",
+    "available_kinds",
+    "build_engine",
+    "open_engine",
+    "open_model",
+]

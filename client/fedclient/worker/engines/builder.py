@@ -1,0 +1,137 @@
+"""The builder's process: one order as a JSON line on standard input, events as JSON lines on standard output.
+
+It gives way to everything else on the device (processor, disk and, when memory ends, its life), and it ends
+when whoever ordered closes its end of standard input, so that no build outlives its caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, Dict, Optional, TextIO
+
+from fedclient.worker.engines.recipe import BuildOrder, common_facts, recipe_of
+from fedclient.worker.engines.store import EngineStore, StoredEngine
+from fedclient.worker.onnx_facts import read_onnx
+from fedspect.errors import EngineError, FedspectError
+
+GONE = 75  # exit code: whoever ordered is no more
+
+
+def main() -> int:
+    """Take the order, build, answer."""
+    events = _own_output()
+    give_way()
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_caller, daemon=True).start()
+    say = Speaker(events)
+    try:
+        stored = make(order, say)
+    except FedspectError as error:
+        say.line(error=error.as_dict())
+        return error.exit_code
+    except MemoryError:
+        short = EngineError("too little memory to build an engine", remedy="free some, then build again")
+        say.line(error=short.as_dict())
+        return short.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        wrong = EngineError(
+            "a build failed", seen=f"{type(error).__name__}: {error}", remedy="report this line"
+        )
+        say.line(error=wrong.as_dict())
+        return wrong.exit_code
+    say.line(engine=stored.id)
+    return 0
+
+
+class Speaker:
+    """Events, one JSON line each."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def line(self, **content: Any) -> None:
+        """Write one line; nobody listening is nobody's loss here."""
+        with self._lock, contextlib.suppress(BrokenPipeError):
+            self._stream.write(json.dumps(content) + "\n")
+            self._stream.flush()
+
+
+def make(order: Dict[str, Any], say: Speaker) -> StoredEngine:
+    """Find or build the engine; errors as ``build_engine``."""
+    store = EngineStore(Path(order["store"]), int(order["limit_bytes"]))
+    recipe = recipe_of(
+        BuildOrder(
+            onnx_path=Path(order["onnx"]),
+            kind=order["kind"],
+            precision=order["precision"],
+            max_batch=int(order["max_batch"]),
+            timing=store.timing,
+            tensorrt_module=order.get("tensorrt_module"),
+        )
+    )
+    say.line(phase="reading")
+    source = read_onnx(recipe.order.onnx_path)
+    facts = common_facts(source)
+    key = recipe.key(source)
+    found = store.find(key)
+    if found is not None:
+        return found
+    with store.building(lambda: say.line(phase="waiting")):
+        found = store.find(key)  # perhaps the one that was waited for
+        if found is not None:
+            return found
+        expected = expected_seconds(store, facts, key.kind, key.precision)
+
+        def tell(phase: str, fraction: Optional[float] = None) -> None:
+            say.line(phase=phase, fraction=fraction, expected=expected if phase == "building" else None)
+
+        stored = store.add(key, lambda file: {**facts, **recipe.build(source, file, tell)})
+    say.line(phase="kept")
+    return stored
+
+
+def expected_seconds(store: EngineStore, facts: Dict[str, Any], kind: str, precision: str) -> Optional[float]:
+    """How long the last build of the same part of the same network took."""
+    for stored in sorted(store.list(), key=lambda one: -float(one.sidecar.get("built_at", 0))):
+        said = stored.sidecar
+        same = (stored.key.kind, stored.key.precision, said["metadata"].get("architecture"), said.get("part"))
+        if same == (kind, precision, facts["metadata"].get("architecture"), facts["part"]):
+            return float(said.get("build_seconds", 0)) or None
+    return None
+
+
+def give_way() -> None:
+    """The lowest priority of the processor and the disk, and the first to go when memory ends."""
+    with contextlib.suppress(OSError):
+        os.nice(19)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import psutil
+
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+
+
+def _own_output() -> TextIO:
+    """Standard output for events alone: what libraries print goes where their complaints go."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
+
+
+def _end_with_caller() -> None:
+    while sys.stdin.read(1 << 16):
+        pass
+    os._exit(GONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

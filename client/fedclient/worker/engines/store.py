@@ -1,0 +1,336 @@
+"""Where built engines are kept: one folder an engine, found by what it was built from and for.
+
+::
+
+    engines/
+        <id>/engine.onnx | engine.plan    what the runtime loads
+        <id>/engine.json                  the sidecar: key, facts, hash of the file
+        timing/                           TensorRT's timing caches, one per version and device
+        .new-*, .old-*                    what a killed process left; swept by the next change
+
+An engine is made in ``.new-*`` and renamed when it is whole, and renamed to ``.old-*`` before it is taken
+apart: whenever a process dies, each engine is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
+
+from fedclient.worker.deployments.pointer import Deployments
+from fedspect.errors import DamagedFileError, EngineError, StorageError, storage_error
+from fedspect.files import read_json, sync_folder, write_json
+from fedspect.locking import exclusive
+
+SIDECAR = "engine.json"
+FILES = {"onnxruntime": "engine.onnx", "tensorrt": "engine.plan"}
+NEW, OLD = ".new-", ".old-"
+FORMAT = 1
+DEFAULT_LIMIT = 2 << 30
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """What an engine was built from, and what it was built for. Any difference is another engine."""
+
+    onnx_hash: str
+    """The deploy graph's content hash: what it computes, whatever the version is called."""
+    kind: str
+    runtime_version: str
+    device: str
+    precision: str
+    shapes: str
+
+    @property
+    def name(self) -> str:
+        """A name for a folder; the same key has the same name."""
+        content = json.dumps(asdict(self), sort_keys=True).encode("utf-8")
+        digest = hashlib.sha256(content).hexdigest()
+        return f"{self.kind}-{self.precision}-{self.onnx_hash[:12]}-{digest[:12]}"
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine in the store. ``sidecar``: part, version, classes, base_hash, input_size, normalisation,
+    metadata (all the deploy graph says), inputs, outputs, built_at, build_seconds, bytes, sha256 and more.
+    """
+
+    key: EngineKey
+    folder: Path
+    file: Path
+    sidecar: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Its name in the store, which deployments keep."""
+        return self.folder.name
+
+    def check(self) -> None:
+        """See that the file is what was built; raises ``DamagedFileError``."""
+        try:
+            found = file_hash(self.file)
+        except OSError as error:
+            raise _damaged(self.file, error.strerror or str(error)) from error
+        if found != self.sidecar["sha256"]:
+            raise _damaged(
+                self.file, f"its hash is {found[:12]}, {str(self.sidecar['sha256'])[:12]} was built"
+            )
+
+
+class EngineStore:
+    """The engines of one device, bounded in size. Several processes may use one store."""
+
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT) -> None:
+        self.folder = folder
+        self.limit_bytes = limit_bytes
+
+    @property
+    def timing(self) -> Path:
+        """Where TensorRT's timing caches are kept."""
+        return self.folder / "timing"
+
+    def find(self, key: EngineKey) -> Optional[StoredEngine]:
+        """The engine of a key, whole and unchanged; a damaged one counts as none and is built again."""
+        try:
+            stored = self._read(self.folder / key.name)
+            stored.check()
+        except (FileNotFoundError, DamagedFileError):
+            return None
+        if stored.key != key:
+            return None
+        self._touch(stored)
+        return stored
+
+    def get(self, engine_id: str) -> StoredEngine:
+        """The engine of an id, as deployments name it.
+
+        Raises:
+            EngineError: there is none.
+            DamagedFileError: its sidecar or file is not what was written.
+
+        """
+        if not engine_id or Path(engine_id).name != engine_id or engine_id.startswith("."):
+            raise _unknown(engine_id)
+        try:
+            stored = self._read(self.folder / engine_id)
+        except FileNotFoundError as error:
+            raise _unknown(engine_id) from error
+        self._touch(stored)
+        return stored
+
+    def list(self) -> List[StoredEngine]:
+        """All engines whose sidecar can be read, the one that was used last first."""
+        found = []
+        for folder in self._folders():
+            with contextlib.suppress(FileNotFoundError, DamagedFileError):
+                found.append((_used_at(folder), self._read(folder)))
+        return [stored for _, stored in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+    def damaged(self) -> List[str]:
+        """Ids of engines whose sidecar cannot be read."""
+        names = []
+        for folder in self._folders():
+            try:
+                self._read(folder)
+            except (FileNotFoundError, DamagedFileError):
+                names.append(folder.name)
+        return names
+
+    def add(self, key: EngineKey, build: Callable[[Path], Dict[str, Any]]) -> StoredEngine:
+        """Let ``build`` write the engine's file and answer its facts, and keep both.
+
+        Takes the place of an engine of the same key. Others go, the longest unused first, until the store
+        fits its limit; those that deployments point to stay.
+
+        Raises:
+            DiskFullError, StorageError: nothing was changed then.
+            EngineError: the build's own, or the engine alone is larger than the store may be.
+
+        """
+        temporary = self._temporary()
+        try:
+            file = temporary / FILES[key.kind]
+            begun = time.time()
+            facts = build(file)
+            self._complete(key, file, facts, begun)
+            with exclusive(self.folder / ".lock"):
+                self._sweep(keep=temporary)
+                place = self.folder / key.name
+                if place.exists():
+                    self._take_apart(place)
+                temporary.replace(place)
+                sync_folder(self.folder)
+                self._shrink(spare={key.name})
+        except OSError as error:
+            raise storage_error(error, self.folder, "keeping an engine") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return self._read(place)
+
+    def remove(self, engine_id: str) -> None:
+        """Take an engine away.
+
+        Raises:
+            EngineError: there is none, or a deployment points to it.
+
+        """
+        if engine_id not in {folder.name for folder in self._folders()}:
+            raise _unknown(engine_id)
+        if engine_id in self.deployed():
+            raise EngineError(
+                "an engine is in use",
+                seen=engine_id,
+                remedy="activate another deployment first; the running one and the one before it are kept",
+            )
+        with exclusive(self.folder / ".lock"):
+            self._take_apart(self.folder / engine_id)
+
+    def deployed(self) -> Set[str]:
+        """Ids that the deployments beside the store point to; all of them where that cannot be read."""
+        try:
+            return Deployments(self.folder.parent / "deployments").engines_in_use()
+        except StorageError:
+            return {folder.name for folder in self._folders()}
+
+    @contextlib.contextmanager
+    def building(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """One build at a time on this device: waits for the one that runs, in whatever process."""
+        path = self.folder / ".building"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise storage_error(error, path, "opening a lock") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _folders(self) -> List[Path]:
+        if not self.folder.is_dir():
+            return []
+        paths = (path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in paths if path != self.timing)
+
+    def _read(self, folder: Path) -> StoredEngine:
+        if not folder.is_dir():
+            raise FileNotFoundError(str(folder))
+        path = folder / SIDECAR
+        try:
+            content = read_json(path)
+            key = EngineKey(**{field.name: str(content["key"][field.name]) for field in fields(EngineKey)})
+            stored = StoredEngine(key, folder, folder / FILES[key.kind], content)
+            for name in ("sha256", "bytes", "metadata", "inputs", "outputs"):
+                content[name]
+        except FileNotFoundError as error:
+            raise _damaged(path, "it is missing") from error
+        except (KeyError, TypeError) as error:
+            raise _damaged(path, f"it lacks {error}") from error
+        if content.get("format") != FORMAT or key.name != folder.name:
+            raise _damaged(path, "it is of another engine or another format")
+        return stored
+
+    def _temporary(self) -> Path:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=f"{NEW}{os.getpid()}-", dir=str(self.folder)))
+        except OSError as error:
+            raise storage_error(error, self.folder, "making a folder for an engine") from error
+
+    def _complete(self, key: EngineKey, file: Path, facts: Dict[str, Any], begun: float) -> None:
+        size = file.stat().st_size
+        if size > self.limit_bytes:
+            raise EngineError(
+                "an engine is larger than its store may be",
+                seen=f"{size} bytes",
+                accepted=f"{self.limit_bytes} bytes",
+                remedy="raise the store's limit",
+            )
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
+        sidecar: Dict[str, Any] = {"build_seconds": round(time.time() - begun, 3), "built_at": time.time()}
+        sidecar.update(facts)
+        sidecar.update(format=FORMAT, key=asdict(key), bytes=size, sha256=file_hash(file))
+        write_json(file.parent / SIDECAR, sidecar)
+
+    def _shrink(self, spare: Set[str]) -> None:
+        sizes = {folder: _size(folder) for folder in self._folders()}
+        kept = spare | self.deployed()
+        for folder in sorted(sizes, key=_used_at):
+            if sum(sizes.values()) <= self.limit_bytes:
+                return
+            if folder.name not in kept:
+                self._take_apart(folder)
+                del sizes[folder]
+
+    def _sweep(self, keep: Path) -> None:
+        """Remove what processes that are no more left behind."""
+        for path in self.folder.glob(f"{OLD}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob(f"{NEW}*"):
+            owner = path.name[len(NEW) :].split("-")[0]
+            if path != keep and not Path("/proc", owner).exists():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _take_apart(self, folder: Path) -> None:
+        old = self.folder / f"{OLD}{os.getpid()}-{time.monotonic_ns()}"
+        try:
+            folder.replace(old)
+        except OSError as error:
+            raise storage_error(error, folder, "removing an engine") from error
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _touch(self, stored: StoredEngine) -> None:
+        with contextlib.suppress(OSError):
+            os.utime(str(stored.folder / SIDECAR))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _used_at(folder: Path) -> float:
+    try:
+        return (folder / SIDECAR).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _unknown(engine_id: str) -> EngineError:
+    return EngineError(
+        "there is no such engine",
+        seen=repr(engine_id),
+        accepted="an id that `fedclient engines list` shows",
+        remedy="build it with `fedclient engines build`",
+    )
+
+
+def _damaged(path: Path, why: str) -> DamagedFileError:
+    return DamagedFileError(
+        "an engine is not what was built",
+        seen=f"{path}: {why}",
+        remedy="build it again with `fedclient engines build`; the line keeps what it runs until then",
+    )
