@@ -4,9 +4,10 @@ One ONNX Runtime session per form, one thread, one batch, 224 pixels. All sessio
 is the processor time that a run took, so that what else the machine does slows all of them alike. Times
 drift all the same: only ratios are printed.
 
-    python benchmarks/deploy_graph.py [--architecture cdnv2-a] [--seconds 40] [--batch 1]
+    python benchmarks/deploy_graph.py [--architecture cdnv2-a] [--seconds 60] [--batch 1] [--only authors cpu]
 
-torchvision's MobileNetV3-small stands beside them where torch can export it.
+torchvision's MobileNetV3-small and -large, EfficientNet-B0 and ResNet-18 stand beside them where torch can export
+them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import statistics
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Dict, List, Tuple
 
 import numpy as np
@@ -25,12 +27,14 @@ import torch
 
 from fedclient.worker.deploy import AUTHORS, CPU, MASKED, TENSORRT, DeployFacts, Form, deploy_graphs
 from fedspect.data.preprocess import Preprocessing
+from fedspect.files import write_json
 from fedspect.model import build_network
 from fedspect.model.condense import condense
 from fedspect.model.learned_groups import finish
 from fedspect.model.levels import LevelledNetwork
 
 SIZE = 224
+PEERS = ("mobilenet-v3-small", "mobilenet-v3-large", "efficientnet-b0", "resnet18")
 
 STEPS: List[Form] = [
     AUTHORS,
@@ -52,8 +56,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--architecture", default="cdnv2-a")
-    parser.add_argument("--seconds", type=float, default=40.0, help="how long the race takes")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the race takes")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--only", nargs="+", help="forms beside the authors' own; all by default")
+    parser.add_argument("--json", type=Path, help="where to write the ratios too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     network = learned_then_condensed(arguments.architecture)
@@ -62,6 +68,7 @@ def main() -> None:
     models = {
         form.name: deploy_graphs(network, facts, form=form, pixels="normalised").whole.SerializeToString()
         for form in STEPS
+        if arguments.only is None or form.name in {AUTHORS.name, *arguments.only}
     }
     models.update(peers())
     medians = race(models, arguments.batch, arguments.seconds)
@@ -72,6 +79,8 @@ def main() -> None:
     print("| form | against the authors' form | against MobileNetV3-small |\n|---|---|---|")
     for name, median in medians.items():
         print(f"| {name} | {median / authors:.2f} | {'' if peer is None else f'{median / peer:.2f}'} |")
+    if arguments.json is not None:
+        write_json(arguments.json, {name: median / authors for name, median in medians.items()})
 
 
 def learned_then_condensed(architecture: str) -> LevelledNetwork:
@@ -82,18 +91,21 @@ def learned_then_condensed(architecture: str) -> LevelledNetwork:
 
 
 def peers() -> Dict[str, bytes]:
-    """MobileNetV3-small from torchvision with six classes, if this torch can export it."""
-    buffer = io.BytesIO()
-    try:
-        network = build_network("mobilenet-v3-small", 6, channels=3, seed=1).eval()
-        torch.onnx.export(
-            network, (torch.zeros(1, 3, SIZE, SIZE),), buffer, opset_version=17, dynamo=False,
-            input_names=["pixels"], dynamic_axes={"pixels": {0: "batch"}},
-        )  # fmt: skip
-    except Exception as error:  # whatever an exporter of some version says: the race goes on without it
-        print(f"mobilenet-v3-small is left out: {error}")
-        return {}
-    return {"mobilenet-v3-small": buffer.getvalue()}
+    """Classifiers of torchvision with six classes, those that this torch can export."""
+    exported = {}
+    for name in PEERS:
+        buffer = io.BytesIO()
+        try:
+            network = build_network(name, 6, channels=3, seed=1).eval()
+            torch.onnx.export(
+                network, (torch.zeros(1, 3, SIZE, SIZE),), buffer, opset_version=17, dynamo=False,
+                input_names=["pixels"], dynamic_axes={"pixels": {0: "batch"}},
+            )  # fmt: skip
+        except Exception as error:  # whatever an exporter of some version says: the race goes on without it
+            print(f"{name} is left out: {error}")
+            continue
+        exported[name] = buffer.getvalue()
+    return exported
 
 
 def race(models: Dict[str, bytes], batch: int, seconds: float) -> Dict[str, float]:

@@ -84,11 +84,15 @@ class Emitter:
         features = older if layer.gather is None else self.gather(f"{name}/gather", older, layer.gather)
         features = self.activate(f"{name}/ready", self.affine(features, layer.ready, f"{name}/ready"), layer)
         features = self.pointwise(f"{name}/reduce", features, layer.reduce)
+        if layer.norm is None:
+            # The order of channels is nothing to an activation, and next to a convolution it costs nothing.
+            features = self.activate(f"{name}/wide", features, layer)
         if layer.reduce_rows:
             features = self.swap(f"{name}/shuffle", features, layer.reduce_rows)
         if layer.norm is not None:
             features = self.affine(features, layer.norm, f"{name}/norm")
-        features = self.spatial(self.activate(f"{name}/wide", features, layer), layer)
+            features = self.activate(f"{name}/wide", features, layer)
+        features = self.spatial(features, layer)
         if layer.excitation is not None:
             features = self.excite(f"{name}/excitation", features, layer.excitation)
         return features
