@@ -49,6 +49,8 @@ SCRATCH = f"--rounds 30 --freeze-levels 0 --scratch --size 112 {COMMON}"
 SPLIT_LATE = f"--rounds 10 {COMMON} --set training.views.views_per_picture=1"
 SMALL = f"--rounds 20 --size 112 {COMMON}"
 COMPONENTS = ("S01", "KGT1", "KGT2", "KGT3")
+MISSED = 0.9
+"""A plant misses a class of which it recalls less than this."""
 COPIES = 3
 """Augmented copies of each picture in the paper's own protocol."""
 
@@ -230,22 +232,30 @@ def arms_of(command: list[str]) -> list[str]:
 
 
 def read_arms(output: Path, row: Row) -> dict[str, Any]:
-    """Accuracy and seconds by arm; of plants alone the list."""
+    """Accuracy, recall by class and seconds by arm; of plants alone lists of the first two."""
     found: dict[str, Any] = {}
     if "together" in row.arms:
         arm = json.loads((output / "together.json").read_text())
-        found["together"] = {"accuracy": arm["evaluation"]["accuracy"], "seconds": arm["seconds"]}
+        found["together"] = {**reached(arm["evaluation"]), "seconds": arm["seconds"]}
     if "federation" in row.arms:
         evaluation = json.loads((output / "federation" / "evaluation.json").read_text())["evaluation"]
         seconds = json.loads((output / "federation" / "run.json").read_text())["seconds"]
-        found["federation"] = {"accuracy": evaluation["accuracy"], "seconds": seconds}
+        found["federation"] = {**reached(evaluation), "seconds": seconds}
     if "alone" in row.arms:
         arms = [json.loads(path.read_text()) for path in sorted((output / "alone").glob("*.json"))]
+        plants = [reached(arm["evaluation"]) for arm in arms]
         found["alone"] = {
-            "accuracy": [arm["evaluation"]["accuracy"] for arm in arms],
+            "accuracy": [plant["accuracy"] for plant in plants],
+            "recall": [plant["recall"] for plant in plants],
             "seconds": sum(arm["seconds"] for arm in arms),
         }
     return found
+
+
+def reached(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """What counts of an evaluation."""
+    recall = {each["name"]: each["recall"] for each in evaluation["classes"]}
+    return {"accuracy": evaluation["accuracy"], "recall": recall}
 
 
 def read_kept() -> list[dict[str, Any]]:
@@ -268,7 +278,7 @@ def table() -> str:
                 lines.append(
                     f"| {row.title} | {ARMS[arm]} | {figures(results)} | {goal} | {minutes(results)} |"
                 )
-    return "\n".join([*lines, "", *paired(kept), "", *commands()])
+    return "\n".join([*lines, "", *paired(kept), *joining(kept), "", *commands()])
 
 
 ARMS = {"together": "all pictures in one place", "federation": "federation", "alone": "each plant alone"}
@@ -306,6 +316,31 @@ def paired(kept: list[dict[str, Any]]) -> list[str]:
             lines.append(
                 f"- {row.title}: federation minus all in one place {by_seed} (mean {mean:+.2f} points)"
             )
+    return lines
+
+
+def joining(kept: list[dict[str, Any]]) -> list[str]:
+    """The federation against plants alone, by seed: over all classes, and on those that the worst plant misses."""
+    federated = {each["seed"]: each["arms"]["federation"] for each in kept if each["row"] == "neu-grouped"}
+    lines = []
+    for each in sorted(kept, key=lambda each: each["seed"]):
+        if each["row"] != "neu-alone" or each["seed"] not in federated:
+            continue
+        federation, alone = federated[each["seed"]], each["arms"]["alone"]
+        best = max(range(len(alone["accuracy"])), key=lambda place: alone["accuracy"][place])
+        worst = min(range(len(alone["accuracy"])), key=lambda place: alone["accuracy"][place])
+        missed = [name for name, recall in alone["recall"][worst].items() if recall < MISSED]
+        means = [
+            100 * statistics.mean(recall[name] for name in missed)
+            for recall in (alone["recall"][worst], alone["recall"][best], federation["recall"])
+        ]
+        over_all = 100 * (federation["accuracy"] - alone["accuracy"][best])
+        lines.append(
+            f"- joining, seed {each['seed']}: the federation is {over_all:+.1f} points over the best single plant and "
+            f"{100 * (federation['accuracy'] - alone['accuracy'][worst]):+.1f} over the worst; on what the worst plant "
+            f"misses ({', '.join(missed)}) the recalls of the worst plant, the best plant and the federation are "
+            f"{means[0]:.1f}, {means[1]:.1f} and {means[2]:.1f} %"
+        )
     return lines
 
 
