@@ -10,6 +10,7 @@ at a time; who asks while it works is told so. A caller that hangs up ends the w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -25,6 +26,10 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 import grpc
 
+from fedclient.courtesy import Courtesy
+from fedclient.plant_settings import SettingsFile
+from fedclient.worker.polite import GivenBack, polite
+from fedclient.worker.settings import WorkerSettings
 from fedspect.errors import FedspectError, WorkerError
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.services import WORKER, handler
@@ -56,8 +61,9 @@ class HungUp(BaseException):
 class WorkerService:
     """The methods of ``worker.proto``. Pictures are checked and the network is built at the first need."""
 
-    def __init__(self, settings_path: Path) -> None:
+    def __init__(self, settings_path: Path, leave: Callable[[], None] = lambda: None) -> None:
         self._settings_path = settings_path
+        self._leave = leave
         self._busy = threading.Lock()
         self._site: Any = None
         self._worker: Any = None
@@ -84,11 +90,13 @@ class WorkerService:
         return self._streamed(piece, context)
 
     def work(self, request: WorkRequest, context: grpc.ServicerContext) -> Iterator[WorkEvent]:
-        """A round's work."""
+        """A round's work; between any two batches it yields to the line."""
 
         def piece(report: Report) -> bytes:
+            reporting = polite(Courtesy(self._settings().home), report)
+            reporting("begins", 0, 0)
             reply: bytes = self._built(report).work_bytes(
-                request.task, lambda event: report(event.stage, event.done, event.total)
+                request.task, lambda event: reporting(event.stage, event.done, event.total)
             )
             return reply
 
@@ -104,13 +112,15 @@ class WorkerService:
 
     # -- parts ---------------------------------------------------------------------------------------------
 
+    def _settings(self) -> WorkerSettings:
+        return WorkerSettings.read(self._settings_path)
+
     def _found(self, report: Report) -> Any:
         if self._site is None:
             # Imported here: the socket answers while torch is still being loaded.
-            from fedclient.worker.setup import Site, WorkerSettings
+            from fedclient.worker.setup import Site
 
-            settings = WorkerSettings.read(self._settings_path)
-            self._site = Site(settings, lambda done, total: report("pictures", done, total))
+            self._site = Site(self._settings(), lambda done, total: report("pictures", done, total))
         return self._site
 
     def _built(self, report: Report) -> Any:
@@ -140,6 +150,10 @@ class WorkerService:
             except HungUp:
                 logger.warning("nobody waits for the answer any more")
                 events.put(None)
+            except GivenBack as given:
+                events.put(given.error)
+                if given.memory:
+                    self._leave()  # only a new process gives all of it back
             except Exception as error:
                 events.put(error)
             except BaseException as error:
@@ -187,7 +201,7 @@ def serve(settings: Path, socket: Path, stop: threading.Event) -> None:
 
     """
     server = grpc.server(ThreadPoolExecutor(THREADS), options=grpc_options(LARGEST_WORKER_MESSAGE))
-    server.add_generic_rpc_handlers((handler(WORKER, WorkerService(settings)),))
+    server.add_generic_rpc_handlers((handler(WORKER, WorkerService(settings, leave=stop.set)),))
     before = os.umask(0o177)
     try:
         server.add_insecure_port(f"unix:{socket}")
@@ -198,6 +212,12 @@ def serve(settings: Path, socket: Path, stop: threading.Event) -> None:
     server.start()
     stop.wait()
     server.stop(0.5).wait()
+
+
+def _step_back(settings: Path) -> None:
+    """Let other programs have the processors first, as far as the plant's settings say."""
+    with contextlib.suppress(FedspectError):  # it is said when the first piece of work needs the settings
+        os.nice(SettingsFile(WorkerSettings.read(settings).home).current().device.nice)
 
 
 def _watch_parent(stop: threading.Event) -> None:
@@ -217,6 +237,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument("--socket", type=Path, required=True)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _step_back(given.settings)  # before there are threads: each has a priority of its own
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's to answer

@@ -7,69 +7,24 @@ was found is the site report that the plant's engineer and headquarters read.
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from fedclient.worker.golden.choosing import GOLDEN, sides_kept
 from fedclient.worker.plant import PlantWorker
+from fedclient.worker.settings import WorkerSettings
 from fedspect.data.classes import ClassList
 from fedspect.data.inspection import Inspection, inspect_pictures
 from fedspect.data.sources import find_pictures
-from fedspect.data.split import SplitLedger
-from fedspect.errors import DamagedFileError
-from fedspect.files import read_json
 from fedspect.model.base import load_base
 from fedspect.model.levels import derived_seed
 from fedspect.settings import settings_from
 from fedspect.training.settings import TrainingSettings
 
-SHARES = {"train": 0.75, "evaluation": 0.15, "golden": 0.10}
+SHARES = {"train": 0.75, "evaluation": 0.15, GOLDEN: 0.10}
 MOST_EXAMPLES = 20  # problems that a site report names one by one
 LONGEST_DETAIL = 200
 
 Progress = Callable[[int, int], None]
-
-
-class WorkerSettings(BaseModel):
-    """``worker.json``; paths are absolute."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    plant: str
-    classes: List[str] = Field(min_length=1)
-    aliases: Dict[str, str] = Field(default_factory=dict)
-    data: Path
-    """A folder of pictures, or a CSV or Parquet list."""
-    base: Path
-    """The base model's folder."""
-    state: Path
-    cache: Path
-    training: Dict[str, Any] = Field(default_factory=dict)
-    """What the federation prescribes, with the plant's own device, threads and limits."""
-    freeze_levels: Optional[int] = None
-    seed: int = 0
-
-    @classmethod
-    def read(cls, path: Path) -> WorkerSettings:
-        """Read the node's file.
-
-        Raises:
-            DamagedFileError: it is missing or not what the node writes.
-
-        """
-        try:
-            return cls.model_validate(read_json(path))
-        except FileNotFoundError as error:
-            raise DamagedFileError("the worker's settings are missing", seen=path) from error
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise DamagedFileError(
-                "the worker's settings cannot be read",
-                seen=f"{path}: {where}: {first['msg']}",
-                remedy="bring node and worker to the same version of Fedspect",
-            ) from error
 
 
 class Site:
@@ -87,10 +42,8 @@ class Site:
         listing = find_pictures(settings.data, classes=ClassList(tuple(settings.classes), settings.aliases))
         self.inspection: Inspection = inspect_pictures(listing, progress=progress)
         seed = derived_seed("split", settings.plant, settings.seed)
-        ledger_path = settings.state / "sides.json"
-        ledger = SplitLedger.load(ledger_path)
-        self.split = ledger.assign(self.inspection.pictures, SHARES, seed=seed)
-        ledger.save(ledger_path)
+        with sides_kept(settings.state) as ledger:
+            self.split = ledger.assign(self.inspection.pictures, SHARES, seed=seed)
 
     def report(self) -> Dict[str, Any]:
         """The site report: counts per class and side, what was found wrong, what was given up."""

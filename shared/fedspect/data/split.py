@@ -195,6 +195,10 @@ class SplitLedger:
         """The side of a picture that was dealt before."""
         return self._side_of.get(digest)
 
+    def reserve(self, digest: str, side: str) -> None:
+        """Keep a side for a picture that nobody has dealt yet; one that has a side keeps it."""
+        self._side_of.setdefault(digest, side)
+
     def assign(
         self, pictures: Sequence[CheckedPicture], shares: Mapping[str, float], *, seed: int
     ) -> LedgerSplit:

@@ -1,0 +1,232 @@
+"""Golden pictures on the disk: copies of the files, and a manifest with their hashes.
+
+::
+
+    golden/
+        manifest.json            what each picture shows, where it came from, the hash of its bytes
+        pictures/<hash>.<end>    the files, byte for byte
+
+They are copies because the set must outlive the line's folder: what a new engine has to pass must not change
+when somebody tidies up. The manifest is written last; a picture that it does not name is swept away.
+
+Shapes: N pictures, C channels, S the input size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Iterable, List, Literal, Sequence, Tuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedspect.data.decode import decode, read_bytes, read_header
+from fedspect.data.pictures import DIGEST_LENGTH, CheckedPicture
+from fedspect.data.preprocess import Preprocessing
+from fedspect.errors import DamagedFileError, DataError, PictureError, storage_error
+from fedspect.files import read_json, write_bytes, write_json
+
+MOST_PICTURES = 5000
+MOST_BYTES = 4 << 30  # of all copies together
+
+Source = Literal["share", "added"]
+
+
+class GoldenPicture(BaseModel):
+    """A picture of the set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """What it was called where it came from."""
+    label: str
+    digest: str = Field(pattern=f"^[0-9a-f]{{{DIGEST_LENGTH}}}$")
+    """The beginning of the SHA-256 of its bytes, in hex, as the split ledger has it."""
+    file: str = Field(pattern=r"^[0-9a-f]+\.(png|jpeg|bmp|tiff)$")
+    size: int = Field(ge=1)
+    """Bytes."""
+    source: Source
+    """"share": of the plant's held-out share; "added": by somebody, by hand."""
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    pictures: List[GoldenPicture] = Field(default_factory=list, max_length=MOST_PICTURES)
+
+
+@dataclass(frozen=True)
+class GoldenPixels:
+    """The set as a network takes it."""
+
+    pixels: np.ndarray
+    """uint8 (N, C, S, S)"""
+    labels: Tuple[str, ...]
+    names: Tuple[str, ...]
+
+
+class GoldenSet:
+    """The golden set in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest_path = folder / "manifest.json"
+
+    def exists(self) -> bool:
+        """Whether a set was ever chosen here; it may be empty."""
+        return self.manifest_path.is_file()
+
+    def pictures(self) -> List[GoldenPicture]:
+        """The pictures by class and name.
+
+        Raises:
+            DamagedFileError: the manifest is not what was written.
+
+        """
+        try:
+            manifest = _Manifest.model_validate(read_json(self.manifest_path))
+        except FileNotFoundError:
+            return []
+        except ValidationError as error:
+            raise DamagedFileError(
+                "the list of golden pictures cannot be read",
+                seen=f"{self.manifest_path}: {error.errors()[0]['msg']}",
+                remedy="remove the file and run `fedclient golden init`",
+            ) from error
+        return sorted(manifest.pictures, key=lambda each: (each.label, each.name, each.digest))
+
+    def counts(self) -> Dict[str, int]:
+        """Pictures of each class."""
+        return dict(Counter(each.label for each in self.pictures()))
+
+    def path(self, picture: GoldenPicture) -> Path:
+        """Where the copy is."""
+        return self.folder / "pictures" / picture.file
+
+    def take(self, pictures: Sequence[CheckedPicture]) -> int:
+        """Take these of the held-out share in, as far as they lack; how many were new.
+
+        A picture that is in the set under another class gets the class that it has now. A file that cannot be
+        read any more, or is another one by now, is passed over.
+
+        Raises:
+            StorageError: a copy cannot be written; the set is as it was.
+
+        """
+        known = {each.digest: each for each in self.pictures()}
+        before = dict(known)
+        for each in pictures:
+            if each.label is None:
+                continue
+            kept = known.get(each.digest)
+            if kept is not None:
+                known[each.digest] = kept.model_copy(update={"label": each.label})
+                continue
+            with contextlib.suppress(PictureError):
+                content = read_bytes(each.path)
+                if digest_of(content) == each.digest:
+                    known[each.digest] = self._copy(content, each.path, each.name, each.label, "share")
+        if known != before or not self.exists():
+            self._write(known.values())
+        return len(known) - len(before)
+
+    def add(self, paths: Sequence[Path], label: str) -> List[GoldenPicture]:
+        """Add files by hand, under one class; those that are in the set already get that class.
+
+        Raises:
+            PictureError: one of them cannot be read; none was added then.
+            DataError: the set would become too large.
+            StorageError: a copy cannot be written; the set is as it was.
+
+        """
+        contents = []
+        for path in paths:
+            content = read_bytes(path)
+            decode(content, path)
+            contents.append(content)
+        known = {each.digest: each for each in self.pictures()}
+        added = []
+        for path, content in zip(paths, contents):
+            picture = self._copy(content, path, path.name, label, "added")
+            known[picture.digest] = picture
+            added.append(picture)
+        self._write(known.values())
+        return added
+
+    def load(self, preprocessing: Preprocessing) -> GoldenPixels:
+        """Read, verify and resize all pictures.
+
+        Raises:
+            DamagedFileError: a copy is missing, changed or cannot be read.
+
+        """
+        pixels, labels, names = [], [], []
+        for each in self.pictures():
+            path = self.path(each)
+            try:
+                content = read_bytes(path)
+                if digest_of(content) != each.digest:
+                    raise _damaged(path, "it was changed after it was taken in")
+                pixels.append(preprocessing.resize(decode(content, path, channels=preprocessing.channels)))
+            except PictureError as error:
+                raise _damaged(path, str(error)) from error
+            labels.append(each.label)
+            names.append(each.name)
+        shape = (0, preprocessing.channels, preprocessing.size, preprocessing.size)
+        stacked = np.stack(pixels) if pixels else np.zeros(shape, dtype=np.uint8)
+        return GoldenPixels(stacked, tuple(labels), tuple(names))
+
+    def _copy(self, content: bytes, path: Path, name: str, label: str, source: Source) -> GoldenPicture:
+        digest = digest_of(content)
+        picture = GoldenPicture(
+            name=name,
+            label=label,
+            digest=digest,
+            file=f"{digest}.{read_header(content, path).format.lower()}",
+            size=len(content),
+            source=source,
+        )
+        if not self.path(picture).is_file():
+            write_bytes(self.path(picture), content)
+        return picture
+
+    def _write(self, pictures: Iterable[GoldenPicture]) -> None:
+        kept = sorted(pictures, key=lambda each: each.digest)
+        if len(kept) > MOST_PICTURES or sum(each.size for each in kept) > MOST_BYTES:
+            raise DataError(
+                "the golden set would become too large",
+                seen=f"{len(kept)} pictures, {sum(each.size for each in kept) >> 20} MiB",
+                accepted=f"{MOST_PICTURES} pictures, {MOST_BYTES >> 20} MiB",
+            )
+        write_json(self.manifest_path, _Manifest(pictures=kept).model_dump())
+        named = {each.file for each in kept}
+        for path in (self.folder / "pictures").glob("*"):
+            if path.name not in named:
+                _remove(path)
+
+
+def digest_of(content: bytes) -> str:
+    """What the split ledger calls a file of this content."""
+    return hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise storage_error(error, path, "removing a file") from error
+
+
+def _damaged(path: Path, why: str) -> DamagedFileError:
+    return DamagedFileError(
+        "a golden picture is not what it was",
+        seen=f"{path}: {why}",
+        remedy="restore it from a backup, or remove the folder of the set and run `fedclient golden init`",
+    )

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import List
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedclient.worker.golden import GoldenSet
+from fedclient.worker.golden.choosing import add_by_hand, sides_kept, spread, take_share
+from fedclient.worker.settings import WorkerSettings
+from fedclient.worker.setup import Site
+from fedspect import files
+from fedspect.data.classes import ClassList
+from fedspect.data.pictures import CheckedPicture
+from fedspect.data.preprocess import Preprocessing
+from fedspect.errors import ClassError, DamagedFileError, DataError, DiskFullError, PictureError
+
+PREPROCESSING = Preprocessing(size=32, channels=1, mean=(0.5,), std=(0.25,))
+CLASSES = ClassList(("plain", "striped"), {"stripes": "striped"})
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> GoldenSet:
+    return GoldenSet(tmp_path / "home" / "golden")
+
+
+def drawn(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 40), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_a_set_that_nobody_chose_is_empty(golden: GoldenSet) -> None:
+    assert not golden.exists()
+    assert golden.pictures() == []
+    assert golden.load(PREPROCESSING).pixels.shape == (0, 1, 32, 32)
+
+
+def test_the_set_survives_its_pictures_folder(
+    golden: GoldenSet, pictures: List[CheckedPicture], tmp_path: Path
+) -> None:
+    folder = tmp_path / "line"
+    shutil.copytree(pictures[0].path.parent.parent, folder)
+    here = [
+        CheckedPicture(
+            each.picture.__class__(folder / each.name, each.name, each.label),
+            each.digest,
+            64,
+            64,
+            1,
+            8,
+            each.group,
+        )
+        for each in pictures[:4]
+    ]
+    assert golden.take(here) == 4
+    shutil.rmtree(folder)
+    loaded = golden.load(PREPROCESSING)
+    assert loaded.pixels.shape == (4, 1, 32, 32)
+    assert sorted(loaded.labels) == sorted(each.label for each in pictures[:4])
+    expected = {each.name: PREPROCESSING.load(each.path) for each in pictures[:4]}
+    for name, pixels in zip(loaded.names, loaded.pixels):
+        assert np.array_equal(pixels, expected[name])
+
+
+def test_taking_again_adds_what_is_new_and_drops_nothing(
+    golden: GoldenSet, pictures: List[CheckedPicture]
+) -> None:
+    assert golden.take(pictures[:4]) == 4
+    assert golden.take(pictures[2:6]) == 2
+    assert len(golden.pictures()) == 6
+
+
+def test_a_copy_that_was_changed_or_is_gone_is_named(
+    golden: GoldenSet, pictures: List[CheckedPicture]
+) -> None:
+    golden.take(pictures[:2])
+    path = golden.path(golden.pictures()[0])
+    content = path.read_bytes()
+    path.write_bytes(content + b" ")
+    with pytest.raises(DamagedFileError, match="changed"):
+        golden.load(PREPROCESSING)
+    path.unlink()
+    with pytest.raises(DamagedFileError, match=path.name):
+        golden.load(PREPROCESSING)
+    golden.take(pictures[:2])
+    path.write_bytes(content)
+    assert len(golden.load(PREPROCESSING).names) == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 1, "pictures": [{"file": "../../x.png"}]}']
+)
+def test_a_damaged_manifest_is_named(golden: GoldenSet, content: bytes) -> None:
+    golden.folder.mkdir(parents=True)
+    golden.manifest_path.write_bytes(content)
+    with pytest.raises(DamagedFileError):
+        golden.pictures()
+
+
+def test_a_full_disk_leaves_the_set_as_it_was(
+    golden: GoldenSet, pictures: List[CheckedPicture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden.take(pictures[:2])
+    before = golden.pictures()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(DiskFullError):
+        golden.take(pictures[:4])
+    monkeypatch.undo()
+    assert golden.pictures() == before
+    golden.take(pictures[:4])
+    assert len(golden.load(PREPROCESSING).names) == 4
+
+
+def test_a_bounded_set_takes_the_classes_in_turn_and_keeps_what_it_has(
+    golden: GoldenSet, pictures: List[CheckedPicture]
+) -> None:
+    assert Counter(each.label for each in spread(pictures, 6)) == {"plain": 3, "striped": 3}
+    assert take_share(golden, pictures[4:10], 4) == 4
+    before = {each.digest for each in golden.pictures()}
+    assert take_share(golden, pictures, 4) == 0
+    assert {each.digest for each in golden.pictures()} == before
+    assert spread(list(reversed(pictures)), 6) == spread(pictures, 6)
+
+
+def test_a_picture_added_by_hand_never_trains(golden: GoldenSet, tmp_path: Path) -> None:
+    site, state = tmp_path / "pictures", tmp_path / "home" / "state"
+    for number in range(12):
+        drawn(site / ("plain" if number % 2 else "striped") / f"{number}.png", number)
+    by_hand = drawn(tmp_path / "elsewhere.png", 100)
+    [added] = add_by_hand(golden, [by_hand], "Stripes", classes=CLASSES, state=state)
+    assert (added.label, added.source) == ("striped", "added")
+    shutil.copy(by_hand, site / "striped" / "later.png")
+    found = site_of(site, state)
+    assert "striped/later.png" in [each.name for each in found.split.sides["golden"]]
+
+
+def test_a_picture_that_trains_is_not_taken_by_hand(golden: GoldenSet, tmp_path: Path) -> None:
+    site, state = tmp_path / "pictures", tmp_path / "home" / "state"
+    for number in range(12):
+        drawn(site / ("plain" if number % 2 else "striped") / f"{number}.png", number)
+    trained = site_of(site, state).split.sides["train"][0]
+    with pytest.raises(DataError, match="would praise every model"):
+        add_by_hand(golden, [trained.path], "plain", classes=CLASSES, state=state)
+    assert golden.pictures() == []
+
+
+def test_unknown_classes_and_files_that_are_no_pictures_are_refused(
+    golden: GoldenSet, tmp_path: Path
+) -> None:
+    state = tmp_path / "home" / "state"
+    good = drawn(tmp_path / "good.png", 1)
+    with pytest.raises(ClassError):
+        add_by_hand(golden, [good], "scratch", classes=CLASSES, state=state)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    for broken in (bad, tmp_path / "missing.png"):
+        with pytest.raises(PictureError):
+            add_by_hand(golden, [good, broken], "plain", classes=CLASSES, state=state)
+    assert golden.pictures() == []
+
+
+def test_a_sites_sides_stay_when_pictures_are_added(tmp_path: Path) -> None:
+    site, state = tmp_path / "pictures", tmp_path / "home" / "state"
+    for number in range(20):
+        drawn(site / ("plain" if number % 2 else "striped") / f"{number}.png", number)
+    before = site_of(site, state).split.sides
+    assert len(before["golden"]) == 2
+    for number in range(20, 30):
+        drawn(site / ("plain" if number % 2 else "striped") / f"{number}.png", number)
+    after = site_of(site, state).split.sides
+    for side, members in before.items():
+        assert {each.digest for each in members} <= {each.digest for each in after[side]}
+    assert not {each.digest for each in after["train"]} & {each.digest for each in after["golden"]}
+
+
+def test_a_ledger_is_written_whole_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), sides_kept(tmp_path) as ledger:
+        ledger.reserve("a" * 32, "golden")
+        raise RuntimeError
+    assert not (tmp_path / "sides.json").exists()
+    with sides_kept(tmp_path) as ledger:
+        ledger.reserve("a" * 32, "golden")
+        ledger.reserve("a" * 32, "train")
+    assert json.loads((tmp_path / "sides.json").read_text())["sides"] == {"a" * 32: "golden"}
+
+
+def site_of(pictures: Path, state: Path) -> Site:
+    state.mkdir(parents=True, exist_ok=True)
+    settings = WorkerSettings(
+        plant="plant-1",
+        classes=list(CLASSES.names),
+        aliases=dict(CLASSES.aliases),
+        data=pictures,
+        base=state,
+        state=state,
+        cache=state,
+    )
+    return Site(settings)
