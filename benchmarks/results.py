@@ -126,6 +126,11 @@ ROWS = {
         f"compare {BALLSCREW} --split grouped --arms pooled {WHOLE}",
         {"together": "98 %"},
     ),
+    "ballscrew-grouped-frozen": Row(
+        "ball screw, grouped split over all, first eight levels frozen",
+        f"compare {BALLSCREW} --split grouped --arms pooled {FROZEN}",
+        {"together": "report"},
+    ),
     "ballscrew-components": Row(
         "ball screw, four components as four plants, first eight levels frozen",
         f"compare {BALLSCREW} --split grouped --partition by-column --column component "
