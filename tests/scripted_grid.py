@@ -37,6 +37,12 @@ class ScriptedGrid(LocalGrid):
     def get_node_ids(self) -> Iterable[int]:
         return [node for node in super().get_node_ids() if node not in self.offline]
 
+    def forget(self, node: int) -> None:
+        """A node was killed: what it was given is never answered."""
+        gone = [i for i, message in self._waiting.items() if message.metadata.dst_node_id == node]
+        for identity in gone:
+            del self._waiting[identity]
+
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         silent = self.offline | self.held
         waiting = {i: m.metadata for i, m in self._waiting.items()}

@@ -104,6 +104,11 @@ class Exchange:
         self.lost[plant] = reason
         self.failed_at[plant] = now
 
+    def back(self, plant: str) -> None:
+        """The plant was away and is here again: it need not wait to be asked once more."""
+        if plant in self.lost:
+            self.failed_at.pop(plant, None)
+
     def refuse(self, plant: str, kind: str, reason: str, now: float) -> None:
         """What the plant answered is not used."""
         self.open_plants.discard(plant)

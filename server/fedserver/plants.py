@@ -117,7 +117,7 @@ class Plants:
         for delivery in itertools.chain(between, self._courier.receive()):
             heard = True
             if delivery.sent.kind == DESCRIBE:
-                self._described(delivery)
+                self._described(delivery, exchange)
             elif delivery.sent.expected is not None:
                 self._answered(delivery, delivery.sent.expected, exchange)
         return heard
@@ -135,7 +135,7 @@ class Plants:
             lifetime = max(DESCRIBE_LIFETIME, self._settings.gather)
             self._courier.send(node, DESCRIBE, b"", lifetime=lifetime)
 
-    def _described(self, delivery: Delivery) -> None:
+    def _described(self, delivery: Delivery, exchange: Exchange | None) -> None:
         node = delivery.sent.node
         again = self._clock() + self._settings.retry
         if delivery.failure is not None:
@@ -149,6 +149,8 @@ class Plants:
             self.roster.keep_out(node, str(error), again)
         else:
             description = member.description
+            if exchange is not None:
+                exchange.back(description.plant)
             self._emit(PlantJoined(description.plant, sum(description.counts.values())))
 
     def _answered(self, delivery: Delivery, expected: Expected, exchange: Exchange | None) -> None:

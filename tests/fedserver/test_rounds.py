@@ -279,6 +279,19 @@ def test_a_plant_that_comes_while_a_round_lacks_updates_takes_part_in_it(tmp_pat
     assert [one.plant for one in federation.store.history()[0].plants] == ["plant-1", "plant-2", "plant-3"]
 
 
+def test_a_plant_that_was_killed_and_is_back_is_asked_again_at_once(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, quorum=3, rounds=1, retry=3600.0)
+    federation.on(RoundStarted, 1, lambda: federation.grid.offline.add(3))
+
+    def back() -> None:
+        federation.grid.forget(3)  # what it was given is lost with it
+        federation.grid.offline.discard(3)
+
+    federation.on(Waiting, 1, back)
+    federation.run()
+    assert [one.plant for one in federation.store.history()[0].plants] == ["plant-1", "plant-2", "plant-3"]
+
+
 def test_plants_come_and_go_between_rounds(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=2, rounds=3)
     federation.grid.offline = {3}
