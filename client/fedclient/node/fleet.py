@@ -158,6 +158,7 @@ class FleetNode:
             self._context = self._new_context(run_id)
         started = time.monotonic()
         reply = _worked_on(self.app, message, self._context)
+        _date(reply, message, self.clock_offset)
         if stop.is_set():
             raise _StoppedError("told to stop while working")
         seconds = time.monotonic() - started
@@ -244,6 +245,12 @@ def _worked_on(app: App, message: Message, context: Context) -> Message:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:2000]
         return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
+
+
+def _date(reply: Message, message: Message, clock_offset: float) -> None:
+    """Date the reply by headquarters' clock: to a device whose own is fast, every task has expired already."""
+    reply.metadata.created_at += clock_offset
+    reply.metadata.ttl = message.metadata.created_at + message.metadata.ttl - reply.metadata.created_at
 
 
 def _send(link: FleetLink, reply: Message, seconds: float) -> None:
