@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from fedclient.commands.live import JoinView
 from fedclient.commands.options import HomeOption, WorkerPythonOption, interpreter
 from fedclient.node.home import PlantHome
+from fedclient.plant_settings import SettingsFile
 from fedspect.console import note
 from fedspect.errors import FederationError, NoPicturesError, SettingsError
-from fedspect.files import append_line
-from fedspect.protocol.token import decode
+from fedspect.protocol.token import JoinToken, decode
 
 STARTS_WITHIN = 300.0  # seconds; looking at many pictures takes some
+YIELDING = "Yielding to the line (kept in plant.toml)"
 
 
 def join(
@@ -36,6 +38,25 @@ def join(
         Optional[float], typer.Option(help="Seconds to wait for headquarters at first; not set: for ever.")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Go on in the background.")] = False,
+    hours: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Train only in these hours: 22:00-06:00; repeat, or put commas between.",
+            metavar="HH:MM-HH:MM",
+            rich_help_panel=YIELDING,
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        Optional[int],
+        typer.Option(help="MiB of memory that training may take; 0: no limit.", rich_help_panel=YIELDING),
+    ] = None,
+    load_limit: Annotated[
+        Optional[int],
+        typer.Option(
+            help="Percent of the processors that others may use while it trains; 0: no limit.",
+            rich_help_panel=YIELDING,
+        ),
+    ] = None,
 ) -> None:
     """Join a federation with a token, or come back without one, and take part in its rounds."""
     plant_home = PlantHome(home)
@@ -51,20 +72,51 @@ def join(
         raise NoPicturesError("there is no such folder of pictures", seen=data)
     if worker_python is not None:
         worker_python = interpreter(worker_python)
+    plant_home.prepare()
+    _keep_settings(
+        SettingsFile(plant_home.folder),
+        {"training.hours": hours, "training.memory_limit": memory_limit, "training.load_limit": load_limit},
+    )
     if detach:
         _detach(plant_home)
         return
     from fedclient.node.joining import Plant
+    from fedclient.node.versions import line_version
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    with JoinView(_title(plant_home, decoded), plant_home.log_path) as view:
+        plant = Plant(plant_home, say=view.say, wait=wait)
+        view.facts, view.line = lambda: plant.board.facts, lambda: line_version(plant_home)
+        _look_at_device(plant_home, view, first=decoded is not None)
+        plant.run(stop, token=decoded, data=data, worker_python=worker_python)
 
-    def say(text: str) -> None:
-        append_line(plant_home.log_path, json.dumps({"time": time.time(), "text": text}))
-        note(text)
 
-    Plant(plant_home, say=say, wait=wait).run(stop, token=decoded, data=data, worker_python=worker_python)
+def _keep_settings(file: SettingsFile, given: Mapping[str, object]) -> None:
+    """Have a ``plant.toml`` that can be read, with the options in it."""
+    file.prepare()
+    file.change({key: value for key, value in given.items() if value is not None})
+
+
+def _look_at_device(home: PlantHome, view: JoinView, *, first: bool) -> None:
+    """Say what is amiss; who joins for the first time does not go on with a failure."""
+    from fedclient.node.doctor import before_joining
+
+    for check in before_joining(home):
+        if check.level == "ok":
+            continue
+        mend = f" -> {check.remedy}" if check.remedy else ""
+        view.say(f"{check.level}: {check.name}: {check.found}{mend}")
+        if check.level == "failure" and first:
+            raise typer.Exit(check.exit_code)
+
+
+def _title(home: PlantHome, token: JoinToken | None) -> str:
+    if token is not None:
+        return token.plant
+    membership = home.membership()
+    return f"{membership.plant} of {membership.federation}"
 
 
 def _detach(home: PlantHome) -> None:

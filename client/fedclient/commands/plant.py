@@ -1,21 +1,22 @@
-"""The commands about the plant itself: what it is doing, what ails it, ending it, leaving for good."""
+"""The commands about the plant itself, put together, and those that end it: for now, and for good."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from fedclient.commands.data import data as look_at_data
+from fedclient.commands.data import data
+from fedclient.commands.doctor import doctor
 from fedclient.commands.join import join
-from fedclient.commands.options import HomeOption, WorkerPythonOption
+from fedclient.commands.options import HomeOption
+from fedclient.commands.pause import pause, resume
+from fedclient.commands.status import status
 from fedclient.node.home import PlantHome
-from fedspect.console import JsonOption, note, print_json, stdout
+from fedspect.console import note
 from fedspect.errors import FederationError
 
 STOPS_WITHIN = 60.0  # seconds
@@ -23,70 +24,8 @@ STOPS_WITHIN = 60.0  # seconds
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands of ``app``, in the order in which help shows them."""
-    for command in (join, status, doctor, look_at_data, stop, leave):
+    for command in (join, status, doctor, data, pause, resume, stop, leave):
         app.command()(command)
-
-
-def status(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Say which federation this plant is in and what it is doing."""
-    plant_home = PlantHome(home)
-    membership = plant_home.membership()
-    said, holder = plant_home.status() or {}, plant_home.occupied().holder()
-    report = _report(plant_home)
-    if json:
-        content = {
-            "plant": membership.plant,
-            "federation": membership.federation,
-            "running": holder is not None,
-            "status": said,
-            "counts": report.get("counts", {}),
-        }
-        print_json(content)
-        return
-    console = stdout()
-    lines = [f"{membership.plant} of {membership.federation}, pictures in {membership.data}"]
-    if holder is None:
-        lines.append("not running: `fedclient join` brings it back")
-    else:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(said.get("since", 0))))
-        lines.append(f"{said.get('state')} {said.get('detail', '')} (since {since}, process {holder['pid']})")
-    if report.get("counts"):
-        lines.append(", ".join(f"{number} {name}" for name, number in report["counts"].items()))
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
-
-
-def _report(home: PlantHome) -> dict[str, Any]:
-    from fedspect.files import read_json
-
-    try:
-        content = read_json(home.folder / "report.json")
-    except FileNotFoundError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def doctor(
-    home: HomeOption = None,
-    data: Annotated[Optional[Path], typer.Option("--data", help="Pictures to look at.")] = None,
-    worker_python: WorkerPythonOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Look for what may keep this device from taking part; the exit code is the first failure's."""
-    from fedclient.node.doctor import examine, worst
-
-    checks = []
-    console = stdout()
-    for check in examine(PlantHome(home), data=data, worker_python=worker_python):
-        checks.append(check)
-        if not json:
-            sign = {"ok": "[green]ok[/]     ", "warning": "[yellow]warning[/]", "failure": "[red]failure[/]"}
-            mend = f"  -> {escape(check.remedy)}" if check.remedy else ""
-            line = f"{sign[check.level]}  {escape(check.name)}: {escape(check.found)}{mend}"
-            console.print(line, highlight=False, soft_wrap=True)
-    if json:
-        print_json([check.as_dict() for check in checks])
-    raise typer.Exit(worst(checks))
 
 
 def stop(home: HomeOption = None) -> None:

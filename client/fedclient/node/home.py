@@ -7,15 +7,18 @@
     plant.json        federation, plant, addresses, classes, base model, where the pictures are
     base/<hash>/      the base model
     state/            what the worker keeps between rounds
+    plant.toml        what the plant's engineer decides: hours, limits, versions
+    paused.json       there while the plant is paused
     status.json       what the node is doing, for `fedclient status`
+    versions/         published versions, and what became of them here
     lock              held while the node runs
+    report.json       the site report: what the trainer found of the pictures
     log.jsonl         what happened, a line an event
 """
 
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -64,6 +67,7 @@ class PlantHome:
         self.membership_path = self.folder / "plant.json"
         self.status_path = self.folder / "status.json"
         self.log_path = self.folder / "log.jsonl"
+        self.report_path = self.folder / "report.json"
         self.state = self.folder / "state"
 
     def prepare(self) -> None:
@@ -138,15 +142,8 @@ class PlantHome:
         """Where a base model is kept."""
         return self.folder / "base" / base_hash
 
-    def say(self, state: str, detail: str = "", **more: Any) -> None:
-        """What the node is doing, for `fedclient status`, and a line in the log when the state is a new
-        one.
-        """
-        entry = {"state": state, "detail": detail, "since": time.time(), "pid": os.getpid(), **more}
-        files.write_json(self.status_path, entry)
-
     def status(self) -> Optional[Dict[str, Any]]:
-        """What the node said last, ``None`` when it never ran."""
+        """What the node put on its board last, ``None`` when it never ran."""
         try:
             content = files.read_json(self.status_path)
         except FileNotFoundError:

@@ -11,20 +11,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedclient.courtesy import Courtesy
 from fedclient.node.app import build_client_app
+from fedclient.node.attending import Attendant
+from fedclient.node.board import Board
 from fedclient.node.enrol import Session, joined, returned
+from fedclient.node.errands import Errands
 from fedclient.node.fleet import FleetNode, NotRecognisedError
 from fedclient.node.home import Membership, PlantHome
 from fedclient.node.in_hand import InHand
-from fedclient.node.worker_link import WorkerLink
+from fedclient.node.trainer import Trainer
+from fedclient.node.versions import VersionKeeper
 from fedspect import files
 from fedspect.errors import (
-    ConnectionLostError,
     EnrolmentError,
     FederationError,
     WorkerError,
@@ -40,25 +45,33 @@ LONGEST_RETRY = 10.0
 logger = logging.getLogger("fedclient.node")
 
 Say = Callable[[str], None]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass
 class Plant:
     """A plant on this device; ``run`` stays until it is told to stop or is shut out.
 
-    ``say`` hears sentences for the plant's engineer, ``progress`` (stage, done, total).
+    ``say`` hears sentences for the plant's engineer, ``on_change`` that the board is another.
     """
 
     home: PlantHome
     say: Say = lambda text: None
-    progress: Progress = lambda stage, done, total: None
+    on_change: Callable[[], None] = lambda: None
     wait: float | None = None
     """Seconds to wait for headquarters before the first contact; ``None``: for ever."""
+    board: Board = field(init=False)
+    courtesy: Courtesy = field(init=False)
+    _trainer: Trainer = field(init=False)
+    _errands: Errands = field(init=False)
     _clock_offset: float = field(default=0.0, init=False)
     _said: str = field(default="", init=False)
-    _link: WorkerLink | None = field(default=None, init=False)
-    _agreed: object = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.board = Board(self.home, on_change=self.on_change)
+        self.courtesy = Courtesy(self.home.folder)
+        self._trainer = Trainer(self.home, self.courtesy, self.board, self.say)
+        keeper = VersionKeeper(self.home, self._trainer, self.courtesy, self.board, self.say)
+        self._errands = Errands(self.home, self.courtesy, self.board, keeper)
 
     def run(
         self,
@@ -80,19 +93,18 @@ class Plant:
         """
         self.home.prepare()
         with self.home.occupied():
-            self.home.say("starting")
+            self.board.say("starting")
             try:
                 self._run(stop, token, data, worker_python)
             except FederationError as error:
-                self.home.say("refused" if isinstance(error, EnrolmentError) else "stopped", str(error))
+                self.board.say("refused" if isinstance(error, EnrolmentError) else "stopped", str(error))
                 raise
             except BaseException as error:
-                self.home.say("stopped", str(error) or type(error).__name__)
+                self.board.say("stopped", str(error) or type(error).__name__)
                 raise
             finally:
-                if self._link is not None:
-                    self._link.close()
-            self.home.say("stopped")
+                self._trainer.close()
+            self.board.say("stopped")
 
     def _run(
         self, stop: threading.Event, token: JoinToken | None, data: Path | None, worker_python: str | None
@@ -102,27 +114,42 @@ class Plant:
             kept["data"] = str(data.absolute())
         if worker_python is not None:
             kept["worker_python"] = worker_python
-        threading.Thread(target=self._close_worker_on, args=(stop,), daemon=True).start()
-        while not stop.is_set():
-            try:
-                membership = self._admitted(stop, token, kept)
-                if membership is None:
-                    return
-                token, self.wait = None, None  # from now on the key is enough, and there is all the time
-                link = self._worker(membership)
-                self._answer(stop, membership, link)
-            except NotRecognisedError as error:
-                self._tell("asking", f"asking headquarters why: {error}")
-                stop.wait(FIRST_RETRY)
-            except WorkerError:
-                if not stop.is_set():
-                    raise
+        with self._accompanied(stop):
+            while not stop.is_set():
+                try:
+                    membership = self._admitted(stop, token, kept)
+                    if membership is None:
+                        return
+                    token, self.wait = None, None  # from now on the key is enough, and there is all the time
+                    if self._trainer.hire(membership):
+                        self._inspect()
+                    self._answer(stop, membership)
+                except NotRecognisedError as error:
+                    self._tell("asking", f"asking headquarters why: {error}")
+                    stop.wait(FIRST_RETRY)
+                except WorkerError:
+                    if not stop.is_set():
+                        raise
 
-    def _close_worker_on(self, stop: threading.Event) -> None:
-        """End a question to the worker when the plant is told to stop."""
-        stop.wait()
-        if self._link is not None:
-            self._link.close()
+    @contextmanager
+    def _accompanied(self, stop: threading.Event) -> Iterator[None]:
+        """The threads beside the rounds: one looks to the engineer, one to headquarters, one to the end."""
+        ended = threading.Event()
+        attendant = Attendant(self._trainer, self.say, on_news=self._errands.soon)
+
+        def close_on_stop() -> None:
+            while not (stop.wait(0.2) or ended.is_set()):
+                pass
+            self._trainer.close()
+            ended.set()
+            self._errands.soon()
+
+        for work in (lambda: attendant.run(ended), lambda: self._errands.run(ended), close_on_stop):
+            threading.Thread(target=work, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
     # -- being admitted ------------------------------------------------------------------------------------
 
@@ -159,7 +186,7 @@ class Plant:
             addresses = [join_address(*address) for address in token.addresses]
             self._see_clock(session)
             membership = session.membership(addresses, token.fingerprint, **kept)
-            session.fetch_base(self.home, lambda done, total: self.progress("base model", done, total))
+            session.fetch_base(self.home, lambda done, total: self.board.progress("base model", done, total))
             self.home.remember(membership, authority)
         self._tell("enrolled", f"{membership.plant} is admitted to {membership.federation}")
         return membership
@@ -172,7 +199,7 @@ class Plant:
             membership = session.membership(
                 known.enrolment_addresses, bytes.fromhex(known.fingerprint), **{**before, **kept}
             )
-            session.fetch_base(self.home, lambda done, total: self.progress("base model", done, total))
+            session.fetch_base(self.home, lambda done, total: self.board.progress("base model", done, total))
             self.home.remember(membership, self.home.authority_path.read_bytes())
         return membership
 
@@ -186,48 +213,14 @@ class Plant:
 
     # -- working -------------------------------------------------------------------------------------------
 
-    def _worker(self, membership: Membership) -> WorkerLink:
-        """The worker for what was agreed: the one that is there and warm, unless something else was agreed."""
-        prescribed = membership.settings
-        content = {
-            "plant": membership.plant,
-            "classes": membership.classes,
-            "aliases": membership.aliases,
-            "data": membership.data,
-            "base": str(self.home.base_folder(membership.base_hash)),
-            "state": str(self.home.state),
-            "cache": str(self.home.folder / "cache"),
-            "training": prescribed.get("training", {}),
-            "freeze_levels": prescribed.get("freeze_levels"),
-            "seed": prescribed.get("seed", 0),
-        }
-        agreed = (membership.worker_python, content)
-        if self._link is not None and self._agreed == agreed:
-            return self._link
-        if self._link is not None:
-            self._link.close()
-        path = self.home.folder / "worker.json"
-        files.write_json(path, content)
-        self._link = WorkerLink(
-            path,
-            self.home.folder / "worker.log",
-            python=membership.worker_python,
-            on_progress=self.progress,
-            on_restart=lambda why: self.say(f"the worker died and is started again: {why}"),
-        )
-        self._agreed = agreed
-        self._report(membership, self._link)
-        return self._link
-
-    def _report(self, membership: Membership, link: WorkerLink) -> None:
+    def _inspect(self) -> None:
         """Look at the pictures, and tell headquarters counts; names of files stay here.
 
         That headquarters hears it now is not worth waiting for.
         """
-        self.home.say("inspecting", "looking at the pictures")
-        report = link.inspect()
-        report["worker"] = link.about()
-        files.write_json(self.home.folder / "report.json", report)
+        self.board.say("inspecting", "looking at the pictures")
+        report = self._trainer.inspect()
+        files.write_json(self.home.report_path, report)
         counts = report.get("counts", {})
         self.say(
             f"{sum(counts.values())} pictures: " + ", ".join(f"{n} {name}" for name, n in counts.items())
@@ -238,17 +231,16 @@ class Plant:
             if report.get(what):
                 self.say(f"{what.replace('_', ' ')}: {', '.join(report[what])}")
         try:
-            with returned(self.home, membership) as session:
-                session.report({key: value for key, value in report.items() if key != "examples"})
-        except ConnectionLostError as error:
+            self._errands.report()
+        except FederationError as error:
             logger.warning("the site report was not handed in: %s", error)
 
-    def _answer(self, stop: threading.Event, membership: Membership, link: WorkerLink) -> None:
+    def _answer(self, stop: threading.Event, membership: Membership) -> None:
         node = FleetNode(
             membership.fleet_addresses,
             self.home.authority_path.read_bytes(),
             self.home.key(),
-            build_client_app(lambda context: link, on_notice=self._heard),
+            build_client_app(lambda context: self._trainer, on_notice=self._heard),
             InHand(self.home.state / "message"),
             clock_offset=self._clock_offset,
             node_id=membership.node_id,
@@ -268,7 +260,7 @@ class Plant:
 
     def _tell(self, state: str, detail: str) -> None:
         """Write the status; say it aloud when it is news."""
-        self.home.say(state, detail)
+        self.board.say(state, detail)
         news = f"{state}: {detail}" if detail else state
         if state not in ("working", "idle") and news != self._said:
             self._said = news

@@ -15,6 +15,8 @@ import ssl
 from collections.abc import Sequence
 from typing import Any
 
+from cryptography import x509
+
 from fedspect.errors import ConnectionLostError, EnrolmentError
 from fedspect.protocol.names import join_address
 
@@ -46,8 +48,10 @@ def find_authority(addresses: Sequence[tuple[str, int]], fingerprint: bytes) -> 
     )
 
 
-def check_server(address: tuple[str, int], authority: bytes) -> None:
+def check_server(address: tuple[str, int], authority: bytes) -> float:
     """See that the server at ``address`` is of ``authority`` and bears the name that it was called by.
+
+    Answers when its certificate ends, in seconds since 1970.
 
     Raises:
         EnrolmentError: it is not.
@@ -58,7 +62,8 @@ def check_server(address: tuple[str, int], authority: bytes) -> None:
     context.load_verify_locations(cadata=authority.decode("ascii"))
     context.set_alpn_protocols(["h2"])
     try:
-        _handshake(address, context)
+        shown = _handshake(address, context)
+        return x509.load_der_x509_certificate(shown[0]).not_valid_after_utc.timestamp()
     except ssl.SSLCertVerificationError as error:
         raise EnrolmentError(
             "the server's certificate is not in order",

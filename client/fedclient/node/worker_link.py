@@ -24,7 +24,13 @@ import grpc
 from fedspect.errors import ConnectionLostError, WorkerError
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.services import WORKER, Stub
-from fedspect.protocol.worker_pb2 import AboutRequest, DescribeRequest, InspectRequest, WorkRequest
+from fedspect.protocol.worker_pb2 import (
+    AboutRequest,
+    DeployRequest,
+    DescribeRequest,
+    InspectRequest,
+    WorkRequest,
+)
 
 READY_WITHIN = 300.0  # seconds
 ABOUT_WITHIN = 600.0  # importing torch takes some time on a small or busy device
@@ -87,6 +93,19 @@ class WorkerLink:
         """A ``RoundReply`` to a ``RoundTask``; errors as ``inspect``."""
         return self._asked(lambda stub: stub.work(WorkRequest(task=task)))
 
+    def deploy(self, folder: str, number: int) -> bytes:
+        """Make engines of the version in ``folder`` and take them through the gate; the report as JSON.
+
+        A worker that dies over this is not asked again at once: what killed it would kill it again.
+        """
+        request = DeployRequest(json=json.dumps({"folder": folder, "number": number}))
+        return self._asked(lambda stub: stub.deploy(request), most_starts=1)
+
+    def rest(self) -> None:
+        """End the worker until it is asked again; whoever calls knows that nothing is asked meanwhile."""
+        with self._lock:
+            self._end()
+
     def close(self) -> None:
         """End the worker; a question under way is given up."""
         self._closed.set()
@@ -98,9 +117,9 @@ class WorkerLink:
 
     # -- parts ---------------------------------------------------------------------------------------------
 
-    def _asked(self, ask: Callable[[Stub], Iterator[Any]]) -> bytes:
+    def _asked(self, ask: Callable[[Stub], Iterator[Any]], most_starts: int = MOST_STARTS) -> bytes:
         """Ask once; when the worker dies over it, start it again and ask again."""
-        for start in range(1, MOST_STARTS + 1):
+        for start in range(1, most_starts + 1):
             try:
                 return self._answer(ask(self._ready()))
             except (ConnectionLostError, ValueError) as error:  # ValueError: the channel was closed under it
@@ -111,7 +130,7 @@ class WorkerLink:
                 why = self._last_words()
                 with self._lock:
                     self._end()
-                if start == MOST_STARTS:
+                if start == most_starts:
                     raise WorkerError(
                         "the worker dies over its work",
                         seen=why,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -53,14 +52,6 @@ def test_a_damaged_key_is_never_replaced_in_silence(home: PlantHome, content: by
     with pytest.raises(DamagedFileError, match=r"node\.key"):
         home.key()
     assert home.key_path.read_bytes() == content
-
-
-def test_the_status_says_what_the_node_does_and_which_process_it_is(home: PlantHome) -> None:
-    assert home.status() is None
-    home.say("working", "on a message")
-    status = home.status()
-    assert status is not None
-    assert (status["state"], status["detail"], status["pid"]) == ("working", "on a message", os.getpid())
 
 
 def test_a_home_is_where_the_environment_or_the_users_data_is(

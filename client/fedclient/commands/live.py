@@ -1,0 +1,145 @@
+"""What a person sees while `fedclient join` runs at a terminal; lines of a log anywhere else.
+
+The view draws the node's board (``fedclient.node.board``) four times a second and knows nothing else. Names
+and reasons come from elsewhere and are shown as text only. It writes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fedspect.console import stderr
+from fedspect.files import append_line
+
+STYLE = {"lost": "yellow", "waiting": "yellow", "asking": "yellow", "working": "cyan", "idle": "green"}
+WAITING = "waits for the line"  # the stage under which the trainer tells that it gives way
+
+
+class JoinView:
+    """The view of one plant; ``facts`` answers the board, ``line`` the version that the line runs."""
+
+    def __init__(
+        self,
+        title: str,
+        log: Path,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.title = title
+        self.facts: Callable[[], Mapping[str, Any]] = dict
+        self.line: Callable[[], Mapping[str, Any] | None] = lambda: None
+        self._log = log
+        self._console = console or stderr()
+        self._clock = clock
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self.render,
+                refresh_per_second=4,
+                vertical_overflow="crop",
+            )
+
+    def __enter__(self) -> JoinView:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A sentence for the plant's engineer, and into the plant's log."""
+        now = self._clock()
+        append_line(self._log, json.dumps({"time": now, "text": text}))
+        if self._live is not None:
+            line = Text(time.strftime("%H:%M:%S ", time.localtime(now)), style="dim")
+            self._console.print(line.append(plain(text), style="not dim"))
+        else:
+            self._console.print(Text(plain(text)), soft_wrap=True)
+
+    def render(self) -> RenderableType:
+        """What the terminal shows now."""
+        facts = self.facts()
+        parts: list[RenderableType] = [self._heading(facts)]
+        training, work = facts.get("training"), facts.get("work")
+        if training:
+            parts.append(Text(f"training waits: {plain(training['reason'])}", style="yellow"))
+        if facts.get("round"):
+            parts.append(Text(round_text(facts["round"])))
+        if work:
+            parts.append(_work(work))
+        parts += [Text(text) for text in version_texts(self.line(), facts.get("version"))]
+        parts += [
+            Text(f"{subject}: {plain(text)}", style="red", overflow="ellipsis", no_wrap=True)
+            for subject, text in (facts.get("problems") or {}).items()
+        ]
+        return Group(*parts)
+
+    def _heading(self, facts: Mapping[str, Any]) -> Text:
+        state = str(facts.get("state", "starting"))
+        heading = Text(plain(self.title), style="bold")
+        heading.append(f"   {state}", style=f"not bold {STYLE.get(state, '')}".strip())
+        if facts.get("detail"):
+            heading.append(f" {plain(str(facts['detail']))}", style="not bold")
+        return heading.append(f"   {time.strftime('%H:%M:%S', time.localtime(self._clock()))}", style="dim")
+
+
+def round_text(facts: Mapping[str, Any]) -> str:
+    """The round in words: which of how many, how good what was received is here, how training went."""
+    parts = [f"round {facts['round']} of {facts['of']}"]
+    if facts.get("accuracy") is not None:
+        parts.append(f"accuracy of what was received {100 * float(facts['accuracy']):.1f} %")
+    if facts.get("loss") is not None:
+        parts.append(f"training loss {float(facts['loss']):.3f}")
+    if facts.get("seconds") is not None:
+        parts.append(f"{float(facts['seconds']):.0f} s")
+    return ", ".join(parts)
+
+
+def version_texts(line: Mapping[str, Any] | None, offered: Mapping[str, Any] | None) -> list[str]:
+    """What the line runs, and what became of the published version where that is another one."""
+    texts = []
+    if line is not None:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(line["at"])))
+        texts.append(f"on the line: version {line['number']} ({str(line['version'])[:12]}) since {since}")
+    if offered is not None and (line is None or offered["version"] != line["version"]):
+        why = f": {plain(str(offered['why']))}" if offered.get("why") else ""
+        texts.append(
+            f"published: version {offered['number']} ({offered['version'][:12]}), {offered['outcome']}{why}"
+        )
+    return texts
+
+
+def _work(work: Mapping[str, Any]) -> RenderableType:
+    done, total = int(work.get("done", 0)), int(work.get("total", 0))
+    row = Table.grid(padding=(0, 1))
+    if total:
+        row.add_row(
+            Text(plain(str(work["stage"]))),
+            ProgressBar(total=total, completed=done, width=40),
+            f"{done:,} of {total:,}",
+        )
+    else:
+        row.add_row(Text(f"{plain(str(work['stage']))} ...", style="cyan"))
+    return row
+
+
+def plain(text: str) -> str:
+    """The text without line breaks, tabs or control characters."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)

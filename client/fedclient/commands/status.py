@@ -1,0 +1,99 @@
+"""`fedclient status`: what this plant is, what it is doing, what training waits for, what the line runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.text import Text
+
+from fedclient.commands.live import round_text, version_texts
+from fedclient.commands.options import HomeOption
+from fedclient.node.home import PlantHome
+from fedspect.console import JsonOption, print_json, stdout
+
+
+def status(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Say which federation this plant is in, what it is doing and what its line runs."""
+    plant_home = PlantHome(home)
+    found = facts(plant_home)
+    if json:
+        print_json(found)
+        return
+    console = stdout()
+    for line in _lines(found):
+        console.print(Text(line), soft_wrap=True)
+
+
+def facts(home: PlantHome) -> dict[str, Any]:
+    """Everything that is shown, as JSON values.
+
+    Raises:
+        WorkspaceError: the plant has never joined.
+
+    """
+    from fedclient.courtesy import Courtesy
+    from fedclient.node.versions import line_version
+
+    membership = home.membership()
+    holder = home.occupied().holder()
+    courtesy = Courtesy(home.folder)
+    objection = courtesy.standing()
+    said = home.status() or {}
+    if holder is None:
+        said = {**said, "work": None}
+    return {
+        "plant": membership.plant,
+        "federation": membership.federation,
+        "data": membership.data,
+        "running": holder is not None,
+        "process": None if holder is None else holder["pid"],
+        "status": said,
+        "training": None if objection is None else objection.as_dict(),
+        "settings": {"path": str(courtesy.file.path), "problem": courtesy.file.problem},
+        "line": line_version(home),
+        "counts": _report(home).get("counts", {}),
+    }
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    said = found["status"]
+    yield f"{found['plant']} of {found['federation']}, pictures in {found['data']}"
+    if found["running"]:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(said.get("since", 0))))
+        state = " ".join(filter(None, (said.get("state", "starting"), said.get("detail", ""))))
+        yield f"{state} (since {since}, process {found['process']})"
+    else:
+        ended = f"; the last that it said: {said['detail']}" if said.get("detail") else ""
+        yield f"not running: `fedclient join` brings it back{ended}"
+    if found["training"] is not None:
+        end = "; `fedclient resume` ends that" if found["training"]["kind"] == "paused" else ""
+        yield f"training waits: {found['training']['reason']}{end}"
+    if said.get("work"):
+        work = said["work"]
+        yield (
+            f"{work['stage']}: {work['done']:,} of {work['total']:,}"
+            if work["total"]
+            else f"{work['stage']} ..."
+        )
+    if said.get("round"):
+        yield round_text(said["round"])
+    yield from version_texts(found["line"], said.get("version"))
+    if found["counts"]:
+        yield ", ".join(f"{number} {name}" for name, number in found["counts"].items())
+    problems = dict(said.get("problems") or {})
+    if found["settings"]["problem"]:
+        problems["settings"] = found["settings"]["problem"]
+    for subject, text in problems.items():
+        yield f"to mend: {subject}: {text}"
+
+
+def _report(home: PlantHome) -> dict[str, Any]:
+    from fedspect.files import read_json
+
+    try:
+        content = read_json(home.report_path)
+    except FileNotFoundError:
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,111 @@
+"""The way to headquarters: name, port, certificate, clock; before joining as the token says, then as known."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+from fedclient.node.doctor.checks import Check, failure, guarded, ok, warning
+from fedclient.node.enrol import clock_offset
+from fedclient.node.home import Membership, PlantHome
+from fedclient.node.trust import check_server, find_authority
+from fedspect.errors import ConnectionLostError, EnrolmentError
+from fedspect.protocol.limits import CLOCK_TOLERANCE
+from fedspect.protocol.names import join_address, split_address
+from fedspect.protocol.token import JoinToken
+
+CONNECT_TIMEOUT = 5.0  # seconds
+ENDS_SOON = 14 * 86_400.0
+
+Address = tuple[str, int]
+
+
+def joined(home: PlantHome, membership: Membership) -> Iterator[Check]:
+    """Everything on the way to a headquarters that admitted this device."""
+    authority = home.authority_path.read_bytes()
+    for text in membership.enrolment_addresses:
+        address = split_address(text)
+        yield from guarded(f"enrolment {text}", lambda address=address: _enrolment(address, authority))  # type: ignore[misc]
+    for text in membership.fleet_addresses:
+        address = split_address(text)
+        yield from guarded(f"rounds {text}", lambda address=address: reachable("rounds", address))  # type: ignore[misc]
+
+
+def invited(token: JoinToken) -> Iterator[Check]:
+    """Everything on the way to a headquarters that a token names; the token is not used up."""
+    left = token.expires - time.time()
+    if left <= 0:
+        yield failure(
+            "token", EnrolmentError("the token has expired", remedy="ask headquarters for a new one")
+        )
+    else:
+        yield ok("token", f"for {token.plant}, good for another {left / 3600:.1f} hours")
+    for address in token.addresses:
+        text = join_address(*address)
+        found = list(guarded(f"enrolment {text}", lambda address=address: reachable("enrolment", address)))  # type: ignore[misc]
+        yield from found
+        if all(check.level == "ok" for check in found):
+            yield from guarded(f"certificate {text}", lambda address=address: _by_token(address, token))  # type: ignore[misc]
+
+
+def reachable(what: str, address: Address) -> Iterator[Check]:
+    """A name that means an address, and a port that answers there.
+
+    Raises:
+        ConnectionLostError: one of them does not.
+
+    """
+    host, port = address
+    text = join_address(host, port)
+    try:
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConnectionLostError(
+            "its name is not known here",
+            seen=f"{host}: {error.strerror or error}",
+            remedy="ask whoever runs the network for the name, or headquarters for a token with an address",
+        ) from error
+    try:
+        with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT) as connection:
+            there = connection.getpeername()[0]
+    except OSError as error:
+        raise ConnectionLostError(
+            "it cannot be reached",
+            seen=f"{text}: {error.strerror or error}",
+            remedy="see that `fedserver start` runs there, and the name, the port and firewalls in between",
+        ) from error
+    yield ok(f"{what} {text}", f"reached {join_address(str(there), port)}")
+
+
+def _enrolment(address: Address, authority: bytes) -> Iterator[Check]:
+    yield from reachable("enrolment", address)
+    yield from guarded(f"certificate {join_address(*address)}", lambda: _certified(address, authority))
+
+
+def _by_token(address: Address, token: JoinToken) -> Iterator[Check]:
+    authority, _ = find_authority([address], token.fingerprint)
+    yield from _certified(address, authority)
+
+
+def _certified(address: Address, authority: bytes) -> Iterator[Check]:
+    text = join_address(*address)
+    end = check_server(address, authority)
+    until = time.strftime("%Y-%m-%d", time.localtime(end))
+    if end - time.time() < ENDS_SOON:
+        yield warning(
+            f"certificate {text}",
+            f"good until {until} only",
+            "headquarters issues a new one at its next `fedserver start`",
+        )
+    else:
+        yield ok(f"certificate {text}", f"of the authority that the token named, good until {until}")
+    ahead = -clock_offset(address, authority)
+    if abs(ahead) > CLOCK_TOLERANCE:
+        yield warning(
+            "clock",
+            f"{ahead:+.1f} s from headquarters'",
+            "set the clock (timedatectl set-ntp true): certificates are checked with it",
+        )
+    else:
+        yield ok("clock", f"{ahead:+.1f} s from headquarters'")
