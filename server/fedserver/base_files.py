@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,8 @@ class BaseFiles:
     folder: Path
     content_hash: str
     served: ServedFiles
+    architecture: str = ""
+    default_freeze_levels: int = 0
 
     @classmethod
     def read(cls, folder: Path | None) -> BaseFiles:
@@ -55,4 +59,32 @@ class BaseFiles:
             raise BaseModelError(
                 "a base model is too large", seen=folder, accepted=f"up to {LARGEST_BASE_MODEL} bytes"
             )
-        return cls(folder, str(content_hash), served)
+        return cls(
+            folder,
+            str(content_hash),
+            served,
+            architecture=str(card.get("architecture", "")),
+            default_freeze_levels=int(card.get("default_freeze_levels", 0)),
+        )
+
+
+def find_base(content_hash: str, folders: Iterable[Path | None]) -> BaseFiles:
+    """The base model of that hash among these folders; ``None`` is the one that ships with Fedspect.
+
+    Raises:
+        BaseModelError: none of them holds it.
+
+    """
+    seen = []
+    for folder in folders:
+        with contextlib.suppress(BaseModelError):
+            base = BaseFiles.read(folder)
+            if base.content_hash == content_hash:
+                return base
+            seen.append(f"{base.content_hash[:12]} in {base.folder.name}")
+    raise BaseModelError(
+        "the base model is not here",
+        seen=", ".join(seen) or "none",
+        accepted=content_hash[:12],
+        remedy="put its folder back into bases/ of the workspace, or set base under [model] in fedserver.toml",
+    )

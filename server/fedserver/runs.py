@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fedserver.base_files import BaseFiles
 from fedserver.settings import ServerSettings
 from fedspect import files
-from fedspect.errors import FederationError, SettingsError
+from fedspect.errors import FederationError, SettingsError, WorkspaceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,29 @@ def run_folders(runs: Path) -> list[Path]:
     if not runs.is_dir():
         return []
     return sorted(each for each in runs.iterdir() if NAME.fullmatch(each.name))
+
+
+def named_run(runs: Path, name: str | None = None) -> Path:
+    """The folder of the run of that name, or number; of the newest when none is given.
+
+    Raises:
+        WorkspaceError: there is none.
+
+    """
+    folders = run_folders(runs)
+    if name is None:
+        found = folders[-1:]
+    else:
+        wanted = f"run-{int(name):04d}" if name.isascii() and name.isdigit() and len(name) < 9 else name
+        found = [each for each in folders if each.name == wanted]
+    if not found:
+        raise WorkspaceError(
+            "there is no such run" if folders else "there is no run yet",
+            seen=name,
+            accepted=", ".join(each.name for each in folders) or None,
+            remedy="begin one with `fedserver start`",
+        )
+    return found[0]
 
 
 def prepare_run(
@@ -62,6 +85,7 @@ def prepare_run(
         run_id=f"{settings.federation.name[:40]}-{folder.name}-{_digest(runs)}",
         base_hash=base.content_hash,
         classes=classes,
+        freeze_levels=frozen_levels(settings, base),
         seed=settings.run.seed,
         strategy=settings.run.strategy,
         strategy_options=dict(settings.run.strategy_options),
@@ -87,10 +111,15 @@ def first_head(settings: ServerSettings, base: BaseFiles, classes: list[str]) ->
             remedy="install the extra `worker` of fedspect here; going on with a run does not need it",
         ) from error
     network = load_base(base.folder).network(classes, seed=settings.run.seed)
-    levels = settings.model.freeze_levels
-    levels = network.default_freeze_levels if levels is None else levels
+    levels = frozen_levels(settings, base)
     freeze(network, levels)
     return {name: value.numpy().astype("float32") for name, value in head_state(network, levels).items()}
+
+
+def frozen_levels(settings: ServerSettings, base: BaseFiles) -> int:
+    """How many levels of the base model stand still."""
+    wanted = settings.model.freeze_levels
+    return base.default_freeze_levels if wanted is None else wanted
 
 
 def read_status(run_folder: Path) -> dict[str, Any]:
@@ -126,6 +155,8 @@ def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles,
         "strategy_options": (facts.strategy_options, dict(run.strategy_options)),
         "batch_norm": (facts.rounds.batch_norm, settings.rounds.batch_norm),
     }
+    if facts.freeze_levels is not None:
+        pairs["freeze_levels"] = (facts.freeze_levels, frozen_levels(settings, base))
     for what, (before, now) in pairs.items():
         if before != now:
             raise SettingsError(

@@ -28,6 +28,8 @@ class RunFacts(BaseModel):
     """The base model that every plant must hold."""
     classes: list[str]
     """The federation's classes, in order."""
+    freeze_levels: int | None = None
+    """Levels of the base model that stand still; not set: what the base model recommends."""
     seed: int
     strategy: str
     strategy_options: dict[str, Any]

@@ -6,6 +6,7 @@
     authority/            certificate authority and server certificate (secrets 0600)
     registry/plants.json  who was invited, joined, revoked
     registry/deployments/ what plants reported of published versions
+    bases/                base models that were imported or made here
     models/               published versions
     runs/                 rounds on disk, one folder a run
     state/                lock and addresses of the running server, Flower's own files, logs
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fedserver.authority import Authority
+from fedserver.base_files import BaseFiles, find_base
 from fedserver.deployments import Deployments
 from fedserver.models import Models
 from fedserver.registry import Registry
@@ -56,6 +58,7 @@ class Workspace:
         self.registry = Registry(self.folder / "registry")
         self.models = Models(self.folder / "models")
         self.deployments = Deployments(self.folder / "registry" / "deployments")
+        self.bases = self.folder / "bases"
         self.runs = self.folder / "runs"
         self.state = self.folder / "state"
         self.logs = self.state / "logs"
@@ -87,6 +90,19 @@ class Workspace:
 
         """
         return load_settings(self.settings_path, ServerSettings, overrides)
+
+    def base(self, content_hash: str | None = None) -> BaseFiles:
+        """The base model that the settings name, or the one of that hash wherever the workspace has it.
+
+        Raises:
+            BaseModelError: there is none.
+
+        """
+        named = self.settings().base_folder(self.folder)
+        if content_hash is None:
+            return BaseFiles.read(named)
+        imported = sorted(self.bases.iterdir()) if self.bases.is_dir() else []
+        return find_base(content_hash, [named, *imported, None])
 
     def occupied(self) -> Occupied:
         """The lock that the running server holds."""
@@ -159,7 +175,7 @@ def _make_folder(workspace: Workspace) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A crash in `init` leaves some of these, and hidden files do no harm.
-        ours = {SETTINGS_FILE, "authority", "registry", "models", "runs", "state"}
+        ours = {SETTINGS_FILE, "authority", "registry", "bases", "models", "runs", "state"}
         foreign = [each.name for each in folder.iterdir() if each.name not in ours and each.name[0] != "."]
     except OSError as error:
         raise storage_error(error, folder, "making a workspace") from error

@@ -33,7 +33,7 @@ def hq(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_commands_are_these() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
     assert names >= {"init", "invite", "start", "status", "stop"}
-    assert [group.name for group in app.registered_groups] == ["plants"]
+    assert [group.name for group in app.registered_groups] == ["plants", "models"]
 
 
 def test_init_twice_says_that_nothing_changed(hq: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""The commands of `fedserver`, a module a subject: arguments and printing only."""

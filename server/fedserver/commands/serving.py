@@ -1,0 +1,139 @@
+"""`fedserver start`, `status` and `stop`: the running server."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Annotated, Optional
+
+import typer
+
+from fedserver.commands.options import HERE, WorkspaceOption
+from fedserver.runs import prepare_run, read_status, run_folders
+from fedserver.workspace import Workspace
+from fedspect.console import JsonOption, note, print_json, stdout
+from fedspect.errors import FederationError, WorkspaceError
+from fedspect.files import append_line
+
+STARTS_WITHIN = 120.0  # seconds
+STOPS_WITHIN = 60.0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make them commands of ``app``."""
+    for command in (start, status, stop):
+        app.command()(command)
+
+
+def start(
+    rounds: Annotated[
+        Optional[int], typer.Option(min=1, max=100_000, help="Rounds of the whole run; wins over the file.")
+    ] = None,
+    new_run: Annotated[
+        bool, typer.Option("--new-run", help="Begin a new run from the base model instead of going on.")
+    ] = False,
+    no_rounds: Annotated[
+        bool, typer.Option("--no-rounds", help="Only let plants join; run no rounds.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background.")] = False,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Bring up the SuperLink and the enrolment service, and run rounds; goes on where a killed server was."""
+    opened = Workspace.open(workspace)
+    opened.occupied().check()
+    if detach:
+        _detach(opened)
+        return
+    from fedserver.base_files import BaseFiles
+    from fedserver.headquarters import Headquarters
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log = opened.logs / "server.jsonl"
+
+    def say(text: str) -> None:
+        append_line(log, json_module.dumps({"time": time.time(), "text": text}))
+        note(text)
+
+    with opened.occupied():
+        settings = opened.settings()
+        settings.ready_classes()
+        base = BaseFiles.read(settings.base_folder(opened.folder))
+        store = None if no_rounds else prepare_run(opened.runs, settings, base, rounds=rounds, new=new_run)
+        finished = Headquarters(opened, settings, base, store, say=say).serve(stop)
+    if not finished and store is not None:
+        note("stopped; `fedserver start` goes on with the next round")
+
+
+def _detach(workspace: Workspace) -> None:
+    """Start again in the background with the same arguments, and stay until it is up."""
+    arguments = [each for each in sys.argv[1:] if each != "--detach"]
+    log = workspace.logs / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fedserver.cli", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + STARTS_WITHIN
+    while not (workspace.running() or {}).get("pid"):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise FederationError(
+                "the server did not come up",
+                seen=log.read_text("utf-8", "replace").strip()[-600:],
+                remedy=f"see {log}",
+            )
+        time.sleep(0.2)
+    note(f"running as process {process.pid}; `fedserver status` looks, `fedserver stop` ends it")
+
+
+def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
+    """Say whether a server runs on the workspace, what the rounds are doing, and who is online."""
+    opened = Workspace.open(workspace)
+    running = opened.running()
+    folders = run_folders(opened.runs)
+    run = read_status(folders[-1]) if folders else {}
+    if json:
+        print_json({"running": running, "run": folders[-1].name if folders else None, "status": run})
+        return
+    console = stdout()
+    if running is None:
+        console.print("no server is running on this workspace", highlight=False)
+    else:
+        online = ", ".join(running.get("online", [])) or "nobody"
+        console.print(f"running as process {running.get('pid')}; online: {online}", highlight=False)
+    if run:
+        console.print(
+            f"{folders[-1].name}: {run.get('state')}: {run.get('text')}", highlight=False, markup=False
+        )
+
+
+def stop(workspace: WorkspaceOption = HERE) -> None:
+    """End the running server; what was finished is on disk."""
+    opened = Workspace.open(workspace)
+    holder = opened.occupied().holder()
+    if holder is None:
+        note("no server is running on this workspace")
+        return
+    if holder.get("host") not in (None, os.uname().nodename):
+        raise WorkspaceError(
+            "the server runs on another machine", seen=holder.get("host"), remedy="run `fedserver stop` there"
+        )
+    os.kill(holder["pid"], signal.SIGTERM)
+    deadline = time.monotonic() + STOPS_WITHIN
+    while opened.occupied().holder() is not None:
+        if time.monotonic() > deadline:
+            raise FederationError(
+                "the server does not end", seen=f"process {holder['pid']}", remedy=f"kill -9 {holder['pid']}"
+            )
+        time.sleep(0.1)
+    note("stopped")
