@@ -1,0 +1,132 @@
+"""The pictures of which a person is asked: kept in ``line/asked`` until somebody labels them, within bounds.
+
+Each is two files: the picture as it came (pixels without a file become PNG) and, written after it, ``.json`` with
+what the model thought. When the folder is full the oldest pictures go: what the line sees today teaches more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, List, Mapping, Union
+
+import numpy as np
+from PIL import Image
+
+from fedclient.worker.line.settings import AskedSettings
+from fedspect.data.decode import SUFFIXES
+from fedspect.errors import DamagedFileError, NoPicturesError, SettingsError, storage_error
+from fedspect.files import read_json, sync_folder, write_bytes, write_json
+
+KINDS = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"BM", ".bmp"), (b"II*\0", ".tif"), (b"MM\0*", ".tif"))
+
+
+@dataclass(frozen=True)
+class AskedPicture:
+    """A kept picture and what is written beside it: class, confidence, probabilities, version, time."""
+
+    name: str
+    path: Path
+    bytes: int
+    facts: Mapping[str, Any]
+
+
+class AskedPictures:
+    """The folder. One process writes; others may list and label."""
+
+    def __init__(self, folder: Path, settings: AskedSettings) -> None:
+        self.folder = folder
+        self.settings = settings
+
+    def keep(self, source: Union[bytes, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Keep one picture: an encoded file, or uint8 pixels (C, H, W) or (H, W, C).
+
+        Raises:
+            StorageError: it cannot be written.
+
+        """
+        if self.settings.most_pictures == 0:
+            return
+        content = source if isinstance(source, bytes) else _png(source)
+        suffix = next((suffix for sign, suffix in KINDS if content.startswith(sign)), ".png")
+        moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        stem = f"{moment}-{hashlib.sha256(content).hexdigest()[:12]}"
+        write_bytes(self.folder / f"{stem}{suffix}", content)
+        write_json(self.folder / f"{stem}.json", {**facts, "at": time.time()})
+        self._shrink()
+
+    def list(self) -> List[AskedPicture]:
+        """All of them, the oldest first."""
+        found = []
+        for path in self._pictures():
+            facts: Any = {}
+            with contextlib.suppress(OSError, DamagedFileError):
+                facts = read_json(path.with_suffix(".json"))
+            with contextlib.suppress(OSError):
+                size = path.stat().st_size
+                found.append(AskedPicture(path.stem, path, size, facts if isinstance(facts, dict) else {}))
+        return found
+
+    def label(self, name: str, label: str, target: Path) -> Path:
+        """Move a picture to ``target/<label>/``, where training finds it; its new path.
+
+        Raises:
+            NoPicturesError: there is none of that name.
+            StorageError: it cannot be moved.
+
+        """
+        if not label or Path(label).name != label or label.startswith("."):
+            raise SettingsError("not the name of a class", seen=label)
+        picture = next((each for each in self.list() if each.name == name), None)
+        if picture is None:
+            raise NoPicturesError(
+                "no such picture is waiting for a label",
+                seen=name,
+                remedy="`fedclient asked list` shows them",
+            )
+        place = target / label / f"asked-{picture.path.name}"
+        try:
+            content = picture.path.read_bytes()
+            write_bytes(place, content)
+            picture.path.unlink()
+            picture.path.with_suffix(".json").unlink(missing_ok=True)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise storage_error(error, place, "moving a picture to its class") from error
+        return place
+
+    def _pictures(self) -> List[Path]:
+        with contextlib.suppress(OSError):
+            return sorted(
+                path
+                for path in self.folder.iterdir()
+                if not path.name.startswith(".") and path.suffix.lower() in SUFFIXES
+            )
+        return []
+
+    def _shrink(self) -> None:
+        sizes = []
+        for path in self._pictures():
+            with contextlib.suppress(OSError):
+                sizes.append((path, path.stat().st_size))
+        total, count = sum(size for _, size in sizes), len(sizes)
+        for path, size in sizes:
+            if count <= self.settings.most_pictures and total <= self.settings.most_mib << 20:
+                return
+            for each in (path, path.with_suffix(".json")):
+                with contextlib.suppress(OSError):
+                    each.unlink()
+            total, count = total - size, count - 1
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    if pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
+        pixels = pixels.transpose(1, 2, 0)
+    flat = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(flat)).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,146 @@
+"""Whether the line's pictures are still such as the model learned from.
+
+The last ``window`` pictures are measured against the reference every quarter of a window. Two measurements beyond
+a limit in a row raise the alarm, two within all limits end it. Where it stands is written to ``line/drift.json``:
+``fedclient status`` shows it, and the node tells headquarters.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, Deque, Dict, List, Optional
+
+from fedclient.worker.line.queueing import Answering
+from fedclient.worker.line.reference import PLAIN, Reference, Seen, joined
+from fedclient.worker.line.settings import DriftSettings
+from fedspect.errors import DamagedFileError, StorageError
+from fedspect.files import write_json
+
+NONE, COLLECTING, SAME, ALARM = "no reference", "collecting", "as learned", "drift"
+IN_A_ROW = 2
+
+WORDS = {
+    "brightness": ("darker", "brighter"),
+    "contrast": ("lower in contrast", "higher in contrast"),
+    "sharpness": ("less sharp", "sharper"),
+    "features": ("of another look", "of another look"),
+    "spread": ("more or less varied", "more or less varied"),
+    "confidence": ("harder to judge", "harder to judge"),
+}
+
+logger = logging.getLogger("fedclient.line")
+
+
+class DriftWatch:
+    """Measures windows of one model's pictures. Used from one thread."""
+
+    def __init__(self, path: Path, settings: DriftSettings) -> None:
+        """``path`` is ``drift.json``."""
+        self.path = path
+        self.settings = settings
+        self.state = NONE
+        self.figures: Dict[str, Dict[str, float]] = {}
+        self.reasons: List[str] = []
+        self._reference: Optional[Reference] = None
+        self._with_confidence = False
+        self._since = time.time()
+        self._seen: Deque[Seen] = deque()
+        self._count = 0
+        self._fresh = 0
+        self._row = 0
+        self._model: Optional[Answering] = None
+
+    def begin(self, model: Answering, base_hash: str, folder: Path) -> None:
+        """Watch a new model's pictures; what was seen before it does not count for it."""
+        self._model = model
+        self._reference = None
+        try:
+            reference = Reference.load(folder)
+            if reference.fits(model, base_hash):
+                self._reference = reference
+                self._with_confidence = reference.version == model.version
+            else:
+                logger.warning("the drift reference is of another base model: `fedclient drift init`")
+        except FileNotFoundError:
+            pass
+        except DamagedFileError as error:
+            logger.error("%s", error)
+        self._seen.clear()
+        self._count = self._fresh = self._row = 0
+        self.figures, self.reasons = {}, []
+        self._become(NONE if self._reference is None else COLLECTING)
+
+    def add(self, seen: Seen) -> None:
+        """Take answered pictures into account."""
+        if self._reference is None:
+            return
+        self._seen.append(seen)
+        self._count += len(seen)
+        self._fresh += len(seen)
+        while self._count - len(self._seen[0]) >= self.settings.window:
+            self._count -= len(self._seen.popleft())
+        if self._count >= self.settings.window and self._fresh >= self.settings.window // 4:
+            self._fresh = 0
+            self._measure(self._reference)
+
+    def as_dict(self) -> Dict[str, Any]:
+        """What stands in ``drift.json``."""
+        model = self._model
+        return {
+            "state": self.state,
+            "since": self._since,
+            "at": time.time(),
+            "window": self.settings.window,
+            "version": None if model is None else model.version,
+            "number": None if model is None else model.number,
+            "reasons": self.reasons,
+            "figures": self.figures,
+        }
+
+    def _measure(self, reference: Reference) -> None:
+        values = reference.yardstick.measure(joined(self._seen))
+        if not self._with_confidence:
+            values.pop("confidence", None)
+        self.figures = {
+            name: {"value": round(value, 4), "limit": round(limit * self.settings.tolerance, 4)}
+            for name, value in values.items()
+            for limit in [reference.limits.get(name)]
+            if limit is not None
+        }
+        beyond = [name for name, each in self.figures.items() if abs(each["value"]) > each["limit"]]
+        drifted = self.state == ALARM
+        self._row = self._row + 1 if bool(beyond) != drifted else 0
+        # the plain figures first: they say what to look at
+        ordered = sorted(beyond, key=lambda name: name not in PLAIN)
+        if beyond:
+            self.reasons = [
+                f"pictures are {WORDS[name][self.figures[name]['value'] > 0]}"
+                f" ({abs(self.figures[name]['value']):.2f}, limit {self.figures[name]['limit']:.2f})"
+                for name in ordered
+            ]
+        if self.state == COLLECTING and not beyond:
+            self._become(SAME)
+        elif self._row >= IN_A_ROW:
+            self._row = 0
+            self._become(SAME if drifted else ALARM)
+        else:
+            self._write()
+
+    def _become(self, state: str) -> None:
+        if state != self.state:
+            self._since = time.time()
+        self.state = state
+        if state == ALARM:
+            logger.warning("drift: %s", "; ".join(self.reasons))
+        else:
+            self.reasons = []
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            write_json(self.path, self.as_dict())
+        except StorageError as error:
+            logger.error("%s", error)

@@ -1,0 +1,167 @@
+"""What happens beside an answer, without delaying it: counting, keeping asked pictures, watching for drift.
+
+Counting is done at once; the rest waits in a short queue for a thread of its own. When the disk is slower than the
+line, asked pictures are lost and counted as lost: the answers matter more.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import Callable, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from fedclient.worker.line.asked import AskedPictures
+from fedclient.worker.line.drift import DriftWatch
+from fedclient.worker.line.metrics import Metrics
+from fedclient.worker.line.queueing import Answering, Job
+from fedclient.worker.line.reference import seen_of
+from fedclient.worker.line.verdicts import ASK, Verdict
+from fedspect.errors import FedspectError
+
+MOST_WAITING = 64  # requests
+LARGEST_WAITING = 64 << 20  # bytes of asked pictures in the queue
+
+logger = logging.getLogger("fedclient.line")
+
+Source = Union[bytes, np.ndarray]
+
+
+@dataclass
+class Counts:
+    """Since the process began."""
+
+    requests: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    queue_seconds: float = 0.0
+    engine_seconds: float = 0.0
+    last_at: float = 0.0
+    asked_lost: int = 0
+
+
+@dataclass
+class _Done:
+    model: Answering
+    job: Job
+    asked: List[Tuple[Source, Verdict]]
+    bytes: int
+
+
+class Observer:
+    """Told of every request by the threads that answer."""
+
+    def __init__(
+        self,
+        metrics: Optional[Metrics] = None,
+        asked: Optional[AskedPictures] = None,
+        drift: Optional[DriftWatch] = None,
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self.counts = Counts()
+        self.asked = asked
+        self.drift = drift
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self._queue: queue.Queue[Optional[Callable[[], None]]] = queue.Queue(MOST_WAITING)
+        self._thread = threading.Thread(target=self._work, name="observing", daemon=True)
+        self._thread.start()
+
+    def answered(
+        self,
+        model: Answering,
+        job: Job,
+        verdicts: Sequence[Verdict],
+        source: Callable[[int], Source],
+        seconds: float,
+    ) -> None:
+        """A request got its answer; ``source(place)`` is one of its pictures as it came."""
+        with self._lock:
+            counts = self.counts
+            counts.requests += 1
+            counts.seconds += seconds
+            counts.queue_seconds += job.waited
+            counts.engine_seconds += job.computed
+            counts.last_at = time.time()
+        self.metrics.answered(job, verdicts, seconds)
+        asked: List[Tuple[Source, Verdict]] = []
+        if self.asked is not None:
+            asked = [(source(place), each) for place, each in enumerate(verdicts) if each.outcome == ASK]
+        if not asked and self.drift is None:
+            return
+        size = sum(_size(each) for each, _ in asked)
+        done = _Done(model, job, asked, size)
+        with self._lock:
+            room = self._bytes + size <= LARGEST_WAITING
+            if room:
+                self._bytes += size
+        if not room:
+            self._lost(len(asked))
+            return
+        try:
+            self._queue.put_nowait(lambda: self._after(done))
+        except queue.Full:
+            with self._lock:
+                self._bytes -= size
+            self._lost(len(asked))
+
+    def failed(self, code: str) -> None:
+        """A request was refused or failed."""
+        with self._lock:
+            self.counts.failures += 1
+        self.metrics.requests.labels(code).inc()
+
+    def took_up(self, begin: Callable[[DriftWatch], None]) -> None:
+        """Another model answers: ``begin`` tells the drift watch, in its own thread."""
+        if self.drift is not None:
+            watch = self.drift
+            self._queue.put(lambda: begin(watch))
+
+    def close(self) -> None:
+        """Finish what waits."""
+        self._queue.put(None)
+        self._thread.join()
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            task = self._queue.get()
+            if task is None:
+                return
+            try:
+                task()
+            except FedspectError as error:
+                logger.error("%s", error)
+            except Exception as error:
+                logger.error("a defect beside the answers", exc_info=error)
+
+    def _after(self, done: _Done) -> None:
+        try:
+            if self.drift is not None and done.job.answer is not None:
+                answer = done.job.answer
+                self.drift.add(seen_of(done.job.pixels, answer.features, answer.probabilities))
+                self.metrics.drifts(self.drift.state, self.drift.figures)
+            for source, verdict in done.asked:
+                assert self.asked is not None
+                facts = verdict.as_dict(done.model.classes)
+                facts.update(version=done.model.version, number=done.model.number)
+                self.asked.keep(source, facts)
+                self.metrics.asked.labels("kept").inc()
+        finally:
+            with self._lock:
+                self._bytes -= done.bytes
+
+    def _lost(self, pictures: int) -> None:
+        if pictures:
+            self.metrics.asked.labels("lost").inc(pictures)
+            with self._lock:
+                self.counts.asked_lost += pictures
+
+
+def _size(source: Source) -> int:
+    return len(source) if isinstance(source, bytes) else int(source.nbytes)

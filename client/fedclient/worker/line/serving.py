@@ -1,0 +1,259 @@
+"""The serving process put together: line, follower, gRPC, HTTP; it ends when told to, after its requests.
+
+The process holds a lock, so that two never answer for one plant, and writes ``line/serve.json`` with its
+addresses once it listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+import grpc
+
+from fedclient.worker.deployments import Deployment
+from fedclient.worker.line.asked import AskedPictures
+from fedclient.worker.line.drift import DriftWatch
+from fedclient.worker.line.following import Follower
+from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.http import serve_http
+from fedclient.worker.line.metrics import Metrics
+from fedclient.worker.line.observing import Observer
+from fedclient.worker.line.queueing import Answering, Line
+from fedclient.worker.line.service import InferenceService, handler
+from fedclient.worker.line.settings import LineSettings, read_settings
+from fedspect.errors import SettingsError, WorkerError
+from fedspect.files import write_json
+from fedspect.protocol.limits import grpc_options
+
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+DEFAULT_HTTP = "127.0.0.1:8002"
+SPARE_CALLS = 8  # health and facts beside the answers
+LARGEST_REPLY = 16 << 20
+
+logger = logging.getLogger("fedclient.line")
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where to listen; ``None``: not there."""
+
+    address: Optional[str] = DEFAULT_ADDRESS
+    """host:port for gRPC."""
+    socket: Optional[Path] = None
+    """A unix socket for gRPC."""
+    http: Optional[str] = DEFAULT_HTTP
+    """host:port for health and metrics."""
+    certificate: Optional[Path] = None
+    """PEM files of the server's certificate and key: gRPC over TLS on ``address``."""
+    key: Optional[Path] = None
+    clients: Optional[Path] = None
+    """A PEM file with the authority of the clients' certificates: only such clients get in."""
+
+
+class Server:
+    """A serving process; ``start`` listens, ``stop`` drains."""
+
+    def __init__(self, home: LineHome, listening: Listening, *, version: str) -> None:
+        """Raises ``SettingsError`` for settings that cannot be used."""
+        self.home = home
+        self.listening = listening
+        settings = self.settings = read_settings(home.line)
+        self.line = Line(settings.serving)
+        self.metrics = Metrics()
+        self.metrics.waiting.set_function(lambda: self.line.waiting)
+        self.asked = AskedPictures(home.asked, settings.asked)
+        self.drift = DriftWatch(home.drift_path, settings.drift)
+        self.observer = Observer(self.metrics, self.asked, self.drift)
+        self.service = InferenceService(self.line, self.observer, version=version)
+        self.follower = Follower(
+            self.line,
+            home.deployments,
+            lambda deployment: home.open(deployment, threads=settings.serving.threads),
+            home.line,
+            self._took_up,
+        )
+        self._grpc: Optional[grpc.Server] = None
+        self._http: Any = None
+
+    def start(self) -> Dict[str, Any]:
+        """Take up the current deployment, listen, follow. The addresses, as ``serve.json`` has them.
+
+        Raises:
+            WorkerError: an address cannot be had.
+            SettingsError: certificate or key cannot be read.
+
+        """
+        self.follower.look()
+        if self.line.current is None:
+            why = self.follower.problem or "no version was activated yet"
+            logger.warning("listening, but not ready: %s", why)
+        listening, settings = self.listening, self.settings.serving
+        options = [
+            *grpc_options(LARGEST_REPLY),
+            ("grpc.max_receive_message_length", settings.largest_request_mib << 20),
+            ("grpc.so_reuseport", 0),
+        ]
+        server = self._grpc = grpc.server(
+            ThreadPoolExecutor(settings.clients + SPARE_CALLS, thread_name_prefix="call"),
+            options=options,
+            maximum_concurrent_rpcs=settings.clients + SPARE_CALLS,
+        )
+        server.add_generic_rpc_handlers((handler(self.service),))
+        addresses: Dict[str, Any] = {"pid": os.getpid(), "since": time.time()}
+        if listening.address is not None:
+            addresses["address"] = _listen(server, listening.address, _credentials(listening))
+            addresses["tls"] = listening.certificate is not None
+        if listening.socket is not None:
+            addresses["socket"] = _listen_on_socket(server, listening.socket)
+        server.start()
+        if listening.http is not None:
+            host, port = address_of(listening.http)
+            self._http = serve_http((host, port), self._http_answer)
+            addresses["http"] = f"{host}:{self._http.server_address[1]}"
+        self.follower.start()
+        write_json(self.home.line / "serve.json", addresses)
+        return addresses
+
+    def stop(self) -> None:
+        """Refuse new requests, answer those under way within the drain time, close everything."""
+        self.service.draining.set()
+        self.follower.stop()
+        if self._grpc is not None:
+            self._grpc.stop(self.settings.serving.drain_seconds).wait()
+        self.line.close()
+        self.observer.close()
+        if self._http is not None:
+            self._http.shutdown()
+            self._http.server_close()
+        for path in (self.home.line / "serve.json", self.listening.socket):
+            if path is not None:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _took_up(self, model: Answering, deployment: Deployment, settings: LineSettings) -> None:
+        self.asked.settings = settings.asked
+        self.metrics.took_up(model)
+
+        def begin(watch: DriftWatch) -> None:
+            watch.settings = settings.drift
+            watch.begin(model, deployment.base_hash, self.home.reference)
+
+        self.observer.took_up(begin)
+        if not settings.verdicts.good_classes:
+            logger.warning("line.toml names no good class: no picture passes")
+
+    def _http_answer(self, path: str) -> Tuple[int, str, bytes]:
+        plain = "text/plain; charset=utf-8"
+        if path == "/metrics":
+            return 200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.text()
+        if path in ("/health/live", "/v2/health/live"):
+            return 200, plain, b"live\n"
+        if path in ("/health/ready", "/v2/health/ready"):
+            if self.service.ready:
+                return 200, plain, b"ready\n"
+            why = "ending" if self.service.draining.is_set() else self.follower.problem or "no version yet"
+            return 503, plain, f"not ready: {why}\n".encode()
+        return 404, plain, b"health/live, health/ready or metrics\n"
+
+
+def serve(home: LineHome, listening: Listening, *, version: str) -> None:
+    """Answer until SIGTERM or Ctrl-C, then drain.
+
+    Raises:
+        AlreadyRunningError: another process answers for this plant.
+        WorkerError, SettingsError: as ``Server``.
+
+    """
+    with home.occupied(), _told_to_end() as end:
+        server = Server(home, listening, version=version)
+        try:
+            addresses = server.start()
+            logger.info("listening: %s", json.dumps(addresses))
+            end.wait()
+            logger.info("ending: answering what is under way")
+        finally:
+            server.stop()
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[threading.Event]:
+    end = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    yield end
+
+
+def address_of(text: str) -> Tuple[str, int]:
+    """Host and port of ``host:port``; port 0 asks for a free one.
+
+    Raises:
+        SettingsError: it is not of that form.
+
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port[:6]) > 65535:
+        raise SettingsError("not an address to listen on", seen=repr(text[:100]), accepted="host:port")
+    return host.strip("[]"), int(port)
+
+
+def _listen(server: grpc.Server, address: str, credentials: Optional[grpc.ServerCredentials]) -> str:
+    host, port = address_of(address)
+    text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        secure = credentials is not None
+        bound = server.add_secure_port(text, credentials) if secure else server.add_insecure_port(text)
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise WorkerError(
+            "the address cannot be had",
+            seen=address,
+            remedy="another process may listen there; choose another with --address HOST:PORT",
+        )
+    return f"{text.rpartition(':')[0]}:{bound}"
+
+
+def _listen_on_socket(server: grpc.Server, path: Path) -> str:
+    """Only this user may connect."""
+    place = path.absolute()
+    if len(str(place)) > 100:
+        raise SettingsError("a socket's path is too long", seen=place, accepted="up to 100 characters")
+    if place.is_socket():
+        place.unlink()  # of a process that was killed: the lock says that none runs
+    elif place.exists():
+        raise SettingsError("the socket's place is taken by a file", seen=place)
+    before = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{place}")
+    except RuntimeError as error:
+        raise WorkerError("the socket cannot be made", seen=place) from error
+    finally:
+        os.umask(before)
+    return str(place)
+
+
+def _credentials(listening: Listening) -> Optional[grpc.ServerCredentials]:
+    if listening.certificate is None and listening.key is None and listening.clients is None:
+        return None
+    if listening.certificate is None or listening.key is None:
+        raise SettingsError("TLS needs a certificate and its key", accepted="--certificate FILE --key FILE")
+    try:
+        pair = (listening.key.read_bytes(), listening.certificate.read_bytes())
+        authority = None if listening.clients is None else listening.clients.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            "a file for TLS cannot be read", seen=f"{error.filename}: {error.strerror}"
+        ) from error
+    return grpc.ssl_server_credentials([pair], authority, authority is not None)

@@ -1,0 +1,95 @@
+"""``line/line.toml`` in the plant's home: how sure an answer must be, and how much of the device the line takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional
+
+from pydantic import Field
+
+from fedspect.files import write_text
+from fedspect.settings import Settings, load_settings
+from fedspect.toml import commented_toml
+
+SETTINGS_FILE = "line.toml"
+
+HEADING = """How this plant's line answers. Written once with what is in force; changes are taken up by a running
+`fedclient serve` within a second, and a file with a mistake leaves it as it was."""
+
+
+class VerdictSettings(Settings):
+    """What becomes of a piece."""
+
+    good_classes: List[str] = Field(default_factory=list)
+    """Classes that mean that a piece is good. None: no picture passes, it is rejected or a person is asked."""
+    sure: float = Field(default=0.8, gt=0, le=1)
+    """How sure an answer must be before the line obeys it; below, a person is asked. A piece passes when the
+    probabilities of all good classes reach this together, and is rejected when all others do."""
+    sure_of: Dict[str, float] = Field(default_factory=dict)
+    """The same for single classes, when they are the most probable one: { scratch = 0.95 }."""
+
+
+class ServingSettings(Settings):
+    """What ``fedclient serve`` takes of the device."""
+
+    threads: int = Field(default=1, ge=1, le=64)
+    """Processor threads of an engine that runs on the CPU."""
+    most_pictures: int = Field(default=8, ge=1, le=256)
+    """Pictures that are answered together at most."""
+    latency_ms: float = Field(default=100.0, gt=0, le=60_000)
+    """Milliseconds that a batch may take: fewer pictures are put together where the engine is slow."""
+    gather_ms: float = Field(default=2.0, ge=0, le=1000)
+    """Milliseconds that a picture waits for others that are being read at that moment."""
+    waiting_pictures: int = Field(default=64, ge=1, le=10_000)
+    """Pictures that may wait for an answer. More are refused at once ("resource exhausted")."""
+    clients: int = Field(default=32, ge=1, le=1000)
+    """Requests that may be under way at the same time."""
+    largest_request_mib: int = Field(default=32, ge=1, le=1024)
+    """Mebibytes of the largest request."""
+    drain_seconds: float = Field(default=10.0, ge=0, le=600)
+    """Seconds that requests under way get when the process is told to end."""
+
+
+class AskedSettings(Settings):
+    """The pictures of which a person is asked, kept for labelling in ``line/asked``."""
+
+    most_pictures: int = Field(default=1000, ge=0, le=1_000_000)
+    """Pictures that are kept; the oldest go first. 0: none."""
+    most_mib: int = Field(default=1024, ge=1, le=1 << 20)
+    """Mebibytes of all of them together."""
+
+
+class DriftSettings(Settings):
+    """When the line's pictures count as others than those that the model learned from."""
+
+    window: int = Field(default=200, ge=20, le=100_000)
+    """Pictures that are looked at together."""
+    tolerance: float = Field(default=2.0, ge=1, le=100)
+    """The alarm's limit as a multiple of what windows of the reference pictures themselves reach."""
+
+
+class LineSettings(Settings):
+    """All of it."""
+
+    verdicts: VerdictSettings = Field(default_factory=VerdictSettings)
+    serving: ServingSettings = Field(default_factory=ServingSettings)
+    asked: AskedSettings = Field(default_factory=AskedSettings)
+    drift: DriftSettings = Field(default_factory=DriftSettings)
+
+
+def read_settings(folder: Path, overrides: Optional[Mapping[str, object]] = None) -> LineSettings:
+    """The settings in the folder ``line``; where there are none, the defaults.
+
+    Raises:
+        SettingsError: the file cannot be read, or a value is not accepted.
+
+    """
+    path = folder / SETTINGS_FILE
+    return load_settings(path if path.exists() else None, LineSettings, overrides)
+
+
+def write_settings(folder: Path, settings: LineSettings) -> Path:
+    """Write the settings with a comment over each value; raises ``StorageError``."""
+    path = folder / SETTINGS_FILE
+    write_text(path, commented_toml(settings, heading=HEADING))
+    return path
