@@ -7,6 +7,7 @@ and reasons come from elsewhere and are shown as text only. It writes to standar
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +24,6 @@ from fedspect.console import stderr
 from fedspect.files import append_line
 
 STYLE = {"lost": "yellow", "waiting": "yellow", "asking": "yellow", "working": "cyan", "idle": "green"}
-WAITING = "waits for the line"  # the stage under which the trainer tells that it gives way
 
 
 class JoinView:
@@ -55,6 +55,10 @@ class JoinView:
     def __enter__(self) -> JoinView:
         if self._live is not None:
             self._live.start()
+            handler = _Lines(self._console)
+            handler.setFormatter(logging.Formatter("%(message)s"))
+            logging.getLogger("fedclient").addHandler(handler)
+            logging.getLogger("fedspect").addHandler(handler)
         return self
 
     def __exit__(
@@ -98,6 +102,17 @@ class JoinView:
         if facts.get("detail"):
             heading.append(f" {plain(str(facts['detail']))}", style="not bold")
         return heading.append(f"   {time.strftime('%H:%M:%S', time.localtime(self._clock()))}", style="dim")
+
+
+class _Lines(logging.Handler):
+    """Warnings of the program as lines above the view; written otherwise they would tear it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(Text(plain(self.format(record)), style="yellow"))
 
 
 def round_text(facts: Mapping[str, Any]) -> str:

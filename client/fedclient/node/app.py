@@ -24,7 +24,7 @@ from flwr.clientapp import ClientApp
 from flwr.common import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from fedspect.errors import FedspectError, UpdateFormatError
+from fedspect.errors import FedspectError, UpdateFormatError, YieldedError
 
 BODY = "body"
 BYTES = "bytes"
@@ -111,6 +111,9 @@ def body_of(content: RecordDict) -> bytes:
 def _answer(message: Message, work: Callable[[], bytes]) -> Message:
     try:
         return Message(content_with(work()), reply_to=message)
+    except YieldedError as error:  # the plant's own rules: said where they are looked at
+        logger.info("%s", error)
+        return _failure(message, error)
     except FedspectError as error:
         logger.warning("the worker did not answer: %s", error)
         return _failure(message, error)

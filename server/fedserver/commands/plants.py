@@ -93,12 +93,13 @@ def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
         rows.append(
             {
                 "plant": plant.name,
-                "state": "set aside" if standing.get("set_aside") else plant.state,
+                "state": "set aside" if standing.get("set_aside") else _state(plant),
                 "online": "yes" if plant.name in online else "no",
                 "pictures": _pictures(plant),
                 "version on the line": _on_the_line(deployed),
                 "last round": standing.get("last_round"),
                 "last refusal": standing.get("last_refusal"),
+                "training waits": _waits(plant).get("reason"),
                 "software": plant.software,
                 "seen": plant.seen,
                 "counts": plant.report.get("counts", {}),
@@ -115,6 +116,20 @@ def _on_the_line(deployed: PlantDeployments) -> str | None:
     if last is None or last is line or last == line:
         return text
     return f"{text or 'none'} ({last.report.number} {last.report.outcome})"
+
+
+def _state(plant: Plant) -> str:
+    """Of a plant that has joined, whether its engineer keeps training off the device just now."""
+    kind = _waits(plant).get("kind")
+    if plant.state != "joined" or kind is None:
+        return plant.state
+    return {"paused": "paused", "hours": "outside its hours"}.get(str(kind), plant.state)
+
+
+def _waits(plant: Plant) -> dict[str, Any]:
+    """What the plant said that speaks against training there; nothing when it may run."""
+    said = plant.report.get("training")
+    return said if isinstance(said, dict) else {}
 
 
 def _pictures(plant: Plant) -> int | None:
