@@ -116,6 +116,14 @@ ROWS = {
         f"compare {NEU} --split manifest --arms pooled,federated {FROZEN}",
         {"federation": "96.5 %, within 0.5 of all in one place", "together": "96.5 %"},
     ),
+    **{
+        f"neu-{encoding}": Row(
+            f"NEU, grouped split, as above, changes sent as {encoding} (the default is int3)",
+            f"compare {NEU} --split manifest --arms federated --encoding {encoding} {FROZEN}",
+            {"federation": "report"},
+        )
+        for encoding in ("float32", "int8", "sparse-int8")
+    },
     "neu-alone": Row(
         "NEU, grouped split, each plant alone",
         f"compare {NEU} --split manifest --arms alone {FROZEN}",
