@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -160,9 +161,9 @@ class WorkerLink:
         # A folder that only this user may enter, with a short name: a socket's path has 107 characters at
         # most.
         self._folder = Path(tempfile.mkdtemp(prefix="fedspect-"))
-        socket = self._folder / "worker.sock"
+        path = self._folder / "worker.sock"
         command = [self._python, "-m", "fedclient.worker.service"]
-        command += ["--settings", str(self._settings), "--socket", str(socket)]
+        command += ["--settings", str(self._settings), "--socket", str(path)]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         if self._log.exists() and self._log.stat().st_size > LARGEST_LOG:
             self._log.replace(self._log.with_suffix(".old.log"))
@@ -178,7 +179,7 @@ class WorkerLink:
                 remedy="name the interpreter that has torch: fedclient join --worker-python PATH",
             ) from error
         deadline = time.monotonic() + READY_WITHIN
-        while not socket.exists():
+        while not _listens(path):
             if self._process.poll() is not None:
                 raise WorkerError(
                     "the worker ends at once",
@@ -189,7 +190,7 @@ class WorkerLink:
                 raise WorkerError("the worker does not come up", seen=self._last_words())
             if self._closed.wait(0.05):
                 raise WorkerError("the plant is stopping")
-        self._channel = grpc.insecure_channel(f"unix:{socket}", options=grpc_options(LARGEST_WORKER_MESSAGE))
+        self._channel = grpc.insecure_channel(f"unix:{path}", options=grpc_options(LARGEST_WORKER_MESSAGE))
 
     def _end(self) -> None:
         if self._channel is not None:
@@ -224,3 +225,13 @@ class WorkerLink:
         except OSError:
             words = ""
         return f"exit {code}: {words}" if code is not None else words
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody answers at a unix socket; its file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
