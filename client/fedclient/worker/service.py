@@ -106,7 +106,13 @@ class WorkerService:
         """Engines of a published version, through the gate and onto the line."""
 
         def piece(report: Report) -> bytes:
-            raise WorkerError("this worker cannot make engines yet")
+            from fedclient.worker.gate.pipeline import Deployer
+            from fedclient.worker.settings import WorkerSettings
+
+            asked = json.loads(request.json)
+            deployer = Deployer(WorkerSettings.read(self._settings_path), lambda: self._found(report))
+            became = deployer.deploy(Path(asked["folder"]), number=asked.get("number"), report=report)
+            return became.model_dump_json().encode("utf-8")
 
         return self._streamed(piece, context)
 

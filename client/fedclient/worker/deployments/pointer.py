@@ -103,6 +103,22 @@ class Deployments:
         missing = self._unwritten(entries)
         return entries if missing is None else [*entries, missing]
 
+    def left_behind(self, version: str) -> Optional[Entry]:
+        """The rollback by which this device went back from a version; None where it did not, or took it again
+        since.
+        """
+        found: Optional[Entry] = None
+        running = ""
+        for entry in self.history():
+            if entry.serial == 0:
+                continue
+            if entry.event == "rolled back" and running == version:
+                found = entry
+            if entry.version == version:
+                found = None
+            running = entry.version
+        return found
+
     def engines_in_use(self) -> Set[str]:
         """Ids of engines that must not be removed: those of the current deployment and the nearest ones to
         go back to.

@@ -1,0 +1,230 @@
+"""The gate's decision: reasons in sentences with figures, and the figures themselves. Nothing is measured here.
+
+Four questions. Are all answers numbers? Does the engine answer what the trained model answers? Is it not worse
+than the current engine on the golden pictures, escapes counted apart from false rejects? Is it quick enough?
+
+Shapes: N pictures, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from fedclient.worker.engines.model import softmax
+from fedclient.worker.gate.evidence import Answers, Evidence
+from fedclient.worker.gate.settings import GateSettings
+from fedspect.errors import ClassError
+from fedspect.training.metrics import line_figures
+from fedspect.training.reports import Predictions
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``passed`` where there is no reason against the candidate."""
+
+    reasons: Tuple[str, ...]
+    figures: Dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the line may run it."""
+        return not self.reasons
+
+
+def judge(evidence: Evidence, settings: GateSettings) -> Verdict:
+    """Decide.
+
+    Raises:
+        ClassError: a good class of the settings is not among the classes.
+
+    """
+    for name in settings.good_classes:
+        if name not in evidence.candidate.classes:
+            raise ClassError(
+                "a good class of the gate is not a class of this federation",
+                seen=name,
+                accepted=", ".join(evidence.candidate.classes),
+                remedy="mend good_classes in engines.toml",
+            )
+    figures: Dict[str, Any] = {
+        "pictures": len(evidence.labels),
+        "engine": {"kind": evidence.kind, "precision": evidence.precision},
+        "remarks": list(evidence.remarks),
+    }
+    reasons = _numbers(evidence, figures)
+    if not reasons:
+        reasons += _agreement(evidence, settings, figures)
+        reasons += _quality(evidence, settings, figures)
+        reasons += _latency(evidence, settings, figures)
+    if not evidence.labels and settings.without_pictures == "refuse":
+        reasons.append('there is no golden picture, and without_pictures = "refuse" lets no engine in then')
+    return Verdict(tuple(reasons), figures)
+
+
+def _numbers(evidence: Evidence, figures: Dict[str, Any]) -> List[str]:
+    candidate = evidence.candidate
+    if candidate.fault:
+        return [f"the engine fails: {candidate.fault}"]
+    for whose, answers in (("the engine", candidate), ("the trained model", evidence.trained)):
+        bad = int((~np.isfinite(answers.logits)).any(axis=1).sum())
+        if bad:
+            figures["not_finite"] = bad
+            return [
+                f"{whose} answers {bad} of {len(answers.logits)} pictures with something that is no number"
+            ]
+    return []
+
+
+def _agreement(evidence: Evidence, settings: GateSettings, figures: Dict[str, Any]) -> List[str]:
+    """The engine beside the trained model, on golden and drawn pictures; verdicts per class on golden ones."""
+    trained, candidate = evidence.trained.logits, evidence.candidate.logits
+    half = evidence.precision == "float16"
+    tolerance = settings.logits_tolerance_float16 if half else settings.logits_tolerance
+    golden = len(evidence.labels)
+    scale = max(float(np.abs(trained[:golden] if golden else trained).max()), 1e-6)
+    parts = [part for part in (slice(0, golden), slice(golden, None)) if len(trained[part])]
+    difference = max(_difference(candidate[part], trained[part]) for part in parts)
+    figures["agreement"] = {"logits_difference": difference, "tolerance": tolerance}
+    reasons = []
+    if difference > tolerance:
+        reasons.append(
+            "the engine does not compute what the trained model does: logits differ by up to"
+            f" {difference:.1e} of their scale, {tolerance:.1e} is allowed"
+        )
+    same = (trained[:golden].argmax(1) == candidate[:golden].argmax(1)) | (
+        _margin(trained[:golden]) <= 2 * tolerance * scale  # a tie, as far as the tolerance can tell
+    )
+    figures["agreement"]["same_verdict"] = int(same.sum())
+    labels = np.asarray(evidence.labels)
+    per_class: Dict[str, Dict[str, int]] = {}
+    for name in sorted(set(evidence.labels)):
+        of_class = labels == name
+        agree, count = int(same[of_class].sum()), int(of_class.sum())
+        per_class[name] = {"pictures": count, "same_verdict": agree}
+        if agree < count:
+            reasons.append(
+                f"class {name}: the engine calls {count - agree} of {count} golden pictures otherwise than the"
+                " trained model"
+            )
+    figures["classes"] = per_class
+    return reasons
+
+
+def _quality(evidence: Evidence, settings: GateSettings, figures: Dict[str, Any]) -> List[str]:
+    """The engine beside the current one, on golden pictures whose class both know."""
+    if not evidence.labels:
+        return []
+    candidate, current = evidence.candidate, evidence.current
+    if current is not None and (current.fault or not np.isfinite(current.logits).all()):
+        figures["remarks"].append(
+            f"the current engine is not compared, it fails: {current.fault or 'no numbers'}"[:300]
+        )
+        current = None
+    mine = _counted(candidate, evidence.labels, settings)
+    figures["candidate"] = mine
+    for name, right in mine.pop("right_by_class").items():
+        figures["classes"][name]["right"] = right
+    reasons = []
+    if mine["balanced_accuracy"] < settings.lowest_accuracy:
+        reasons.append(
+            f"{mine['right']} of {mine['pictures']} golden pictures are called right, on average"
+            f" {mine['balanced_accuracy']:.0%} of a class; at least {settings.lowest_accuracy:.0%} is asked for"
+        )
+    if current is None:
+        figures["current"] = None
+        return reasons
+    both = [each if each in current.classes else "" for each in evidence.labels]
+    mine, theirs = _counted(candidate, both, settings), _counted(current, both, settings)
+    for name, right in theirs.pop("right_by_class").items():
+        figures["classes"][name]["right_before"] = right
+    figures["current"] = theirs
+    pictures, good = mine["pictures"], mine["good"]
+    reasons += _worse(
+        mine["escapes"],
+        theirs["escapes"],
+        settings.more_escapes,
+        "{} golden pictures with a defect would pass, {} with the current engine; {} more are allowed",
+    )
+    if mine["false_rejects"] is not None and theirs["false_rejects"] is not None:
+        reasons += _worse(
+            mine["false_rejects"],
+            theirs["false_rejects"],
+            max(1, int(settings.more_false_rejects * good)),
+            "{} good golden pictures would be rejected, {} with the current engine; {} more are allowed",
+        )
+    reasons += _worse(
+        pictures - mine["right"],
+        pictures - theirs["right"],
+        max(1, int(settings.more_wrong * pictures)),
+        f"{{}} of {pictures} golden pictures are called wrong, {{}} with the current engine; {{}} more are allowed",
+    )
+    return reasons
+
+
+def _latency(evidence: Evidence, settings: GateSettings, figures: Dict[str, Any]) -> List[str]:
+    def middle(answers: Optional[Answers]) -> Optional[float]:
+        return None if answers is None or not answers.seconds else round(1e3 * median(answers.seconds), 3)
+
+    mine, theirs = middle(evidence.candidate), middle(evidence.current)
+    limit = settings.latency_limit_ms
+    figures["latency_ms"] = {"candidate": mine, "current": theirs, "limit": limit}
+    runs = len(evidence.candidate.seconds)
+    reasons = []
+    if mine is None:
+        return ["the engine answered no picture while it was timed"]
+    if limit is not None and mine > limit:
+        reasons.append(f"a picture takes {mine:.1f} ms (median of {runs}), {limit:.1f} ms is the limit")
+    if theirs is not None and mine > settings.slower * theirs:
+        reasons.append(
+            f"a picture takes {mine:.1f} ms (median of {runs}), {theirs:.1f} ms with the current engine;"
+            f" {settings.slower:g} times as long is allowed"
+        )
+    return reasons
+
+
+def _worse(mine: int, theirs: int, more: int, sentence: str) -> List[str]:
+    return [sentence.format(mine, theirs, more)] if mine > theirs + more else []
+
+
+def _counted(answers: Answers, labels: Sequence[str], settings: GateSettings) -> Dict[str, Any]:
+    """Right verdicts, escapes and false rejects; a label that the model does not know is left out."""
+    places = {name: place for place, name in enumerate(answers.classes)}
+    truth = np.asarray([places.get(each, -1) for each in labels], dtype=np.int64)
+    logits = answers.logits[: len(truth)]
+    predictions = Predictions(softmax(logits), truth, tuple(str(place) for place in range(len(truth))))
+    good = [name for name in settings.good_classes if name in places]
+    line = line_figures(predictions, answers.classes, good_classes=good, threshold=settings.threshold)
+    known = truth >= 0
+    right = (logits.argmax(1) == truth) & known
+    by_class = {
+        name: (int(right[truth == place].sum()), int((truth == place).sum()))
+        for name, place in places.items()
+    }
+    shares = [hits / count for hits, count in by_class.values() if count]
+    return {
+        "pictures": int(known.sum()),
+        "right": int(right.sum()),
+        "balanced_accuracy": float(np.mean(shares)) if shares else 1.0,
+        "escapes": line.escapes,
+        "false_rejects": line.false_rejects,
+        "good": line.good,
+        "right_by_class": {name: hits for name, (hits, count) in by_class.items() if count},
+    }
+
+
+def _difference(logits: np.ndarray, reference: np.ndarray) -> float:
+    """The largest difference as a share of the reference's largest logit."""
+    scale = max(float(np.abs(reference).max()), 1e-6)
+    return float(np.abs(logits - reference).max()) / scale
+
+
+def _margin(logits: np.ndarray) -> np.ndarray:
+    """How far the likeliest class is ahead of the next: (N,)."""
+    if logits.shape[1] < 2:
+        return np.full(len(logits), np.inf)
+    ordered = np.sort(logits, axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2])

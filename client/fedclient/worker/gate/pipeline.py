@@ -1,0 +1,329 @@
+"""From a published version to what the line runs, or to the reasons why not.
+
+Version -> network -> deploy graphs -> engines -> gate -> deployment. The pointer of ``deployments`` moves at the
+very end and by one rename: whatever goes wrong before, and whenever the process dies, the line keeps what it
+runs, and a second try finds the engines that the first has finished.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from fedclient.worker.deploy import CPU, TENSORRT, DeployFacts, deploy_graphs, save_graphs
+from fedclient.worker.deployments import Deployment, Deployments
+from fedclient.worker.deployments.record import deployment_id
+from fedclient.worker.engines import (
+    BuildEvent,
+    EngineStore,
+    LineModel,
+    available_kinds,
+    build_engine,
+    open_model,
+)
+from fedclient.worker.gate.candidate import Candidate, read_candidate, read_card
+from fedclient.worker.gate.evidence import gather
+from fedclient.worker.gate.judge import Verdict, judge
+from fedclient.worker.gate.settings import DeploySettings, EngineChoice, read_deploy_settings
+from fedclient.worker.golden import GoldenSet
+from fedclient.worker.golden.choosing import GOLDEN, take_share
+from fedclient.worker.settings import WorkerSettings
+from fedclient.worker.setup import Site
+from fedclient.worker.state import PlantState
+from fedspect.errors import (
+    ClassError,
+    DamagedFileError,
+    DataError,
+    EngineError,
+    FedspectError,
+    StorageError,
+    UpdateRefusedError,
+)
+from fedspect.locking import Occupied
+from fedspect.model.base import BaseModel, load_base
+from fedspect.protocol.versions import DeploymentReport, Outcome, VersionCard
+
+logger = logging.getLogger("fedclient.worker.gate")
+
+Report = Callable[[str, int, int], None]
+Decision = Tuple[Outcome, List[str], Dict[str, Any]]
+"""What became of a version, the reasons and the figures."""
+UNNAMED = "0" * 64
+LONGEST_REASON = 500
+
+
+class Deployer:
+    """Makes deployments of a plant's versions. One at a time: other processes are told so."""
+
+    def __init__(
+        self, settings: WorkerSettings, site: Callable[[], Site], *, look_again: bool = True
+    ) -> None:
+        """``site`` gives the plant's pictures, for the golden share: each time, or (not ``look_again``) only
+        where there is no golden set yet.
+        """
+        self.settings = settings
+        self.home = settings.home
+        self.deployments = Deployments(self.home / "deployments")
+        self.store = EngineStore(self.home / "engines")
+        self.golden = GoldenSet(self.home / "golden")
+        self._site = site
+        self._look_again = look_again
+        self._base: Optional[BaseModel] = None
+
+    def deploy(
+        self,
+        folder: Path,
+        *,
+        number: Optional[int] = None,
+        who: str = "headquarters",
+        why: str = "published",
+        activate: bool = True,
+        again: bool = False,
+        report: Report = lambda stage, done, total: None,
+        cancel: Optional[threading.Event] = None,
+    ) -> DeploymentReport:
+        """Build a version's engines, take them through the gate and let the line run them.
+
+        ``activate=False`` stops after the gate. A version that the line runs already, or that this plant went
+        back from, is answered without work unless ``again``.
+
+        Returns:
+            What became of it; never raises but for an interrupt.
+
+        """
+        begun = time.monotonic()
+        version, told = _name_of(folder), number or 0
+        figures: Dict[str, Any] = {}
+        outcome: Outcome = "failed"
+        reasons: List[str] = []
+        try:
+            with Occupied(self.home / "deployments" / "deploying", "a deployment on this device"):
+                report("version", 0, 1)
+                card = read_card(folder)
+                _check_name(card, version, number)
+                version, told = card.content_hash, card.number
+                settled = None if again else self._settled(card)
+                if settled is not None:
+                    outcome, reasons, figures = settled
+                else:
+                    outcome, reasons, figures = self._run(folder, card, who, why, activate, report, cancel)
+        except (UpdateRefusedError, ClassError) as error:
+            outcome, reasons = "refused", [str(error)]
+            self._note("refused", version, told, who, str(error))
+        except FedspectError as error:
+            outcome, reasons = "failed", [str(error)]
+            self._note("failed", version, told, who, str(error))
+        except Exception as error:  # memory, a defect: the line goes on, and headquarters is told
+            logger.exception("a deployment failed")
+            outcome, reasons = "failed", [f"the worker failed: {type(error).__name__}: {error}"]
+            self._note("failed", version, told, who, reasons[0])
+        return DeploymentReport(
+            version=version,
+            number=told,
+            outcome=outcome,
+            reasons=[each[:LONGEST_REASON] for each in reasons[:50]],
+            figures=figures,
+            seconds=round(time.monotonic() - begun, 3),
+        )
+
+    def base(self) -> BaseModel:
+        """The plant's base model, read at the first need."""
+        if self._base is None:
+            self._base = load_base(self.settings.base)
+        return self._base
+
+    def refresh_golden(self, limit: int) -> Tuple[str, ...]:
+        """Take what the held-out share has gained into the golden set; remarks.
+
+        Pictures that cannot be listed now do not matter while there is a set.
+
+        """
+        try:
+            take_share(self.golden, self._site().split.sides[GOLDEN], limit)
+        except DataError as error:
+            return (f"the golden set was not looked through for new pictures: {error}"[:300],)
+        return ()
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _settled(self, card: VersionCard) -> Optional[Decision]:
+        """The answer for a version about which this device has nothing left to decide."""
+        with suppress(DamagedFileError):
+            current = self.deployments.current()
+            if current is not None and current.version == card.content_hash:
+                return "activated", ["the line runs it already"], current.figures
+        left = self.deployments.left_behind(card.content_hash)
+        if left is not None:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(left.at))
+            return "refused", [f"this plant went back from it at {when} ({left.who}: {left.why})"], {}
+        for each in self.deployments.list():
+            if each.version == card.content_hash and each.standing == "retired":
+                return "refused", [f"it is retired: {'; '.join(each.reasons)}"], {}
+        return None
+
+    def _run(
+        self,
+        folder: Path,
+        card: VersionCard,
+        who: str,
+        why: str,
+        activate: bool,
+        report: Report,
+        cancel: Optional[threading.Event],
+    ) -> Decision:
+        settings = read_deploy_settings(self.home)
+        candidate = read_candidate(
+            folder,
+            self.base(),
+            self.settings.classes,
+            freeze_levels=self.settings.freeze_levels,
+            state=PlantState(self.settings.state, base_hash=self.base().content_hash),
+            seed=self.settings.seed,
+        )
+        seconds: Dict[str, float] = {}
+        engines = self._build(candidate, settings.engine, seconds, report, cancel)
+        report("golden", 0, 1)
+        remarks: Tuple[str, ...] = ()
+        if self._look_again or not self.golden.exists():
+            remarks = self.refresh_golden(settings.gate.golden_limit)
+        deployment = Deployment(
+            id=deployment_id(card.number, card.content_hash, engines),
+            version=card.content_hash,
+            number=card.number,
+            classes=tuple(self.settings.classes),
+            base_hash=card.base_hash,
+            engines=engines,
+        )
+        verdict = self._gate(candidate, deployment, settings, remarks, report)
+        figures = {**verdict.figures, "seconds": seconds, "own_statistics": candidate.own_statistics}
+        deployment = deployment.model_copy(update={"figures": figures})
+        report("deployment", 0, 1)
+        self.deployments.add(deployment, who=who, why=why, refused=verdict.reasons)
+        if not verdict.passed:
+            return "refused", list(verdict.reasons), figures
+        if activate:
+            self.deployments.activate(deployment.id, who=who, why=why)
+        report("deployment", 1, 1)
+        return "activated", [] if activate else [f"built as {deployment.id}, not activated"], figures
+
+    def _build(
+        self,
+        candidate: Candidate,
+        choice: EngineChoice,
+        seconds: Dict[str, float],
+        report: Report,
+        cancel: Optional[threading.Event],
+    ) -> Dict[str, str]:
+        """Engines of the version by part; the backbone's is found in the store unless the base is new."""
+        kind, precision = _chosen(choice)
+        base, card = self.base(), candidate.card
+        facts = DeployFacts(card.content_hash, self.settings.classes, base.preprocessing, base.content_hash)
+        report("graphs", 0, 1)
+        form = TENSORRT if kind == "tensorrt" else CPU
+        graphs = deploy_graphs(candidate.network, facts, form=form, freeze_levels=card.freeze_levels)
+        place = self.home / "deployments" / "candidate"
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            save_graphs(place, graphs)
+            parts = ["whole"] if graphs.backbone is None else ["backbone", "head"]
+            engines = {}
+            for part in parts:
+                begun = time.monotonic()
+                report(part, 0, 100)
+
+                def told(event: BuildEvent, part: str = part) -> None:
+                    report(part, int(100 * (event.fraction or 0.0)), 100)
+
+                stored = build_engine(
+                    place / f"{part}.onnx",
+                    self.store,
+                    kind=kind,
+                    precision=precision,
+                    progress=told,
+                    cancel=cancel,
+                )
+                engines[part] = stored.id
+                seconds[part] = round(time.monotonic() - begun, 3)
+            return engines
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _gate(
+        self,
+        candidate: Candidate,
+        deployment: Deployment,
+        settings: DeploySettings,
+        remarks: Tuple[str, ...],
+        report: Report,
+    ) -> Verdict:
+        preprocessing = self.base().preprocessing
+        golden = self.golden.load(preprocessing)
+        threads = settings.engine.threads
+        report("gate", 0, 1)
+        with ExitStack() as opened:
+            mine = open_model(deployment, self.store, threads=threads)
+            opened.callback(mine.close)
+            current, more = self._current(threads)
+            if current is not None:
+                opened.callback(current.close)
+            evidence = gather(
+                candidate.network,
+                preprocessing,
+                golden,
+                deployment.classes,
+                mine,
+                current,
+                runs=settings.gate.runs,
+                report=report,
+                remarks=(*remarks, *more),
+            )
+        return judge(evidence, settings.gate)
+
+    def _current(self, threads: int) -> Tuple[Optional[LineModel], Tuple[str, ...]]:
+        """The current engine opened; one that cannot be opened is no yardstick, and a remark says so."""
+        try:
+            deployment = self.deployments.current()
+            if deployment is None:
+                return None, ()
+            return open_model(deployment, self.store, threads=threads), ()
+        except FedspectError as error:
+            return None, (f"the current engine is not compared: {error}"[:300],)
+
+    def _note(self, event: Any, version: str, number: int, who: str, why: str) -> None:
+        with suppress(StorageError):  # a full disk is in the report already
+            self.deployments.note(event, version, number, who=who, why=why[:LONGEST_REASON])
+
+
+def _chosen(choice: EngineChoice) -> Tuple[str, str]:
+    kinds = available_kinds()
+    kind = choice.kind if choice.kind != "auto" else (kinds[0] if kinds else "")
+    if kind not in kinds:
+        raise EngineError(
+            "no runtime for engines is installed" if not kind else "this kind of engine cannot be built here",
+            seen=kind or None,
+            accepted=", ".join(kinds) or None,
+            remedy="install onnxruntime for the worker's Python, or change `kind` in engines.toml",
+        )
+    if choice.precision != "auto":
+        return kind, choice.precision
+    return kind, "float16" if kind == "tensorrt" else "float32"
+
+
+def _name_of(folder: Path) -> str:
+    return folder.name if re.fullmatch("[0-9a-f]{64}", folder.name) else UNNAMED
+
+
+def _check_name(card: VersionCard, version: str, number: Optional[int]) -> None:
+    if version not in (UNNAMED, card.content_hash) or number not in (None, 0, card.number):
+        raise DamagedFileError(
+            "a version's folder holds another version",
+            seen=f"number {card.number}, {card.content_hash[:12]}",
+            accepted=f"number {number}, {version[:12]}",
+            remedy="remove the folder; the plant fetches it again",
+        )
