@@ -30,7 +30,8 @@
     ├── WorkerError                  70   the worker process failed or does not answer
     │   └── YieldedError             71   training gave its place to the line
     ├── EngineError                  80   an engine cannot be built or run
-    │   └── GateError                81   a candidate engine did not pass the gate
+    │   ├── GateError                81   a candidate engine did not pass the gate
+    │   └── EngineMemoryError        82   too little memory to build or run an engine
     └── InterruptedRunError         130   Ctrl-C; what was finished is on disk
 
 Codes are stable: scripts of plants rely on them. Each has a page in ``docs/exit-codes/``.
@@ -250,6 +251,12 @@ class GateError(EngineError):
     """A candidate engine did not pass the gate."""
 
     exit_code = 81
+
+
+class EngineMemoryError(EngineError):
+    """Too little memory, of the GPU or of the device, to build or run an engine."""
+
+    exit_code = 82
 
 
 class InterruptedRunError(FedspectError):

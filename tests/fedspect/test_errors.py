@@ -60,6 +60,7 @@ def test_the_codes_that_scripts_rely_on_have_not_moved():
         "YieldedError": 71,
         "EngineError": 80,
         "GateError": 81,
+        "EngineMemoryError": 82,
         "InterruptedRunError": 130,
     }
 

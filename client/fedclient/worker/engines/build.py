@@ -28,6 +28,7 @@ from fedspect.errors import EngineError, FedspectError, InterruptedRunError
 
 TICK = 1.0  # seconds between signs of life
 LOOK = 0.1  # seconds between looks at the cancel event
+GRACE = 2.0  # seconds for a cancelled build to save what it measured; then it is killed
 GPU_SIGNS = ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0")
 
 
@@ -69,7 +70,7 @@ def build_engine(
     """Build an engine of an ONNX file, or find it in the store.
 
     ``max_batch`` is the largest batch of a TensorRT engine; ONNX Runtime takes any. ``cancel`` ends the build
-    at once when it is set.
+    within seconds when it is set.
 
     Raises:
         EngineError: the ONNX cannot be used, or the engine cannot be built; the store is as it was.
@@ -120,20 +121,20 @@ def _follow(
     with contextlib.suppress(BrokenPipeError):
         child.stdin.write(json.dumps(order).encode("utf-8") + b"\n")
         child.stdin.flush()  # and it stays open: its end tells the child that we are gone
-    begun = told = time.monotonic()
-    phase, since, expected = "starting", begun, None
-    progress(BuildEvent(phase, 0.0))
+    course = _Course(progress)
+    asked = None
     while True:
-        if cancel is not None and cancel.is_set():
+        if asked is None and cancel is not None and cancel.is_set():
+            asked = time.monotonic()
+            with contextlib.suppress(OSError):
+                child.stdin.write(b"cancel\n")
+                child.stdin.flush()
+        if asked is not None and time.monotonic() - asked > GRACE:
             raise InterruptedRunError("the build was cancelled", remedy="start it again at any time")
         try:
             line = lines.get(timeout=LOOK)
         except queue.Empty:
-            now = time.monotonic()
-            if now - told >= TICK:
-                told = now
-                share = None if not expected else min(0.99, (now - since) / expected)
-                progress(BuildEvent(phase, now - begun, share))
+            course.tick()
             continue
         if line is None:
             raise _died(child, log)
@@ -142,10 +143,34 @@ def _follow(
             return str(said["engine"])
         if "error" in said:
             raise _error_of(said["error"])
-        told = time.monotonic()
-        if said["phase"] != phase:
-            phase, since, expected = said["phase"], told, said.get("expected")
-        progress(BuildEvent(phase, told - begun, said.get("fraction")))
+        course.told(said["phase"], said.get("fraction"), said.get("expected"))
+
+
+class _Course:
+    """Passes on what the child tells, and a sign of life each second where it tells nothing."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._begun = self._last = self._since = time.monotonic()
+        self._phase, self._fraction, self._expected = "starting", None, None  # type: str, Any, Any
+        self._pass_on()
+
+    def told(self, phase: str, fraction: Optional[float], expected: Optional[float]) -> None:
+        if phase != self._phase:
+            self._since = time.monotonic()
+        self._phase, self._fraction, self._expected = phase, fraction, expected
+        self._pass_on()
+
+    def tick(self) -> None:
+        if time.monotonic() - self._last >= TICK:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._last = now = time.monotonic()
+        share = self._fraction
+        if share is None and self._expected:
+            share = min(0.99, (now - self._since) / self._expected)
+        self._progress(BuildEvent(self._phase, now - self._begun, share))
 
 
 def _read(stream: IO[bytes], lines: queue.Queue[Optional[bytes]]) -> None:

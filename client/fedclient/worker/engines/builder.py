@@ -13,14 +13,15 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, Dict, Optional, TextIO
+from typing import Any, Dict, Optional, TextIO, Tuple
 
-from fedclient.worker.engines.recipe import BuildOrder, common_facts, recipe_of
+from fedclient.worker.engines.recipe import BuildOrder, Tell, common_facts, recipe_of
 from fedclient.worker.engines.store import EngineStore, StoredEngine
 from fedclient.worker.onnx_facts import read_onnx
-from fedspect.errors import EngineError, FedspectError
+from fedspect.errors import EngineError, EngineMemoryError, FedspectError, InterruptedRunError
 
 GONE = 75  # exit code: whoever ordered is no more
+STEP = 0.01  # of a phase
 
 
 def main() -> int:
@@ -28,15 +29,18 @@ def main() -> int:
     events = _own_output()
     give_way()
     order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_caller, daemon=True).start()
+    cancelled = threading.Event()
+    threading.Thread(target=_listen, args=(cancelled,), daemon=True).start()
     say = Speaker(events)
     try:
-        stored = make(order, say)
+        stored = make(order, say, cancelled)
     except FedspectError as error:
         say.line(error=error.as_dict())
         return error.exit_code
     except MemoryError:
-        short = EngineError("too little memory to build an engine", remedy="free some, then build again")
+        short = EngineMemoryError(
+            "too little memory to build an engine", remedy="free some, then build again"
+        )
         say.line(error=short.as_dict())
         return short.exit_code
     except Exception as error:
@@ -64,7 +68,7 @@ class Speaker:
             self._stream.flush()
 
 
-def make(order: Dict[str, Any], say: Speaker) -> StoredEngine:
+def make(order: Dict[str, Any], say: Speaker, cancelled: threading.Event) -> StoredEngine:
     """Find or build the engine; errors as ``build_engine``."""
     store = EngineStore(Path(order["store"]), int(order["limit_bytes"]))
     recipe = recipe_of(
@@ -88,14 +92,26 @@ def make(order: Dict[str, Any], say: Speaker) -> StoredEngine:
         found = store.find(key)  # perhaps the one that was waited for
         if found is not None:
             return found
-        expected = expected_seconds(store, facts, key.kind, key.precision)
-
-        def tell(phase: str, fraction: Optional[float] = None) -> None:
-            say.line(phase=phase, fraction=fraction, expected=expected if phase == "building" else None)
-
+        tell = teller(say, cancelled, expected_seconds(store, facts, key.kind, key.precision))
         stored = store.add(key, lambda file: {**facts, **recipe.build(source, file, tell)})
     say.line(phase="kept")
     return stored
+
+
+def teller(say: Speaker, cancelled: threading.Event, expected: Optional[float]) -> Tell:
+    """Tells phases, and shares as often as they grow by a hundredth; raises once the build is cancelled."""
+    told: Tuple[str, float] = ("", 0.0)
+
+    def tell(phase: str, fraction: Optional[float] = None) -> None:
+        nonlocal told
+        if cancelled.is_set():
+            raise InterruptedRunError("the build was cancelled", remedy="start it again at any time")
+        share = fraction or 0.0
+        if phase != told[0] or share - told[1] >= STEP:
+            told = (phase, share)
+            say.line(phase=phase, fraction=fraction, expected=expected if phase == "building" else None)
+
+    return tell
 
 
 def expected_seconds(store: EngineStore, facts: Dict[str, Any], kind: str, precision: str) -> Optional[float]:
@@ -127,9 +143,10 @@ def _own_output() -> TextIO:
     return events
 
 
-def _end_with_caller() -> None:
-    while sys.stdin.read(1 << 16):
-        pass
+def _listen(cancelled: threading.Event) -> None:
+    """A line means: stop when you can. The end of input means: nobody waits any more."""
+    for _ in sys.stdin:
+        cancelled.set()
     os._exit(GONE)
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Sequence, Tuple
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 from deploy_networks import BASE_HASH, distance, expected, facts, lively, pictures, preprocessing
-
 from fedclient.worker.deploy import TENSORRT, deploy_graphs, save_graphs
 
 __all__ = [
