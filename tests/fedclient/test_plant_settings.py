@@ -28,6 +28,7 @@ def test_the_file_that_is_made_says_every_setting_and_means_the_defaults(tmp_pat
 
 
 def test_an_option_changes_its_value_and_keeps_comments_and_other_values(tmp_path: Path) -> None:
+    pytest.importorskip("tomlkit", reason="the worker's interpreter needs no tomlkit")
     file = SettingsFile(tmp_path)
     file.prepare()
     file.path.write_text(file.path.read_text().replace("nice = 10", "nice = 3  # Anna, in May"))
@@ -39,6 +40,7 @@ def test_an_option_changes_its_value_and_keeps_comments_and_other_values(tmp_pat
 
 
 def test_a_value_that_is_not_accepted_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("tomlkit", reason="the worker's interpreter needs no tomlkit")
     file = SettingsFile(tmp_path)
     file.prepare()
     before = file.path.read_text()

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedclient.courtesy import PauseMark
 from fedclient.node.worker_link import WorkerLink
-from fedspect.errors import ConnectionLostError, DamagedFileError, DataError, WorkerError
+from fedspect.errors import ConnectionLostError, DamagedFileError, DataError, WorkerError, YieldedError
 from fedspect.model import freeze, head_state, load_base
 from fedspect.model.base import save_base
 from fedspect.model.network import build_network
@@ -204,6 +205,62 @@ def test_closing_ends_the_worker_in_the_middle_of_its_work(site: Path, tmp_path:
     assert len(failures) == 1
     assert pid is not None and not runs(pid)
     assert folder is not None and not folder.exists()
+
+
+def test_a_round_is_given_back_in_the_middle_and_its_answer_is_the_same_later(
+    site: Path, tmp_path: Path, shared: Tuple[WorkerLink, List[str]]
+) -> None:
+    mark = PauseMark(tmp_path)
+    (tmp_path / "plant.toml").write_text("[training]\npatience = 0\n")
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        if stage == "training":
+            mark.put(since=time.time())
+
+    link = WorkerLink(settings(site, tmp_path), tmp_path / "log", on_progress=on_progress)
+    try:
+        description = PlantDescription.from_bytes(link.describe())
+        work = task(description, local_epochs=15, run_id="run-paused")
+        with pytest.raises(YieldedError, match="paused by the plant's engineer"):
+            link.work(work)
+        pid = link.pid
+        assert pid is not None, "it stays warm"
+        mark.remove()
+        link._on_progress = lambda stage, done, total: None
+        reply = RoundReply.from_bytes(link.work(work))
+        assert link.pid == pid and reply.error is None
+        undisturbed = RoundReply.from_bytes(shared[0].work(work))
+        assert reply.payload == undisturbed.payload
+    finally:
+        link.close()
+
+
+def test_a_trainer_that_takes_too_much_memory_gives_its_round_and_the_memory_back(
+    site: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plant.toml").write_text("[training]\nmemory_limit = 60\n")
+    link = WorkerLink(settings(site, tmp_path), tmp_path / "log")
+    try:
+        description = PlantDescription.from_bytes(link.describe())
+        first = link.pid
+        with pytest.raises(YieldedError, match="its limit is 60"):
+            link.work(task(description))
+        assert first is not None
+        deadline = time.monotonic() + 60
+        while runs(first):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        (tmp_path / "plant.toml").write_text("")
+        assert RoundReply.from_bytes(link.work(task(description))).error is None
+        assert link.pid != first
+    finally:
+        link.close()
+
+
+def test_training_steps_back_from_other_programs(shared: Tuple[WorkerLink, List[str]]) -> None:
+    pid = shared[0].pid
+    assert pid is not None
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 
 def test_a_worker_leaves_with_its_node(site: Path, tmp_path: Path) -> None:
