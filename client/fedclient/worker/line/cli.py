@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import csv
+import functools
+import hashlib
 import logging
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 import typer
 from typing_extensions import Annotated
 
+from fedclient.worker.line import keeping
 from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.options import HomeOption
 from fedclient.worker.line.predicting import CSV_COLUMNS, Prediction, files_of, predict
 from fedclient.worker.line.serving import DEFAULT_ADDRESS, DEFAULT_HTTP, Listening, serve
 from fedclient.worker.line.settings import SETTINGS_FILE, read_settings, write_settings
 from fedclient.worker.line.verdicts import Judge, threshold_table
+from fedclient.worker.line.watch_process import Pace, watch
 from fedspect.console import (
     JsonOption,
     make_app,
@@ -28,13 +33,15 @@ from fedspect.console import (
     version,
     warn,
 )
-from fedspect.errors import PictureError, SettingsError
+from fedspect.errors import EngineError, PictureError, SettingsError
+
+if TYPE_CHECKING:
+    from fedclient.worker.line.heat import Explainer
+
+MOST_BENCHED = 256  # pictures that are kept in memory
 
 app = make_app("fedclient", "Verdicts for the line.")
-
-HomeOption = Annotated[
-    Path, typer.Option("--home", help="The plant's own folder.", envvar="FEDSPECT_HOME", show_default=False)
-]
+keeping.add_to(app)
 
 
 @app.command("predict")
@@ -45,6 +52,10 @@ def predict_command(
     home: HomeOption,
     json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
+    heat_map: Annotated[
+        Optional[Path],
+        typer.Option(metavar="DIR", help="Write beside each verdict where it comes from, as PNG."),
+    ] = None,
 ) -> None:
     """Say what becomes of the pieces on these pictures."""
     if json and as_csv:
@@ -54,24 +65,51 @@ def predict_command(
     files = files_of(sources)
     model = line_home.open_current(threads=settings.serving.threads)
     judge = Judge(settings.verdicts, model.classes)
+    explainer = None if heat_map is None else _explainer(line_home)
+    rows: List[Dict[str, Any]] = []
     with progress_bar("pictures", shown=len(files) > 1) as progress:
-        found = []
         for each in predict(model, judge, files, progress):
-            found.append(each)
-    _print_predictions(found, model.number, model.version, model.classes, json=json, as_csv=as_csv)
-    unreadable = [each for each in found if each.verdict is None]
+            row = each.row(model.classes)
+            if explainer is not None and heat_map is not None and each.verdict is not None:
+                row["heat_map"] = str(_write_heat(explainer, heat_map, each, model.classes))
+            rows.append(row)
+    _print_predictions(rows, model.number, model.version, json=json, as_csv=as_csv)
+    unreadable = [row for row in rows if "error" in row]
     if unreadable:
-        raise PictureError(
-            f"{len(unreadable)} of {len(found)} files could not be read",
-            seen=unreadable[0].error,
+        raise _UnreadableError(
+            f"{len(unreadable)} of {len(rows)} files could not be read",
+            seen=unreadable[0]["error"],
             remedy="they are named in the result; the other verdicts stand",
         )
 
 
+class _UnreadableError(PictureError):
+    """Told after the result was printed."""
+
+
+def _explainer(home: LineHome) -> Explainer:
+    deployment = home.deployments.current()
+    if deployment is None:
+        raise EngineError("the line has no engine yet")
+    from fedclient.worker.line.heat import Explainer
+
+    return Explainer(deployment, home.store)
+
+
+def _write_heat(explainer: Explainer, folder: Path, found: Prediction, classes: Sequence[str]) -> Path:
+    from fedclient.worker.line.heat import save_overlay
+
+    assert found.verdict is not None and found.pixels is not None
+    heat = explainer.heat(found.pixels, classes.index(found.verdict.label))
+    mark = hashlib.sha256(str(found.path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    path = folder / f"{found.path.stem}-{mark}.png"  # files of one name in two folders stay apart
+    save_overlay(path, found.pixels, heat)
+    return path
+
+
 def _print_predictions(
-    found: List[Prediction], number: int, version: str, classes: Any, *, json: bool, as_csv: bool
+    rows: List[Dict[str, Any]], number: int, version: str, *, json: bool, as_csv: bool
 ) -> None:
-    rows = [each.row(classes) for each in found]
     if json:
         print_json({"version": version, "number": number, "pictures": rows})
         return
@@ -130,6 +168,77 @@ def serve_command(
     serve(line_home, listening, version=version())
 
 
+@app.command("watch")
+def watch_command(
+    folder: Annotated[Path, typer.Argument(help="The folder that a camera fills.")],
+    home: HomeOption,
+    output: Annotated[Optional[Path], typer.Option(help="Append the verdicts to this file too.")] = None,
+    skip_present: Annotated[
+        bool, typer.Option("--skip-present", help="Pictures that lie there already need no verdict.")
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when every picture has its verdict.")] = False,
+    every: Annotated[float, typer.Option(min=0.02, help="Seconds between two looks.")] = 0.5,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds that a file must not change.")] = 0.3,
+    give_up: Annotated[
+        float, typer.Option(min=0, help="Seconds after which a damaged picture is a person's to see.")
+    ] = 10.0,
+) -> None:
+    """Give each new picture of a folder a verdict, a JSON line each."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    times = Pace(every, settle, give_up)
+    watch(LineHome(home), folder, times, output=output, skip_present=skip_present, once=once)
+
+
+@app.command("bench")
+def bench_command(
+    home: HomeOption,
+    pictures: Annotated[
+        Optional[List[Path]], typer.Option(help="Measure with these; may be repeated.", show_default="noise")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="For each engine.")] = 10.0,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Pictures at once, for the rate.")] = 8,
+    json: JsonOption = False,
+) -> None:
+    """Measure how fast the line answers, by kind of engine and precision."""
+    from fedclient.worker.line.bench import as_dict, bench
+
+    line_home = LineHome(home)
+    deployment = line_home.deployments.current()
+    if deployment is None:
+        raise EngineError("the line has no engine yet", remedy="see `fedclient engines list`")
+    threads = read_settings(line_home.line).serving.threads
+    files = files_of(pictures)[:MOST_BENCHED] if pictures else ()
+    with progress_bar("engines") as progress:
+        rows = bench(
+            deployment,
+            line_home.store,
+            seconds=seconds,
+            batch=batch,
+            threads=threads,
+            files=files,
+            progress=progress,
+        )
+    if json:
+        facts = {"version": deployment.version, "number": deployment.number, "threads": threads}
+        print_json({**facts, "engines": [as_dict(row) for row in rows]})
+        return
+    table = [
+        (
+            f"{row.kind} {row.precision}",
+            f"{row.p50_ms:.2f}",
+            f"{row.p95_ms:.2f}",
+            f"{row.p99_ms:.2f}",
+            f"{row.engine_p50_ms:.2f}",
+            f"{row.pictures_per_second:.0f}",
+            "" if row.memory_mib is None else f"{row.memory_mib:.0f}",
+        )
+        for row in rows
+    ]
+    columns = ("engine", "p50 ms", "p95 ms", "p99 ms", "engine alone", "pictures/s", "MiB")
+    caption = f"version {deployment.number}, {threads} thread(s); the rate in batches of {rows[0].batch}"
+    print_table("Speed", columns, table, caption=caption)
+
+
 @app.command("thresholds")
 def thresholds_command(
     home: HomeOption,
@@ -184,4 +293,4 @@ def _pairs(given: List[str]) -> Dict[str, float]:
 
 def main() -> None:
     """Run one of the line's commands."""
-    run_app(app)
+    run_app(functools.partial(app, prog_name="fedclient"))  # what its user typed

@@ -52,10 +52,14 @@ class DriftWatch:
         self._fresh = 0
         self._row = 0
         self._model: Optional[Answering] = None
+        self._base_hash = ""
+        self._folder = path.parent
+        self._stamp = 0
 
     def begin(self, model: Answering, base_hash: str, folder: Path) -> None:
         """Watch a new model's pictures; what was seen before it does not count for it."""
-        self._model = model
+        self._model, self._base_hash, self._folder = model, base_hash, folder
+        self._stamp = self._stamp_of_reference()
         self._reference = None
         try:
             reference = Reference.load(folder)
@@ -75,6 +79,9 @@ class DriftWatch:
 
     def add(self, seen: Seen) -> None:
         """Take answered pictures into account."""
+        model = self._model
+        if model is not None and self._stamp_of_reference() != self._stamp:
+            self.begin(model, self._base_hash, self._folder)  # `fedclient drift init` made a new one
         if self._reference is None:
             return
         self._seen.append(seen)
@@ -99,6 +106,12 @@ class DriftWatch:
             "reasons": self.reasons,
             "figures": self.figures,
         }
+
+    def _stamp_of_reference(self) -> int:
+        try:
+            return (self._folder / "reference.json").stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def _measure(self, reference: Reference) -> None:
         values = reference.yardstick.measure(joined(self._seen))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import List, Optional
 
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.engines import EngineStore, LineModel, open_model
-from fedspect.errors import EngineError
+from fedclient.worker.line.drift import DriftWatch
+from fedclient.worker.line.settings import DriftSettings
+from fedspect.errors import AlreadyRunningError, EngineError
 from fedspect.locking import Occupied
 
 
@@ -21,6 +24,7 @@ class LineHome:
         self.reference = self.line / "reference"
         self.deployments = Deployments(self.folder / "deployments")
         self.store = EngineStore(self.folder / "engines")
+        self._locks: List[Occupied] = []
 
     def occupied(self) -> Occupied:
         """The lock of the serving process."""
@@ -46,3 +50,13 @@ class LineHome:
                 remedy="wait for headquarters to publish a version, or activate one: `fedclient engines list`",
             )
         return self.open(deployment, threads=threads)
+
+    def drift_watch(self, settings: DriftSettings) -> Optional[DriftWatch]:
+        """The watch for drift, for the first process that asks: two would write one file in turns."""
+        lock = Occupied(self.line / "drift.lock", "the watch for drift")
+        try:
+            lock.acquire()
+        except AlreadyRunningError:
+            return None
+        self._locks.append(lock)  # held until the process ends
+        return DriftWatch(self.drift_path, settings)

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -20,6 +21,7 @@ from fedclient.worker.line.drift import DriftWatch
 from fedclient.worker.line.metrics import Metrics
 from fedclient.worker.line.queueing import Answering, Job
 from fedclient.worker.line.reference import seen_of
+from fedclient.worker.line.settings import DriftSettings
 from fedclient.worker.line.verdicts import ASK, Verdict
 from fedspect.errors import FedspectError
 
@@ -115,11 +117,18 @@ class Observer:
             self.counts.failures += 1
         self.metrics.requests.labels(code).inc()
 
-    def took_up(self, begin: Callable[[DriftWatch], None]) -> None:
-        """Another model answers: ``begin`` tells the drift watch, in its own thread."""
-        if self.drift is not None:
-            watch = self.drift
-            self._queue.put(lambda: begin(watch))
+    def took_up(self, model: Answering, base_hash: str, reference: Path, settings: DriftSettings) -> None:
+        """Another model or other settings are in force: the watch for drift begins anew, in its own thread."""
+        if self.drift is None:
+            return
+        watch = self.drift
+
+        def begin() -> None:
+            watch.settings = settings
+            watch.begin(model, base_hash, reference)
+            self.metrics.drifts(watch.state, watch.figures)
+
+        self._queue.put(begin)
 
     def close(self) -> None:
         """Finish what waits."""

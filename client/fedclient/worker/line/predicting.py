@@ -10,13 +10,14 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from fedclient.worker.engines.model import LineAnswer
 from fedclient.worker.line.pictures import read_encoded
 from fedclient.worker.line.queueing import Answering
 from fedclient.worker.line.verdicts import Judge, Verdict
 from fedspect.data.decode import SUFFIXES
 from fedspect.errors import NoPicturesError, PictureError
 
-CSV_COLUMNS = ("file", "verdict", "class", "confidence", "ms", "error")
+CSV_COLUMNS = ("file", "verdict", "class", "confidence", "ms", "heat_map", "error")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Prediction:
     seconds: float
     pixels: Optional[np.ndarray] = None
     """What the model saw: uint8 (C, S, S)."""
-    features: Optional[np.ndarray] = None
-    """The model's features (F)."""
+    answer: Optional[LineAnswer] = None
 
     def row(self, classes: Sequence[str]) -> Dict[str, Any]:
         """For JSON and CSV."""
@@ -86,7 +86,7 @@ def predict(
         answer = model.answer(pixels)
         verdict = judge.judge(answer.probabilities)[0]
         seconds = time.perf_counter() - begun
-        yield Prediction(path, verdict, None, seconds, pixels[0], answer.features[0])
+        yield Prediction(path, verdict, None, seconds, pixels[0], answer)
         progress(done, len(files))
 
 

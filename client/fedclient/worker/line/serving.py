@@ -22,7 +22,6 @@ import grpc
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.line.asked import AskedPictures
-from fedclient.worker.line.drift import DriftWatch
 from fedclient.worker.line.following import Follower
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.http import serve_http
@@ -72,7 +71,7 @@ class Server:
         self.metrics = Metrics()
         self.metrics.waiting.set_function(lambda: self.line.waiting)
         self.asked = AskedPictures(home.asked, settings.asked)
-        self.drift = DriftWatch(home.drift_path, settings.drift)
+        self.drift = home.drift_watch(settings.drift)
         self.observer = Observer(self.metrics, self.asked, self.drift)
         self.service = InferenceService(self.line, self.observer, version=version)
         self.follower = Follower(
@@ -146,11 +145,7 @@ class Server:
         self.asked.settings = settings.asked
         self.metrics.took_up(model)
 
-        def begin(watch: DriftWatch) -> None:
-            watch.settings = settings.drift
-            watch.begin(model, deployment.base_hash, self.home.reference)
-
-        self.observer.took_up(begin)
+        self.observer.took_up(model, deployment.base_hash, self.home.reference, settings.drift)
         if not settings.verdicts.good_classes:
             logger.warning("line.toml names no good class: no picture passes")
 

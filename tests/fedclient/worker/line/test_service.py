@@ -196,9 +196,11 @@ def test_our_proto_has_the_names_and_numbers_of_tritons() -> None:
         ]:
             for field in mine.fields:
                 same = other.fields_by_name[field.name]
-                assert (field.number, field.type, field.label) == (same.number, same.type, same.label), (
-                    field.full_name
-                )
+                assert (field.number, field.type, field.is_repeated) == (
+                    same.number,
+                    same.type,
+                    same.is_repeated,
+                ), field.full_name
                 compared += 1
     assert compared > 80
     served = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
@@ -279,5 +281,5 @@ def test_tls_with_a_certificate_and_clients_of_a_known_authority_only(home: Line
 
 def test_two_processes_never_answer_for_one_plant(home: LineHome) -> None:
     with Serving(home):
-        second = run(home, "serve", "--address", "127.0.0.1:0", "--http", "127.0.0.1:0", "--json")
+        second = run(home, "serve", "--address", "127.0.0.1:0", "--http", "127.0.0.1:0")
         assert second.returncode != 0 and "running already" in second.stdout + second.stderr

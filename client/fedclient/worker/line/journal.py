@@ -1,0 +1,110 @@
+"""Which pictures of a watched folder have their verdict: one line each, on the disk before anybody hears of it.
+
+The journal is the truth. A file of verdicts beside it (``--output``) is brought up to it at each start, so that a
+process killed between the two writes neither loses a line nor writes one twice. A picture is known by its inode,
+size and time of last change: renaming keeps them, writing it anew does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Set
+
+from fedspect.errors import storage_error
+from fedspect.files import append_line, read_json_lines, write_text
+
+LARGEST = 16 << 20  # bytes; then the journal forgets pictures that are no longer in the folder
+TAIL = 1 << 20
+
+
+def key_of(facts: os.stat_result) -> str:
+    """What a picture is known by."""
+    return f"{facts.st_ino:x}-{facts.st_size:x}-{facts.st_mtime_ns:x}"
+
+
+class Journal:
+    """The verdicts of one folder. One process at a time."""
+
+    def __init__(self, path: Path, output: Optional[Path] = None, *, largest: int = LARGEST) -> None:
+        """Read what was written, and bring ``output`` up to it.
+
+        Raises:
+            StorageError: the files cannot be read or written.
+
+        """
+        self.path = path
+        self.output = output
+        self.largest = largest
+        rows = self._rows()
+        self._known: Set[str] = {str(row["key"]) for row in rows}
+        self.count = max([int(row["seq"]) for row in rows], default=0)
+        if output is not None:
+            behind = self._last_in_output()
+            for row in rows:
+                if int(row["seq"]) > behind and "skipped" not in row:
+                    append_line(output, _line(row))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
+    def add(self, key: str, row: Dict[str, Any]) -> Dict[str, Any]:
+        """Write one verdict down, here and in the output; the row with its number.
+
+        Raises:
+            StorageError: it is written nowhere then, or in the journal only, and is carried over later.
+
+        """
+        numbered = {"seq": self.count + 1, "key": key, **row}
+        append_line(self.path, _line(numbered))
+        self.count += 1
+        self._known.add(key)
+        if self.output is not None and "skipped" not in row:
+            append_line(self.output, _line(numbered))
+        return numbered
+
+    def forget_absent(self, present: Set[str]) -> None:
+        """Once the journal is large: keep only the pictures that are still there, and the last line."""
+        try:
+            if self.path.stat().st_size < self.largest:
+                return
+        except FileNotFoundError:
+            return
+        rows = self._rows()
+        kept = [row for row in rows if str(row["key"]) in present or int(row["seq"]) == self.count]
+        write_text(self.path, "".join(_line(row) + "\n" for row in kept))
+        self._known = {str(row["key"]) for row in kept}
+        self.largest = max(self.largest, 2 * self.path.stat().st_size)
+
+    def _rows(self) -> List[Dict[str, Any]]:
+        try:
+            rows = read_json_lines(self.path)
+        except OSError as error:
+            raise storage_error(error, self.path, "reading the journal of verdicts") from error
+        return [
+            row for row in rows if isinstance(row, dict) and "key" in row and isinstance(row.get("seq"), int)
+        ]
+
+    def _last_in_output(self) -> int:
+        """The number of the last whole line of the output."""
+        assert self.output is not None
+        try:
+            with self.output.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise storage_error(error, self.output, "reading the file of verdicts") from error
+        for line in reversed(lines):
+            try:
+                row = json.loads(line)
+                return int(row["seq"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        return 0
+
+
+def _line(row: Dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)

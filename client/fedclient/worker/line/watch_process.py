@@ -1,0 +1,101 @@
+"""The watching process put together: line, follower, journal, watcher; it ends when told to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from fedclient.worker.deployments import Deployment
+from fedclient.worker.line.asked import AskedPictures
+from fedclient.worker.line.following import Follower
+from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.journal import Journal
+from fedclient.worker.line.observing import Observer
+from fedclient.worker.line.queueing import Answering, Line
+from fedclient.worker.line.settings import LineSettings, read_settings
+from fedclient.worker.line.watching import Watcher
+from fedspect.errors import NoPicturesError
+from fedspect.locking import Occupied
+
+logger = logging.getLogger("fedclient.line")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds: between two looks, that a file must not change, after which a damaged one is named."""
+
+    every: float
+    settle: float
+    give_up: float
+
+
+def watch(
+    home: LineHome,
+    folder: Path,
+    pace: Pace,
+    *,
+    output: Optional[Path] = None,
+    skip_present: bool = False,
+    once: bool = False,
+) -> None:
+    """Watch a folder until SIGTERM or Ctrl-C, or with ``once`` until every picture has its verdict.
+
+    Raises:
+        NoPicturesError: there is no such folder.
+        AlreadyRunningError: another process watches it for this plant.
+        StorageError: a verdict cannot be written down.
+        EngineError: ``once``, and there is no engine.
+
+    """
+    if not folder.is_dir():
+        raise NoPicturesError("there is no such folder to watch", seen=folder, remedy="check the path")
+    name = hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    lock = Occupied(home.line / "watch" / f"{name}.lock", f"the watch of {folder}")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    settings = read_settings(home.line)
+    with lock:
+        journal = Journal(home.line / "watch" / f"{name}.jsonl", output)
+        asked = AskedPictures(home.asked, settings.asked)
+        observer = Observer(asked=asked, drift=home.drift_watch(settings.drift))
+        line = Line(settings.serving)
+
+        def took_up(model: Answering, deployment: Deployment, taken: LineSettings) -> None:
+            asked.settings = taken.asked
+            observer.took_up(model, deployment.base_hash, home.reference, taken.drift)
+
+        threads = settings.serving.threads
+        follower = Follower(
+            line, home.deployments, lambda each: home.open(each, threads=threads), home.line, took_up
+        )
+        watcher = Watcher(folder, line, journal, observer, _say, settle=pace.settle, give_up=pace.give_up)
+        try:
+            if not follower.look():
+                if once:
+                    home.open_current().close()  # says what is missing
+                logger.warning("no engine yet: pictures wait for the first version")
+            follower.start()
+            if skip_present:
+                logger.info("%d pictures lie there already", watcher.skip_present())
+            while not stop.is_set():
+                watcher.look()
+                if once and not watcher.pending:
+                    return
+                stop.wait(pace.every)
+        finally:
+            follower.stop()
+            line.close()
+            observer.close()
+
+
+def _say(row: Dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

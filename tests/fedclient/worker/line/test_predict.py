@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from line_parts import activate, copy_home, grey, png, probabilities, run
+
+from fedclient.worker.line.home import LineHome
+
+
+def pictures(folder: Path) -> Path:
+    (folder / "b").mkdir(parents=True)
+    for name, tone in (("a.png", 128), ("b/dark.png", 60), ("b/unsure.png", 90)):
+        (folder / name).write_bytes(png(grey(tone, 33)))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_a_folder_gets_a_verdict_for_each_picture_as_json(home: LineHome, tmp_path: Path) -> None:
+    done = run(home, "predict", str(pictures(tmp_path / "p")), "--json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    rows = {Path(row["file"]).name: row for row in content["pictures"]}
+    assert content["number"] == 1 and len(rows) == 3
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "a.png": "pass",
+        "dark.png": "reject",
+        "unsure.png": "ask",
+    }
+    wanted = probabilities(np.array([60]), 1)[0]
+    np.testing.assert_allclose(list(rows["dark.png"]["probabilities"].values()), wanted, atol=1e-5)
+    assert rows["dark.png"]["ms"] > 0
+
+
+def test_unreadable_files_are_named_and_the_others_get_their_verdicts(home: LineHome, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "p")
+    (folder / "half.png").write_bytes(png(grey(3, 60))[:-30])
+    (folder / "empty.png").write_bytes(b"")
+    done = run(home, "predict", str(folder), "--csv")
+    assert done.returncode == 22
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert len(rows) == 5 and sum(bool(row["error"]) for row in rows) == 2
+    assert "2 of 5 files could not be read" in done.stderr
+    table = run(home, "predict", str(folder))
+    assert table.returncode == 22 and "reject" in table.stdout and "half.png" in table.stderr
+
+
+def test_mistakes_end_with_their_exit_codes_and_no_traceback(
+    home: LineHome, built_home: LineHome, tmp_path: Path
+) -> None:
+    cases = [
+        (run(home, "predict", str(tmp_path / "nowhere")), 21),
+        (run(home, "predict", str(tmp_path)), 21 if not list(tmp_path.rglob("*.png")) else 0),
+        (run(home, "predict", "x.png", "--json", "--csv"), 10),
+        (run(built_home, "predict", str(pictures(tmp_path / "p"))), 80),
+    ]
+    for done, code in cases:
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_heat_map_of_a_model_without_one_is_refused_in_words(home: LineHome, tmp_path: Path) -> None:
+    done = run(home, "predict", str(pictures(tmp_path / "p")), "--heat-map", str(tmp_path / "heat"))
+    assert done.returncode == 80 and "no map to show" in done.stderr
+
+
+def test_thresholds_are_shown_and_changed(built_home: LineHome, tmp_path: Path) -> None:
+    home = copy_home(built_home, tmp_path / "home")
+    activate(home, 1)
+    shown = json.loads(run(home, "thresholds", "--json").stdout)
+    assert [row["good"] for row in shown["classes"]] == [True, False, False]
+    changed = run(home, "thresholds", "--sure", "0.7", "--sure-of", "dark=0.95", "--json")
+    rows = {row["class"]: row["sure"] for row in json.loads(changed.stdout)["classes"]}
+    assert rows == {"sound": 0.7, "dark": 0.95, "bright": 0.7}
+    assert "sure = 0.7" in (home.line / "line.toml").read_text()
+    refused = run(home, "thresholds", "--sure-of", "drak=0.5")
+    assert refused.returncode == 10 and "did you mean dark" in refused.stderr
+    assert "drak" not in (home.line / "line.toml").read_text()
+
+
+def test_bench_measures_the_engines_of_the_current_version(home: LineHome, tmp_path: Path) -> None:
+    done = run(home, "bench", "--seconds", "0.2", "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)["engines"][0]
+    assert (row["kind"], row["precision"]) == ("onnxruntime", "float32")
+    assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+    assert row["answers"] >= 20 and row["pictures_per_second"] > 0 and row["peak_mib"] > 0
+    table = run(home, "bench", "--seconds", "0.2", "--pictures", str(pictures(tmp_path / "p")))
+    assert table.returncode == 0 and "onnxruntime float32" in table.stdout

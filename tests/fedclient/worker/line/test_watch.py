@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.journal import Journal, key_of
+from fedclient.worker.line.observing import Observer
+from fedclient.worker.line.queueing import Line
+from fedclient.worker.line.settings import read_settings
+from fedclient.worker.line.verdicts import Judge
+from fedclient.worker.line.watching import Watcher, has_its_end
+from fedspect.errors import NoPicturesError
+from line_parts import grey, png, run
+
+
+class Camera:
+    """A folder, and the watch over it as one process after the other has it."""
+
+    def __init__(self, home: LineHome, folder: Path) -> None:
+        self.home, self.folder = home, folder
+        folder.mkdir()
+        self.journal_path = home.line / "watch" / "test.jsonl"
+        self.output = folder.parent / "verdicts.jsonl"
+        self.said: List[Dict[str, Any]] = []
+        self.line = Line(read_settings(home.line).serving)
+        model = home.open_current()
+        self.line.replace(model, Judge(read_settings(home.line).verdicts, model.classes))
+        self.observer = Observer()
+        self.watcher = self.restarted()
+
+    def restarted(self, **changes: Any) -> Watcher:
+        """A new process after a kill: nothing is left of the old one but its files."""
+        journal = Journal(self.journal_path, self.output)
+        times = {"settle": 0.0, "give_up": 60.0, **changes}
+        self.watcher = Watcher(self.folder, self.line, journal, self.observer, self.said.append, **times)
+        return self.watcher
+
+    def put(self, name: str, tone: int) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(grey(tone)))
+        return path
+
+    def files(self) -> List[str]:
+        return [row["file"] for row in self.said]
+
+    def written(self) -> List[Dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_text().splitlines()]
+
+    def close(self) -> None:
+        self.line.close()
+        self.observer.close()
+
+
+@pytest.fixture
+def camera(home: LineHome, tmp_path: Path) -> Iterator[Camera]:
+    made = Camera(home, tmp_path / "camera")
+    yield made
+    made.close()
+
+
+def test_each_new_picture_gets_one_verdict(camera: Camera) -> None:
+    camera.put("1.png", 128)
+    camera.put("sub/2.png", 60)
+    (camera.folder / "3.txt").write_text("no picture")
+    (camera.folder / ".4.png").write_bytes(png(grey(1)))
+    assert camera.watcher.look() == 2 and camera.watcher.look() == 0
+    assert {row["file"]: (row["class"], row["verdict"]) for row in camera.said} == {
+        "1.png": ("sound", "pass"),
+        "sub/2.png": ("dark", "reject"),
+    }
+    assert [row["seq"] for row in camera.said] == [1, 2] and camera.written() == camera.said
+
+
+def test_nothing_comes_twice_after_a_restart_and_what_came_meanwhile_is_not_lost(camera: Camera) -> None:
+    camera.put("1.png", 128)
+    camera.watcher.look()
+    camera.put("2.png", 60)
+    assert camera.restarted().look() == 1
+    assert camera.files() == ["1.png", "2.png"]
+
+
+def test_a_renamed_picture_is_the_same_and_a_rewritten_one_is_another(camera: Camera) -> None:
+    path = camera.put("1.png", 128)
+    camera.watcher.look()
+    path.rename(camera.folder / "archive.png")
+    assert camera.watcher.look() == 0
+    camera.put("archive.png", 60)
+    assert camera.watcher.look() == 1
+    assert [row["class"] for row in camera.said] == ["sound", "dark"]
+
+
+def test_a_half_written_picture_is_waited_for(camera: Camera) -> None:
+    content = png(grey(60, 80))
+    path = camera.folder / "1.png"
+    with path.open("wb") as file:
+        for part in (content[:20], content[20:60], content[60:-8]):
+            file.write(part)
+            file.flush()
+            assert camera.watcher.look() == 0
+            assert camera.watcher.pending == 1
+        file.write(content[-8:])
+    assert camera.watcher.look() == 1
+    assert camera.said[0]["class"] == "dark" and camera.watcher.pending == 0
+
+
+def test_a_picture_must_rest_before_it_is_read(camera: Camera) -> None:
+    watcher = camera.restarted(settle=0.2)
+    path = camera.put("1.png", 60)
+    assert watcher.look() == 0
+    time.sleep(0.25)
+    os.utime(path)  # written to once more
+    assert watcher.look() == 0
+    time.sleep(0.25)
+    assert watcher.look() == 1
+
+
+def test_a_picture_that_stays_damaged_is_a_persons_to_see(camera: Camera) -> None:
+    (camera.folder / "1.png").write_bytes(png(grey(60, 80))[:-20])
+    (camera.folder / "2.png").write_bytes(b"")
+    watcher = camera.restarted(give_up=0.0)
+    assert watcher.look() == 2
+    assert {row["verdict"] for row in camera.said} == {"ask"} and all(row["error"] for row in camera.said)
+    camera.put("2.png", 128)
+    watcher.look()
+    assert camera.said[-1]["verdict"] == "pass"
+
+
+def test_pictures_that_lie_there_already_can_be_left_out(camera: Camera) -> None:
+    camera.put("old.png", 60)
+    assert camera.watcher.skip_present() == 1
+    camera.put("new.png", 60)
+    camera.watcher.look()
+    assert camera.files() == ["new.png"] and [row["file"] for row in camera.written()] == ["new.png"]
+
+
+def test_a_line_that_was_journaled_but_not_written_out_is_carried_over(camera: Camera) -> None:
+    for number in range(3):
+        camera.put(f"{number}.png", 60 + number)
+    camera.watcher.look()
+    rows = camera.written()
+    for kept in (0, 1, 2, 3):
+        text = "".join(json.dumps(row) + "\n" for row in rows[:kept])
+        camera.output.write_text(text + '{"seq": 4, "fi')  # and torn in the middle of a line
+        camera.restarted()
+        assert _whole(camera.output) == rows
+    camera.output.unlink()
+    camera.restarted()
+    assert camera.written() == rows
+
+
+def _whole(path: Path) -> List[Dict[str, Any]]:
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+@given(st.integers(0, 400))
+@settings(max_examples=25, deadline=None)
+def test_a_torn_journal_gives_its_last_picture_again_and_no_other(tmp_path_factory: Any, cut: int) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    journal = Journal(folder / "j.jsonl")
+    for number in range(4):
+        journal.add(f"key-{number}", {"file": f"{number}.png", "verdict": "pass"})
+    content = (folder / "j.jsonl").read_bytes()
+    (folder / "j.jsonl").write_bytes(content[: max(0, len(content) - cut)])
+    again = Journal(folder / "j.jsonl")
+    known = [f"key-{number}" in again for number in range(4)]
+    assert known == sorted(known, reverse=True)  # only the newest can be missing
+    row = again.add("key-new", {"file": "new.png"})
+    assert row["seq"] == sum(known) + 1
+    assert [f"key-{number}" in Journal(folder / "j.jsonl") for number in range(4)] == known
+
+
+def test_a_large_journal_forgets_pictures_that_are_gone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.jsonl", largest=500)
+    for number in range(50):
+        journal.add(f"key-{number}", {"file": f"{number}.png"})
+    journal.forget_absent({"key-7"})
+    again = Journal(tmp_path / "j.jsonl")
+    assert "key-7" in again and "key-8" not in again and again.count == 50
+    assert (tmp_path / "j.jsonl").stat().st_size < 500
+
+
+def test_a_key_changes_with_the_content_and_not_with_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    first = key_of(path.stat())
+    path.rename(tmp_path / "b")
+    assert key_of((tmp_path / "b").stat()) == first
+    (tmp_path / "b").write_bytes(b"22")
+    assert key_of((tmp_path / "b").stat()) != first
+
+
+def test_a_folder_that_is_not_there_is_refused(camera: Camera, home: LineHome, tmp_path: Path) -> None:
+    with pytest.raises(NoPicturesError):
+        Watcher(tmp_path / "nowhere", camera.line, Journal(tmp_path / "j"), camera.observer, print)
+    done = run(home, "watch", str(tmp_path / "nowhere"))
+    assert done.returncode == 21 and "Traceback" not in done.stderr
+
+
+def test_the_command_answers_a_folder_once(home: LineHome, tmp_path: Path) -> None:
+    folder, output = tmp_path / "camera", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(png(grey(90)))
+    arguments = ("watch", str(folder), "--once", "--settle", "0", "--every", "0.05", "--output", str(output))
+    done = run(home, *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["verdict"] for row in rows] == ["ask"] * 3 and output.read_text() == done.stdout
+    assert run(home, *arguments).stdout == ""
+    assert len(list(home.asked.glob("*.png"))) >= 1
+
+
+def test_a_png_or_jpeg_without_its_last_mark_is_still_being_written() -> None:
+    whole = png(grey(60, 30))
+    assert has_its_end(whole) and has_its_end(whole + b" by a camera") and has_its_end(b"BM whatever")
+    assert not has_its_end(whole[:-8])
+    assert has_its_end(b"\xff\xd8 pixels \xff\xd9") and not has_its_end(b"\xff\xd8 pixels \xff")
