@@ -1,0 +1,240 @@
+"""The node's own parts: the board, the thread that looks to the engineer, the visits to headquarters."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+import pytest
+
+from fedclient.courtesy import Courtesy
+from fedclient.node.attending import Attendant
+from fedclient.node.board import WRITE_EVERY, Board
+from fedclient.node.errands import Errands, site_report
+from fedclient.node.home import Membership, PlantHome
+from fedclient.node.trainer import Trainer, worker_settings
+from fedclient.plant_settings import PlantSettings
+from fedspect.errors import ConnectionLostError, EnrolmentError, YieldedError
+from fedspect.files import write_json
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> PlantHome:
+    made = PlantHome(tmp_path / "home")
+    made.prepare()
+    made.remember(membership(), b"")
+    write_json(made.report_path, {"counts": {"pit": 7}, "examples": [{"name": "secret/1.png"}]})
+    return made
+
+
+def membership(**more: Any) -> Membership:
+    given = {
+        "plant": "plant-a",
+        "federation": "steel",
+        "fingerprint": "00" * 32,
+        "enrolment_addresses": [],
+        "fleet_addresses": [],
+        "classes": ["pit", "plain"],
+        "base_hash": "ab" * 32,
+        "data": "/pictures",
+    }
+    return Membership.model_validate({**given, **more})
+
+
+# -- the board ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_on_the_board_is_in_the_file_but_progress_not_with_every_batch(home: PlantHome) -> None:
+    now = [1000.0]
+    changes: List[int] = []
+    board = Board(home, on_change=lambda: changes.append(1), clock=lambda: now[0])
+    board.say("working", "on a message")
+    for done in range(1, 50):
+        board.progress("training", done, 100)
+    status = home.status()
+    assert status is not None and status["state"] == "working" and "work" not in status
+    assert board.facts["work"]["done"] == 49 and len(changes) == 50
+    now[0] += WRITE_EVERY
+    board.progress("training", 50, 100)
+    status = home.status()
+    assert status is not None and status["work"]["done"] == 50
+
+
+def test_a_problem_is_news_once_and_when_it_is_gone(home: PlantHome) -> None:
+    board = Board(home)
+    assert board.problem("settings", "unknown key") is True
+    assert board.problem("settings", "unknown key") is False
+    assert board.problem("settings", None) is True
+    assert board.facts["problems"] == {}
+
+
+def test_a_full_disk_does_not_end_the_node(home: PlantHome) -> None:
+    board = Board(home)
+    home.status_path.mkdir()
+    (home.status_path / "in the way").write_text("")
+    board.say("working")
+    assert board.facts["state"] == "working"
+
+
+# -- the trainer -------------------------------------------------------------------------------------------
+
+
+def test_the_trainer_gets_what_headquarters_prescribes_and_what_the_plant_allows(home: PlantHome) -> None:
+    prescribed = membership(settings={"training": {"batch_size": 8, "device": "cuda"}, "freeze_levels": 8})
+    allowed = PlantSettings.model_validate(
+        {"device": {"device": "cpu", "threads": 2, "cache": 100}, "training": {"memory_limit": 400}}
+    )
+    content = worker_settings(home, prescribed, allowed)
+    assert content["training"] == {
+        "batch_size": 8,
+        "device": "cpu",
+        "threads": 2,
+        "cache_limit": 100 << 20,
+        "memory_limit": 100 << 20,
+    }
+    assert content["freeze_levels"] == 8 and content["base"].endswith("ab" * 32)
+
+
+def test_a_paused_plant_gives_a_round_back_without_starting_its_trainer(home: PlantHome) -> None:
+    courtesy = Courtesy(home.folder)
+    trainer = Trainer(home, courtesy, Board(home))
+    trainer.hire(membership(worker_python="/no/such/python"))
+    courtesy.mark.put(since=0.0)
+    with pytest.raises(YieldedError, match="paused by the plant's engineer"):
+        trainer.work(b"a task")
+
+
+# -- looking to the engineer -------------------------------------------------------------------------------
+
+
+def test_a_pause_and_its_end_are_said_once_and_put_on_the_board(home: PlantHome) -> None:
+    said: List[str] = []
+    news: List[int] = []
+    courtesy, board = Courtesy(home.folder), Board(home)
+    attendant = Attendant(Trainer(home, courtesy, board), said.append, on_news=lambda: news.append(1))
+    attendant.look()
+    assert said == [] and news == []
+    courtesy.mark.put(since=0.0)
+    for _ in range(3):
+        attendant.look()
+    assert len(said) == 1 and said[0].startswith("training waits: paused")
+    assert board.facts["training"]["kind"] == "paused"
+    courtesy.mark.remove()
+    attendant.look()
+    assert said[1] == "training may run" and board.facts["training"] is None and len(news) == 2
+
+
+def test_a_broken_settings_file_is_named_once(home: PlantHome) -> None:
+    said: List[str] = []
+    courtesy, board = Courtesy(home.folder), Board(home)
+    attendant = Attendant(Trainer(home, courtesy, board), said.append)
+    courtesy.file.path.write_text("[training]\nhour = []\n")
+    attendant.look()
+    attendant.look()
+    assert len(said) == 1 and "training.hours" in said[0]
+    courtesy.file.path.write_text("")
+    attendant.look()
+    assert board.facts["problems"] == {}
+
+
+# -- visits to headquarters --------------------------------------------------------------------------------
+
+
+class Headquarters:
+    """Sessions that end after some calls, and what was told in them."""
+
+    def __init__(self) -> None:
+        self.opened = self.closed = 0
+        self.lives = 1000
+        self.reports: List[Dict[str, Any]] = []
+        self.error: BaseException = EnrolmentError("this session is over")
+
+    @contextmanager
+    def visit(self, home: PlantHome, membership: Membership) -> Iterator[Any]:
+        self.opened += 1
+        try:
+            yield self
+        finally:
+            self.closed += 1
+
+    def report(self, report: Dict[str, Any]) -> None:
+        self.reports.append(report)
+
+    def look(self, session: Any, base_hash: str) -> None:
+        self.lives -= 1
+        if self.lives < 0:
+            self.lives = 1000
+            raise self.error
+
+
+def errands(home: PlantHome, headquarters: Headquarters) -> Errands:
+    keeper: Any = headquarters
+    return Errands(home, Courtesy(home.folder), Board(home), keeper, visit=headquarters.visit)
+
+
+def test_one_session_serves_many_visits_and_one_that_is_over_is_opened_again(home: PlantHome) -> None:
+    headquarters = Headquarters()
+    made = errands(home, headquarters)
+    for _ in range(5):
+        made.visit()
+    assert headquarters.opened == 1
+    headquarters.lives = 0
+    made.visit()
+    assert (headquarters.opened, headquarters.closed) == (2, 1)
+
+
+def test_a_headquarters_that_shuts_the_plant_out_is_not_asked_twice_in_a_visit(home: PlantHome) -> None:
+    headquarters = Headquarters()
+    headquarters.lives = 0
+    with pytest.raises(EnrolmentError):
+        errands(home, headquarters).visit()
+    assert (headquarters.opened, headquarters.closed) == (1, 1)
+
+
+def test_the_report_is_handed_in_when_it_is_news_and_names_no_picture(home: PlantHome) -> None:
+    headquarters = Headquarters()
+    made = errands(home, headquarters)
+    made.report()
+    made.visit()
+    assert len(headquarters.reports) == 1
+    Courtesy(home.folder).mark.put(since=0.0)
+    made.visit()
+    made.visit()
+    assert [report["training"] and report["training"]["kind"] for report in headquarters.reports] == [
+        None,
+        "paused",
+    ]
+    assert "secret" not in json.dumps(headquarters.reports)
+    assert headquarters.reports[0]["counts"] == {"pit": 7}
+
+
+def test_a_plant_without_a_report_has_nothing_to_hand_in(home: PlantHome) -> None:
+    home.report_path.unlink()
+    assert site_report(home, Courtesy(home.folder)) is None
+
+
+def test_visits_go_on_after_whatever_went_wrong_and_end_when_told(home: PlantHome) -> None:
+    headquarters = Headquarters()
+    (home.folder / "plant.toml").write_text("[versions]\nlook_every = 1\n")
+    made = errands(home, headquarters)
+    stop = threading.Event()
+    thread = threading.Thread(target=made.run, args=(stop,))
+    thread.start()
+    try:
+        for error in (ConnectionLostError("gone"), RuntimeError("a defect"), EnrolmentError("no")):
+            headquarters.error, headquarters.lives = error, 0
+            visits = headquarters.closed
+            made.soon()
+            for _ in range(400):
+                if headquarters.closed > visits:
+                    break
+                threading.Event().wait(0.05)
+            assert headquarters.closed > visits
+    finally:
+        stop.set()
+        made.soon()
+        thread.join(20)
+    assert not thread.is_alive()
