@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, List, Optional
 
-from fedclient.worker.line.queueing import Answering
+from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.reference import PLAIN, Reference, Seen, joined
 from fedclient.worker.line.settings import DriftSettings
 from fedspect.errors import DamagedFileError, StorageError

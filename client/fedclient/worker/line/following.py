@@ -16,7 +16,8 @@ from typing import Callable, Optional
 import numpy as np
 
 from fedclient.worker.deployments import Deployment, Deployments
-from fedclient.worker.line.queueing import Answering, Line
+from fedclient.worker.line.leasing import Answering
+from fedclient.worker.line.queueing import Line
 from fedclient.worker.line.settings import SETTINGS_FILE, LineSettings, read_settings
 from fedclient.worker.line.verdicts import Judge
 from fedspect.errors import FedspectError

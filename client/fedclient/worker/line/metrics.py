@@ -7,7 +7,7 @@ from typing import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from fedclient.worker.line.drift import ALARM
-from fedclient.worker.line.queueing import Answering, Job
+from fedclient.worker.line.leasing import Answering, Job
 from fedclient.worker.line.verdicts import Verdict
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

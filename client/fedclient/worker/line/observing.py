@@ -18,8 +18,8 @@ import numpy as np
 
 from fedclient.worker.line.asked import AskedPictures
 from fedclient.worker.line.drift import DriftWatch
+from fedclient.worker.line.leasing import Answering, Job
 from fedclient.worker.line.metrics import Metrics
-from fedclient.worker.line.queueing import Answering, Job
 from fedclient.worker.line.reference import seen_of
 from fedclient.worker.line.settings import DriftSettings
 from fedclient.worker.line.verdicts import ASK, Verdict

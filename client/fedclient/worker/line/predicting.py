@@ -11,8 +11,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 import numpy as np
 
 from fedclient.worker.engines.model import LineAnswer
+from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.pictures import read_encoded
-from fedclient.worker.line.queueing import Answering
 from fedclient.worker.line.verdicts import Judge, Verdict
 from fedspect.data.decode import SUFFIXES
 from fedspect.errors import NoPicturesError, PictureError

@@ -21,7 +21,7 @@ from typing import Any, Dict, Iterable, Mapping, Tuple
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from fedclient.worker.line.queueing import Answering
+from fedclient.worker.line.leasing import Answering
 from fedspect.errors import DamagedFileError, NoPicturesError
 from fedspect.files import read_json, write_bytes, write_json
 

@@ -13,9 +13,10 @@ from typing import Any, Callable, Dict, NoReturn, Optional
 
 import grpc
 
+from fedclient.worker.line.leasing import Answering, BusyError, NotReadyError
 from fedclient.worker.line.messages import SERVICE, classes_of, message, methods
 from fedclient.worker.line.observing import Observer
-from fedclient.worker.line.queueing import Answering, BusyError, Line, NotReadyError
+from fedclient.worker.line.queueing import Line
 from fedclient.worker.line.tensors import (
     INPUTS,
     MODEL_NAME,

@@ -25,9 +25,10 @@ from fedclient.worker.line.asked import AskedPictures
 from fedclient.worker.line.following import Follower
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.http import serve_http
+from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.metrics import Metrics
 from fedclient.worker.line.observing import Observer
-from fedclient.worker.line.queueing import Answering, Line
+from fedclient.worker.line.queueing import Line
 from fedclient.worker.line.service import InferenceService, handler
 from fedclient.worker.line.settings import LineSettings, read_settings
 from fedspect.errors import SettingsError, WorkerError

@@ -14,9 +14,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.messages import message
 from fedclient.worker.line.pictures import from_encoded, from_pixels
-from fedclient.worker.line.queueing import Answering
 from fedclient.worker.line.verdicts import Verdict
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import SettingsError

@@ -17,8 +17,9 @@ from fedclient.worker.line.asked import AskedPictures
 from fedclient.worker.line.following import Follower
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.journal import Journal
+from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.observing import Observer
-from fedclient.worker.line.queueing import Answering, Line
+from fedclient.worker.line.queueing import Line
 from fedclient.worker.line.settings import LineSettings, read_settings
 from fedclient.worker.line.watching import Watcher
 from fedspect.errors import NoPicturesError

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
 
 from fedclient.worker.line.journal import Journal, key_of
+from fedclient.worker.line.leasing import Answering, BusyError, NotReadyError
 from fedclient.worker.line.observing import Observer
 from fedclient.worker.line.pictures import from_encoded
-from fedclient.worker.line.queueing import Answering, BusyError, Line, NotReadyError
+from fedclient.worker.line.queueing import Line
 from fedclient.worker.line.verdicts import ASK
 from fedspect.data.decode import SUFFIXES, read_bytes
 from fedspect.errors import EngineError, NoPicturesError, PictureError
@@ -130,7 +131,7 @@ class Watcher:
                 except (PictureError, EngineError) as error:
                     if not last_chance or not path.exists():
                         return False
-                    row = {"verdict": ASK, "error": f"{error.what}: {error.seen}"}
+                    row: Dict[str, Any] = {"verdict": ASK, "error": f"{error.what}: {error.seen}"}
                     self._done(key, path, row, model)
                     return True
                 verdict = lease.judge.judge(job.answer.probabilities)[0]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fedclient.worker.engines.model import LineAnswer
-from fedclient.worker.line.queueing import BusyError, Line, NotReadyError
+from fedclient.worker.line.leasing import BusyError, NotReadyError
+from fedclient.worker.line.queueing import Line
 from fedclient.worker.line.settings import ServingSettings, VerdictSettings
 from fedclient.worker.line.verdicts import Judge
 from fedspect.errors import EngineError
