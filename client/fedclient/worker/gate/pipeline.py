@@ -114,10 +114,10 @@ class Deployer:
                 else:
                     outcome, reasons, figures = self._run(folder, card, who, why, activate, report, cancel)
         except (UpdateRefusedError, ClassError) as error:
-            outcome, reasons = "refused", [str(error)]
+            outcome, reasons = "refused", [self._unplaced(error)]
             self._note("refused", version, told, who, str(error))
         except FedspectError as error:
-            outcome, reasons = "failed", [str(error)]
+            outcome, reasons = "failed", [self._unplaced(error)]
             self._note("failed", version, told, who, str(error))
         except Exception as error:  # memory, a defect: the line goes on, and headquarters is told
             logger.exception("a deployment failed")
@@ -147,7 +147,7 @@ class Deployer:
         try:
             take_share(self.golden, self._site().split.sides[GOLDEN], limit)
         except DataError as error:
-            return (f"the golden set was not looked through for new pictures: {error}"[:300],)
+            return (f"no new golden pictures were looked for: {self._unplaced(error)}"[:300],)
         return ()
 
     # -- parts ---------------------------------------------------------------------------------------------
@@ -293,7 +293,11 @@ class Deployer:
                 return None, ()
             return open_model(deployment, self.store, threads=threads), ()
         except FedspectError as error:
-            return None, (f"the current engine is not compared: {error}"[:300],)
+            return None, (f"the current engine is not compared: {self._unplaced(error)}"[:300],)
+
+    def _unplaced(self, error: FedspectError) -> str:
+        """The error as headquarters may read it: where things lie on this device is nobody else's business."""
+        return str(error).replace(str(self.settings.data), "DATA").replace(str(self.home), "HOME")
 
     def _note(self, event: Any, version: str, number: int, who: str, why: str) -> None:
         with suppress(StorageError):  # a full disk is in the report already

@@ -1,0 +1,65 @@
+"""Asking the worker's interpreter, which has torch, to do a piece of work for a command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from fedclient.node.home import PlantHome
+from fedspect import errors
+from fedspect.errors import FedspectError, WorkerError, WorkspaceError
+
+Progress = Callable[[str, int, int], None]
+
+
+def ask_worker(home: PlantHome, module: str, arguments: list[str], progress: Progress) -> Any:
+    """Run ``python -m module`` (which uses ``fedclient.worker.telling``) and answer its reply.
+
+    Raises:
+        FedspectError: what the worker raised.
+        WorkerError: it cannot be started, or ended without an answer.
+
+    """
+    command = [_python(home), "-m", module, "--settings", str(home.folder / "worker.json"), *arguments]
+    try:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise WorkerError(
+            "the worker's interpreter cannot be started",
+            seen=f"{command[0]}: {error.strerror}",
+            remedy="name the interpreter that has torch: fedclient join --worker-python PATH",
+        ) from error
+    assert child.stdout is not None
+    try:
+        for line in child.stdout:
+            said = json.loads(line)
+            if "reply" in said:
+                return said["reply"]
+            if "error" in said:
+                raise _error_of(said["error"])
+            progress(*said["progress"])
+    finally:
+        child.kill()
+        code = child.wait()
+        child.stdout.close()
+    raise WorkerError("the worker ended without an answer", seen=f"exit code {code}")
+
+
+def _python(home: PlantHome) -> str:
+    try:
+        return home.membership().worker_python or sys.executable
+    except WorkspaceError:
+        return sys.executable
+
+
+def _error_of(content: dict[str, Any]) -> FedspectError:
+    kind = getattr(errors, str(content.get("error")), FedspectError)
+    return kind(  # type: ignore[no-any-return]
+        str(content.get("what")),
+        seen=content.get("seen"),
+        accepted=content.get("accepted"),
+        remedy=content.get("remedy"),
+    )

@@ -1,0 +1,287 @@
+"""`fedclient engines`: which engines the line has, building them, and going from one to another.
+
+Only `build` needs the worker's interpreter. The others read and move a pointer, so they answer at once, also
+while the plant trains and also when it does not run at all.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from fedclient.commands.options import HomeOption
+from fedclient.node.home import PlantHome
+from fedspect.console import JsonOption, note, print_json, print_table, progress_bar, warn
+from fedspect.errors import EngineError, FedspectError, GateError
+
+if TYPE_CHECKING:
+    from fedclient.worker.deployments import Deployment, Deployments
+    from fedclient.worker.engines.store import EngineStore
+
+app = typer.Typer(
+    name="engines", help="The engines of this device: list, build, activate, go back.", no_args_is_help=True
+)
+
+WhyOption = Annotated[str, typer.Option("--why", help="Kept in the history.")]
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Make `engines` a command of ``parent``."""
+    parent.add_typer(app)
+
+
+@app.command("list")
+def list_engines(
+    home: HomeOption = None,
+    history: Annotated[bool, typer.Option("--history", help="Everything that was decided.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show what the line runs, what it could run, and the engines in the store."""
+    deployments, store = _opened(home)
+    current, made = deployments.current(), deployments.list()
+    entries = deployments.history()
+    if json:
+        previous = deployments.previous()
+        print_json(
+            {
+                "current": current and current.id,
+                "previous": previous and previous.id,
+                "deployments": [
+                    {**each.model_dump(mode="json"), "engines_present": _usable(store, each)} for each in made
+                ],
+                "engines": [_engine_facts(each, deployments) for each in store.list()],
+                "history": [entry.model_dump(mode="json") for entry in entries],
+            }
+        )
+        return
+    if history:
+        columns = ("when", "what", "number", "version", "who", "why")
+        rows = [
+            (
+                _when(each.at),
+                each.event + (" by force" if each.forced else ""),
+                each.number,
+                each.version[:12],
+                each.who,
+                each.why,
+            )
+            for each in entries
+        ]
+        print_table("History", columns, rows)
+        return
+    if not made:
+        note("no version was built here yet; `fedclient engines build` builds the newest that was published")
+    else:
+        columns = ("deployment", "standing", "right", "escapes", "false rejects", "ms", "added")
+        caption = f"the line runs {current.id}, since {_when(current.activated_at)}" if current else ""
+        rows_of = [_row(each, current, _usable(store, each)) for each in made]
+        print_table("Deployments", columns, rows_of, caption=caption or "the line runs none of them yet")
+    facts = [_engine_facts(each, deployments) for each in store.list()]
+    if facts:
+        print_table(
+            "Engines",
+            ("engine", "part", "kind", "precision", "MB", "kept for the line"),
+            [
+                (
+                    each["id"],
+                    each["part"],
+                    each["kind"],
+                    each["precision"],
+                    f"{each['bytes'] / 1e6:.1f}",
+                    "yes" if each["in_use"] else "",
+                )
+                for each in facts
+            ],
+        )
+
+
+@app.command()
+def build(
+    version: Annotated[
+        Optional[str],
+        typer.Argument(help="A version's number or hash, or a folder.", show_default="the newest"),
+    ] = None,
+    activate: Annotated[
+        bool, typer.Option("--activate", help="Let the line run it if it passes the gate.")
+    ] = False,
+    why: WhyOption = "built by hand",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Build the engines of a published version and take them through the gate."""
+    from fedclient.commands.asking import ask_worker
+
+    plant_home = PlantHome(home)
+    folder = _version_folder(plant_home, version)
+    arguments = ["--folder", str(folder), "--who", _who(), "--why", why]
+    with progress_bar("engines", shown=not json) as bar:
+        report = ask_worker(
+            plant_home,
+            "fedclient.worker.gate",
+            [*arguments, *(["--activate"] if activate else [])],
+            lambda stage, done, total: bar(done, total),
+        )
+    if json:
+        print_json(report)
+    outcome, reasons = report["outcome"], report["reasons"]
+    if outcome == "activated":
+        if not json:
+            done = "the line runs it" if activate else "; ".join(reasons)
+            note(f"version {report['number']} passed the gate in {report['seconds']:.1f} s; {done}")
+        return
+    error = (GateError if outcome == "refused" else EngineError)(
+        f"version {report['number']} {'did not pass the gate' if outcome == 'refused' else 'was not built'}",
+        seen="; ".join(reasons),
+        remedy="the line runs what it ran before; `fedclient engines list --history` keeps the figures",
+    )
+    if json:
+        raise typer.Exit(error.exit_code)
+    raise error
+
+
+@app.command()
+def activate(
+    deployment: Annotated[str, typer.Argument(help="A deployment's name, its beginning, or a number.")],
+    force: Annotated[bool, typer.Option("--force", help="Even if it was refused or retired.")] = False,
+    why: WhyOption = "activated by hand",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let the line run a deployment that was built here."""
+    deployments, store = _opened(home)
+    chosen = _chosen(deployments, deployment)
+    if not _usable(store, chosen):
+        raise EngineError(
+            "the engines of this deployment are gone",
+            seen=chosen.id,
+            remedy=f"build them again: fedclient engines build {chosen.number} --activate",
+        )
+    now = deployments.activate(chosen.id, who=_who(), why=why, force=force)
+    if chosen.standing != "passed":
+        warn(f"{now.id} was {chosen.standing}: {'; '.join(chosen.reasons)}")
+    _tell(now, json)
+
+
+@app.command()
+def rollback(
+    why: WhyOption = "rolled back by hand",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Go back to what the line ran before; again, to what it ran before that."""
+    deployments, store = _opened(home)
+    _tell(deployments.rollback(who=_who(), why=why, usable=lambda each: _usable(store, each)), json)
+
+
+# -- parts -------------------------------------------------------------------------------------------------
+
+
+def _opened(home: Path | None) -> tuple[Deployments, EngineStore]:
+    from fedclient.worker.deployments import Deployments
+    from fedclient.worker.engines.store import EngineStore
+
+    folder = PlantHome(home).folder
+    return Deployments(folder / "deployments"), EngineStore(folder / "engines")
+
+
+def _usable(store: EngineStore, deployment: Deployment) -> bool:
+    """Whether its engines are in the store; none is opened."""
+    try:
+        for engine in deployment.engines.values():
+            store.get(engine)
+    except FedspectError:
+        return False
+    return True
+
+
+def _chosen(deployments: Deployments, name: str) -> Deployment:
+    made = deployments.list()
+    by_number = [each for each in made if name.isdigit() and each.number == int(name)]
+    matching = by_number[-1:] or [each for each in made if name and each.id.startswith(name)]
+    if len(matching) != 1:
+        raise GateError(
+            "there is no such deployment" if not matching else "several deployments begin like that",
+            seen=name,
+            accepted=", ".join(each.id for each in (matching or made)) or None,
+            remedy="`fedclient engines list` shows them; `fedclient engines build` makes one",
+        )
+    return matching[0]
+
+
+def _version_folder(home: PlantHome, version: str | None) -> Path:
+    from fedspect.files import read_json
+
+    if version is not None and (Path(version) / "card.json").is_file():
+        return Path(version).absolute()
+    found: list[tuple[int, Path]] = []
+    for card in (home.folder / "versions").glob("*/card.json"):
+        try:
+            found.append((int(read_json(card)["number"]), card.parent))
+        except (FedspectError, OSError, KeyError, TypeError, ValueError):
+            continue
+    found.sort()
+    if version is not None:
+        found = [
+            each
+            for each in found
+            if version == str(each[0]) or (version and each[1].name.startswith(version))
+        ]
+    if not found:
+        raise EngineError(
+            "there is no such version on this device"
+            if version
+            else "no version was published to this device",
+            seen=version,
+            remedy="a running plant fetches what headquarters publishes; `fedclient status` shows it",
+        )
+    return found[-1][1]
+
+
+def _row(deployment: Deployment, current: Deployment | None, usable: bool) -> tuple[object, ...]:
+    figures: dict[str, Any] = deployment.figures
+    mine = figures.get("candidate") or {}
+    sign = "> " if current is not None and current.id == deployment.id else "  "
+    return (
+        sign + deployment.id,
+        deployment.standing if usable else f"{deployment.standing}, engines gone",
+        f"{mine['right']} of {mine['pictures']}" if mine else "",
+        mine.get("escapes", ""),
+        "" if mine.get("false_rejects") is None else mine["false_rejects"],
+        (figures.get("latency_ms") or {}).get("candidate") or "",
+        _when(deployment.added_at),
+    )
+
+
+def _engine_facts(stored: Any, deployments: Deployments) -> dict[str, Any]:
+    return {
+        "id": stored.id,
+        "part": stored.sidecar.get("part"),
+        "kind": stored.key.kind,
+        "precision": stored.key.precision,
+        "bytes": stored.sidecar.get("bytes", 0),
+        "in_use": stored.id in deployments.engines_in_use(),
+    }
+
+
+def _tell(deployment: Deployment, json: bool) -> None:
+    if json:
+        print_json(deployment.model_dump(mode="json"))
+    else:
+        note(f"the line runs {deployment.id} (version {deployment.number}) from now on")
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

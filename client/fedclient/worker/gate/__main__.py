@@ -1,0 +1,48 @@
+"""`python -m fedclient.worker.gate`: one deployment, for `fedclient engines build`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, List, Optional
+
+from fedclient.worker.settings import WorkerSettings
+from fedclient.worker.telling import Report, tell
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Build, prove and (with ``--activate``) activate a version."""
+    parser = argparse.ArgumentParser(description="Engines of a version; asked by `fedclient engines build`.")
+    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--who", default="")
+    parser.add_argument("--why", default="")
+    parser.add_argument("--activate", action="store_true")
+    given = parser.parse_args(arguments)
+
+    def work(report: Report) -> Any:
+        from fedclient.worker.gate.pipeline import Deployer
+        from fedclient.worker.setup import Site
+
+        settings = WorkerSettings.read(given.settings)
+        deployer = Deployer(
+            settings,
+            lambda: Site(settings, lambda done, total: report("pictures", done, total)),
+            look_again=False,
+        )
+        became = deployer.deploy(
+            given.folder,
+            who=given.who,
+            why=given.why,
+            activate=given.activate,
+            again=True,
+            report=report,
+        )
+        return became.model_dump(mode="json")
+
+    return tell(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Callable, List
+
+import numpy as np
+import pytest
+
+from fedclient.worker.engines import open_model
+from fedclient.worker.gate.pipeline import Deployer
+from fedspect import files
+from fedspect.files import write_text
+from fedspect.update.schema import Arrays
+
+CLASSES = ("plain", "striped")
+
+Publish = Callable[..., Path]
+
+
+def turned(head: Arrays) -> Arrays:
+    """The same head with its two classes exchanged: every verdict is the other one."""
+    return {
+        name: np.ascontiguousarray(values[::-1]) if len(values) == len(CLASSES) else values
+        for name, values in head.items()
+    }
+
+
+def changed(head: Arrays, by: float = 1e-3) -> Arrays:
+    """A little another head that answers alike."""
+    return {name: (values * (1 + by)).astype(np.float32) for name, values in head.items()}
+
+
+def exploding(head: Arrays) -> Arrays:
+    """Every number is finite, no answer is."""
+    return {
+        name: np.full_like(values, 3e38) if name.endswith("weight") else values
+        for name, values in head.items()
+    }
+
+
+def test_a_version_is_built_proved_and_activated_and_the_next_keeps_the_backbone(
+    deployer: Deployer, publish: Publish, trained_head: Arrays
+) -> None:
+    stages: List[str] = []
+    report = deployer.deploy(publish(trained_head), report=lambda stage, done, total: stages.append(stage))
+    assert (report.outcome, report.reasons) == ("activated", [])
+    assert list(dict.fromkeys(stages)) == [
+        "version",
+        "graphs",
+        "backbone",
+        "head",
+        "golden",
+        "gate",
+        "deployment",
+    ]
+    first = deployer.deployments.current()
+    assert first is not None
+    assert first.version == report.version
+    assert report.figures["agreement"]["logits_difference"] < 1e-4
+    assert report.figures["pictures"] == len(deployer.golden.pictures()) > 0
+    with_engines = {stored.id for stored in deployer.store.list()}
+
+    second = deployer.deploy(publish(changed(trained_head), number=2), number=2)
+    assert second.outcome == "activated", second.reasons
+    current = deployer.deployments.current()
+    assert current is not None
+    assert current.number == 2
+    assert current.engines["backbone"] == first.engines["backbone"]
+    assert len({stored.id for stored in deployer.store.list()} - with_engines) == 1
+    assert second.figures["current"] is not None
+    with open_model(current, deployer.store).engines[0] as engine:
+        assert engine.kind == "onnxruntime"
+
+    again = deployer.deploy(publish(changed(trained_head), number=2))
+    assert (again.outcome, again.reasons) == ("activated", ["the line runs it already"])
+    assert len([entry for entry in deployer.deployments.history() if entry.serial]) == 2
+
+
+def test_a_worse_version_is_refused_with_figures_and_the_current_one_stays(
+    deployer: Deployer, publish: Publish, trained_head: Arrays
+) -> None:
+    deployer.deploy(publish(trained_head))
+    before = deployer.deployments.current()
+    report = deployer.deploy(publish(turned(trained_head), number=2))
+    assert report.outcome == "refused"
+    assert any("called wrong" in reason for reason in report.reasons)
+    assert deployer.deployments.current() == before
+    refused = deployer.deployments.list()[-1]
+    assert (refused.number, refused.standing) == (2, "refused")
+    assert deployer.deployments.history()[-1].event == "refused"
+
+    forced = deployer.deployments.activate(refused.id, who="a test", why="we know better", force=True)
+    assert forced.number == 2
+    assert deployer.deployments.history()[-1].forced
+
+
+def test_a_version_that_answers_no_numbers_is_refused(
+    deployer: Deployer, publish: Publish, trained_head: Arrays
+) -> None:
+    deployer.deploy(publish(trained_head))
+    before = deployer.deployments.current()
+    report = deployer.deploy(publish(exploding(trained_head), number=2))
+    assert report.outcome == "refused", report.reasons
+    assert "not a number" in report.reasons[0] or "no number" in report.reasons[0]
+    poisoned = {name: values.copy() for name, values in trained_head.items()}
+    poisoned[sorted(poisoned)[0]].flat[0] = np.nan
+    report = deployer.deploy(publish(poisoned, number=3))
+    assert report.outcome == "refused"
+    assert "no finite numbers" in report.reasons[0]
+    assert deployer.deployments.current() == before
+    assert [entry.event for entry in deployer.deployments.history()][-2:] == ["refused", "refused"]
+
+
+def test_a_version_that_the_plant_went_back_from_is_not_taken_again_by_itself(
+    deployer: Deployer, publish: Publish, trained_head: Arrays
+) -> None:
+    deployer.deploy(publish(trained_head))
+    second = publish(changed(trained_head), number=2)
+    deployer.deploy(second)
+    deployer.deployments.rollback(who="the engineer", why="scratches are missed")
+    report = deployer.deploy(second)
+    assert report.outcome == "refused"
+    assert "the engineer: scratches are missed" in report.reasons[0]
+    current = deployer.deployments.current()
+    assert current is not None
+    assert current.number == 1
+    deployer.deployments.activate(deployer.deployments.list()[-1].id, who="the engineer", why="mended")
+    assert deployer.deploy(second).outcome == "activated"
+
+
+def test_damaged_downloads_and_a_base_model_that_is_gone_leave_the_line_alone(
+    deployer: Deployer, publish: Publish, trained_head: Arrays, home: Path
+) -> None:
+    deployer.deploy(publish(trained_head))
+    before = deployer.deployments.current()
+    folder = publish(changed(trained_head), number=2)
+    for name, content in (("card.json", b"{"), ("head.safetensors", b"")):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(content)
+        report = deployer.deploy(folder)
+        assert (report.outcome, report.version) == ("failed", folder.name)
+        assert name in report.reasons[0]
+        (folder / name).write_bytes(whole)
+    assert deployer.deploy(folder, number=7).outcome == "failed"
+    assert deployer.deploy(home / "versions" / ("f" * 64)).outcome == "failed"
+    deployer._base = None
+    (home / "base" / "model.safetensors").write_bytes(b"\0" * 100)
+    assert deployer.deploy(folder).outcome == "failed"
+    assert deployer.deployments.current() == before
+
+
+def test_a_full_disk_at_any_step_leaves_the_line_alone(
+    deployer: Deployer, publish: Publish, trained_head: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployer.deploy(publish(trained_head))
+    before = deployer.deployments.current()
+    folder = publish(changed(trained_head), number=2)
+    real = os.fsync
+    for allowed in range(12):
+        left = [allowed]
+
+        def limited(descriptor: int, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(28, "No space left on device")
+            real(descriptor)
+
+        monkeypatch.setattr(files.os, "fsync", limited)
+        report = deployer.deploy(folder)
+        monkeypatch.undo()
+        if report.outcome == "activated":
+            break
+        assert report.outcome == "failed"
+        assert "no space left" in report.reasons[0]
+        assert deployer.deployments.current() == before
+    else:
+        pytest.fail("it never had enough room")
+    assert allowed > 2
+    current = deployer.deployments.current()
+    assert current is not None
+    assert current.number == 2
+
+
+def test_a_plant_without_golden_pictures_goes_by_its_rule(
+    deployer: Deployer, publish: Publish, trained_head: Arrays, home: Path
+) -> None:
+    for path in (home.parent / "pictures").rglob("*.png"):
+        path.unlink()
+    write_text(home / "engines.toml", '[gate]\nwithout_pictures = "refuse"\n')
+    report = deployer.deploy(publish(trained_head))
+    assert report.outcome == "refused"
+    assert "there is no golden picture" in report.reasons[0]
+    write_text(home / "engines.toml", "[gate]\nruns = 3\n")
+    report = deployer.deploy(publish(trained_head))
+    assert report.outcome == "activated"
+    assert report.figures["pictures"] == 0
+    assert "no new golden pictures" in report.figures["remarks"][0]
+    assert str(home.parent) not in report.model_dump_json()
+
+
+def test_a_mistake_in_the_settings_is_named(
+    deployer: Deployer, publish: Publish, trained_head: Arrays, home: Path
+) -> None:
+    write_text(home / "engines.toml", "[gate]\nmore_escape = 2\n")
+    report = deployer.deploy(publish(trained_head))
+    assert report.outcome == "failed"
+    assert "did you mean gate.more_escapes?" in report.reasons[0]
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    from pathlib import Path
+    from fedclient.worker.gate.pipeline import Deployer
+    from fedclient.worker.settings import WorkerSettings
+    from fedclient.worker.setup import Site
+
+    home, folder, at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    settings = WorkerSettings.read(home / "worker.json")
+    told = []
+
+    def report(stage, done, total):
+        if stage == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    deployer = Deployer(settings, lambda: Site(settings))
+    if at == "pointer":
+        from fedclient.worker.deployments import pointer
+        pointer.append_line = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    deployer.deploy(folder, report=report)
+    """
+)
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_step_leaves_the_line_alone_and_the_next_try_works(
+    deployer: Deployer, publish: Publish, trained_head: Arrays, home: Path
+) -> None:
+    deployer.deploy(publish(trained_head))
+    before = deployer.deployments.current()
+    folder = publish(changed(trained_head), number=2)
+    for stage in ("version", "graphs", "backbone", "head", "golden", "gate", "deployment"):
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED, str(home), str(folder), stage],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=False,
+        )
+        assert process.returncode == -signal.SIGKILL, stage
+        assert deployer.deployments.current() == before, stage
+        with open_model(before, deployer.store).engines[0]:  # type: ignore[arg-type]
+            pass
+    report = deployer.deploy(folder)
+    assert report.outcome == "activated", report.reasons
+    assert not (home / "deployments" / "candidate").exists()
