@@ -202,10 +202,10 @@ class EnrolmentService:
         return LeaveReply()
 
     def published(self, request: PublishedRequest, context: grpc.ServicerContext) -> PublishedReply:
-        """The version that plants are to run."""
+        """The version that plants are to run, if it is one of the base model that they are given."""
         self._asking(request.session)
         version = self._models.published()
-        if version is None:
+        if version is None or version.card.base_hash != self._offer.base.content_hash:
             return PublishedReply()
         return PublishedReply(
             number=version.card.number,

@@ -1,5 +1,8 @@
 """`fedserver start`: everything that runs at headquarters, watched from one loop.
 
+After the last round the server publishes what the run has reached and stays, so that plants can fetch the
+version, report what became of it, and join; with ``until_done`` it ends instead.
+
 Three things run: Flower's SuperLink and the ServerApp with its rounds (child processes), and the enrolment
 service (in this process). Either child may die; the loop notices and starts it again. The run's own folder
 says where it stands, so each new start under the hood goes on with the next round.
@@ -20,8 +23,9 @@ from fedserver.control import Control, thin_bundle
 from fedserver.enrolment import EnrolmentServer, EnrolmentService, Offer
 from fedserver.event_log import EventTail
 from fedserver.nodes import NODES_FILE, Nodes
+from fedserver.offering import Offering
 from fedserver.registry import Plant
-from fedserver.runs import read_status
+from fedserver.runs import is_finished, read_status
 from fedserver.settings import ServerSettings
 from fedserver.store import RunStore
 from fedserver.superlink import SuperLink, check_port
@@ -53,8 +57,11 @@ class Headquarters:
         base: BaseFiles,
         store: RunStore | None,
         *,
+        until_done: bool = False,
         say: Say = lambda text: None,
     ) -> None:
+        self._until_done = until_done
+        self._done = False
         self._workspace = workspace
         self._settings = settings
         self._base = base
@@ -72,10 +79,11 @@ class Headquarters:
         self._online: list[str] = []
         self._next_online = 0.0
         self._heard = time.monotonic()
+        self._offering = Offering(workspace.models, base.content_hash, say)
         self._events = None if store is None else EventTail(store.folder / "events.jsonl")
 
     def serve(self, stop: threading.Event) -> bool:
-        """Stay until ``stop`` is set or the run is finished; answers whether it finished.
+        """Stay until ``stop`` is set, or with ``until_done`` the run is finished; answers whether it is.
 
         The caller holds the workspace's lock.
 
@@ -130,6 +138,7 @@ class Headquarters:
             self._workspace.deployments,
             on_admitted=self._admit,
             on_left=lambda plant: None,  # the watch follows the registry
+            on_deployed=self._offering.deployed,
         )
 
     def _admit(self, plant: Plant) -> None:
@@ -174,9 +183,9 @@ class Headquarters:
         while not stop.is_set():
             try:
                 if self._look():
-                    self._tell_events()
-                    self._say("all rounds are done")
-                    return True
+                    self._finish()
+                    if self._until_done:
+                        return True
                 self._heard = time.monotonic()
             except ConnectionLostError as error:
                 if self._superlink.alive and time.monotonic() - self._heard > SILENCE:
@@ -187,10 +196,25 @@ class Headquarters:
         self._superlink.end_serverapp()  # first, so that it can say in the run's folder that it was stopped
         if self._control is not None and self._run is not None:
             self._control.stop(self._run)
-        return False
+        return self._done
+
+    def _finish(self) -> None:
+        """The last round is closed: publish what it made, and say what happens from now on."""
+        assert self._store is not None
+        self._done = True
+        self._superlink.end_serverapp()
+        self._tell_events()
+        self._say("all rounds are done")
+        if self._settings.run.publish == "at-the-end":
+            self._offering.publish(self._workspace, self._store.folder)
+        if not self._until_done:
+            self._say(
+                "staying for plants that join or fetch versions; `fedserver stop` ends this, "
+                "`fedserver start --rounds N` or `--new-run` goes on with rounds"
+            )
 
     def _look(self) -> bool:
-        """One look at everything; whether the run is finished."""
+        """One look at everything; whether the run has just come to its end."""
         if not self._superlink.alive:
             self._say("Flower's SuperLink died; starting it again")
             logger.error("the SuperLink died: %s", self._superlink.last_words())
@@ -202,8 +226,10 @@ class Headquarters:
         self._look_online(control)
         self._tell_events()
         store = self._store
-        if store is None:
+        if store is None or self._done:
             return False
+        if self._run is None and is_finished(store):
+            return True
         if self._run is None:
             self._submit(control, store)
             return False
@@ -233,6 +259,7 @@ class Headquarters:
         if time.monotonic() < self._next_online:
             return
         self._next_online = time.monotonic() + LOOK_ONLINE
+        self._offering.look()
         online = self._nodes.plants(control.online())
         if online != self._online:
             for plant in sorted(set(online) - set(self._online)):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedserver.base_files import BaseFiles
+from fedserver.history import Course
 from fedserver.settings import ServerSettings
 from fedspect import files
 from fedspect.errors import FederationError, SettingsError, WorkspaceError
@@ -57,9 +58,11 @@ def named_run(runs: Path, name: str | None = None) -> Path:
 def prepare_run(
     runs: Path, settings: ServerSettings, base: BaseFiles, *, rounds: int | None = None, new: bool = False
 ) -> RunStore:
-    """The run to work on: the newest, unless it is finished or ``new`` is set; then the next.
+    """The run to work on: the newest, or the next when there is none or ``new`` is set.
 
-    ``rounds`` is the number of rounds of the whole run; more than a finished run has had prolong it.
+    ``rounds`` is the number of rounds of the whole run; more than were planned prolong a finished run. One
+    that is finished and is not prolonged is answered as it is: a server that is started again after the last
+    round goes on serving what came of it.
 
     Raises:
         SettingsError: an unfinished run was begun with settings that cannot be changed on the way.
@@ -73,10 +76,11 @@ def prepare_run(
     folders = run_folders(runs)
     if folders and not new and RunStore.exists(folders[-1]):
         store = RunStore(folders[-1])
-        if not _finished(store) or wanted.rounds > store.rounds()[-1]:
-            _check_unchanged(store, settings, base, classes)
-            store.change_settings(wanted)
+        if is_finished(store) and wanted.rounds <= store.facts.rounds.rounds:
             return store
+        _check_unchanged(store, settings, base, classes)
+        store.change_settings(wanted)
+        return store
     number = int(folders[-1].name.split("-")[1]) + 1 if folders else 1
     if folders and not RunStore.exists(folders[-1]):
         number -= 1  # its beginning was cut: begin it again
@@ -140,9 +144,15 @@ def standings(runs: Path) -> dict[str, dict[str, Any]]:
     return plants if isinstance(plants, dict) else {}
 
 
-def _finished(store: RunStore) -> bool:
-    last = store.rounds()[-1]
-    return last >= store.facts.rounds.rounds or store.closing(last) is not None
+def is_finished(store: RunStore) -> bool:
+    """Whether nothing is left to do: the last round is closed, or none made the model better for long enough,
+    and the plants have judged what came of it.
+    """
+    last, settings = store.rounds()[-1], store.facts.rounds
+    if store.closing(last) is None:
+        return False
+    course = Course(store.history(), store.evaluations(), settings.early_stop_metric)
+    return last >= settings.rounds or course.stands_still(settings.early_stop)
 
 
 def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles, classes: list[str]) -> None:

@@ -89,6 +89,10 @@ class RunSection(Settings):
     """The strategy's own options: { proximal_mu = 0.01 } for fedprox."""
     seed: int = Field(0, ge=0, lt=2**31)
     """What a run's randomness is derived from."""
+    publish: Literal["at-the-end", "never"] = "at-the-end"
+    """Whether the last round's model becomes a version that plants are given, by itself, or only by
+    `fedserver models publish`.
+    """
 
 
 class TrainingSection(Settings):

@@ -35,7 +35,7 @@ def test_two_plants_join_with_a_token_and_finish_the_rounds(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
     plants["plant-a"].wait_for("trying again")
-    server = federation.start()
+    server = federation.start("--until-done")
     for plant in plants.values():
         plant.wait_for("joined: at localhost")
     server.wait_for("all rounds are done")
@@ -57,7 +57,7 @@ def test_names_of_pictures_stay_at_the_plant(federation: Federation, plants: dic
 def test_a_plant_killed_between_rounds_comes_back_without_a_token(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
-    server = federation.start("--rounds", "6")
+    server = federation.start("--rounds", "6", "--until-done")
     server.wait_for("round 3 closed")
     plants["plant-b"].kill()
     plants["plant-b"] = federation.join("plant-b")
@@ -70,10 +70,10 @@ def test_a_plant_killed_between_rounds_comes_back_without_a_token(
 def test_a_killed_server_goes_on_with_the_next_round(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
-    server = federation.start("--rounds", "12")
+    server = federation.start("--rounds", "12", "--until-done")
     server.wait_for("round 8 closed")
     server.kill()
-    again = federation.start("--rounds", "12")
+    again = federation.start("--rounds", "12", "--until-done")
     again.wait_for("all rounds are done")
     assert again.process.wait(PATIENCE) == 0
     assert federation.rounds() == list(range(1, 13))
@@ -83,7 +83,7 @@ def test_a_killed_server_goes_on_with_the_next_round(
 def test_a_killed_superlink_or_serverapp_is_started_again(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
-    server = federation.start("--rounds", "20")
+    server = federation.start("--rounds", "20", "--until-done")
     server.wait_for("round 13 closed")
     for pid in federation.leftovers():
         if b"serverapp_process" in (Path("/proc") / str(pid) / "cmdline").read_bytes():

@@ -22,7 +22,7 @@ CLASSES = ("pit", "scratch")
 def made_workspace(folder: Path) -> Workspace:
     """A workspace on a base model that takes milliseconds."""
     network = build_network("plain-cnn", len(CLASSES), channels=1, seed=1)
-    save_base(folder / "base", network, classes=CLASSES, input_size=32, mean=[0.5], std=[0.25], provenance={})
+    save_base(folder / "base", network, classes=CLASSES, input_size=64, mean=[0.5], std=[0.25], provenance={})
     create(folder / "hq", ["localhost"], name="steel", classes=list(CLASSES))
     workspace = Workspace.open(folder / "hq")
     edit(workspace, base="../base", fleet_port=0, enrolment_port=0)

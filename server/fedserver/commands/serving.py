@@ -40,10 +40,17 @@ def start(
     no_rounds: Annotated[
         bool, typer.Option("--no-rounds", help="Only let plants join; run no rounds.")
     ] = False,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="End after the last round instead of staying.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Go on in the background.")] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Bring up the SuperLink and the enrolment service, and run rounds; goes on where a killed server was."""
+    """Bring up the SuperLink and the enrolment service, and run rounds; goes on where a killed server was.
+
+    After the last round what it made is published and the server stays: plants join, fetch the version and
+    report what became of it.
+    """
     opened = Workspace.open(workspace)
     opened.occupied().check()
     if detach:
@@ -66,7 +73,8 @@ def start(
         settings.ready_classes()
         base = BaseFiles.read(settings.base_folder(opened.folder))
         store = None if no_rounds else prepare_run(opened.runs, settings, base, rounds=rounds, new=new_run)
-        finished = Headquarters(opened, settings, base, store, say=say).serve(stop)
+        server = Headquarters(opened, settings, base, store, until_done=until_done, say=say)
+        finished = server.serve(stop)
     if not finished and store is not None:
         note("stopped; `fedserver start` goes on with the next round")
 
