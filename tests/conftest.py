@@ -12,3 +12,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let Ctrl-C through: a shell that starts the tests in the background has it ignored, and children inherit that."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--run-soak`` for what takes a quarter of an hour."""
+    parser.addoption("--run-soak", action="store_true", help="run the soak: minutes of random kills")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the soak out unless it was asked for."""
+    if not config.getoption("--run-soak"):
+        for item in items:
+            if item.get_closest_marker("soak") is not None:
+                item.add_marker(pytest.mark.skip(reason="minutes of random kills: only with --run-soak"))

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.primitives.asymmetric import private_key_to_bytes, public_key_to_bytes
@@ -126,9 +126,9 @@ class NodeProcess:
 class Proxy:
     """A TCP relay on a loopback port; ``cut`` drops every connection and refuses new ones until ``mend``."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, listen: Tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(listen)
         self.port = int(self._listener.getsockname()[1])
         self._open = threading.Event()
         self._open.set()
