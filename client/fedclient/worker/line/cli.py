@@ -1,6 +1,7 @@
-"""The line's commands, as `fedclient` hands them on to the worker's interpreter: arguments and printing."""
+"""The line's commands, as `fedclient` hands them on to the worker's interpreter: arguments and printing.
 
-from __future__ import annotations
+No postponed annotations here: under Python 3.8 and 3.9 typer reads them as they stand.
+"""
 
 import csv
 import functools
@@ -75,19 +76,17 @@ def predict_command(
             rows.append(row)
     _print_predictions(rows, model.number, model.version, json=json, as_csv=as_csv)
     unreadable = [row for row in rows if "error" in row]
+    if unreadable and json:  # the document has said it
+        raise typer.Exit(PictureError.exit_code)
     if unreadable:
-        raise _UnreadableError(
+        raise PictureError(
             f"{len(unreadable)} of {len(rows)} files could not be read",
             seen=unreadable[0]["error"],
             remedy="they are named in the result; the other verdicts stand",
         )
 
 
-class _UnreadableError(PictureError):
-    """Told after the result was printed."""
-
-
-def _explainer(home: LineHome) -> Explainer:
+def _explainer(home: LineHome) -> "Explainer":
     deployment = home.deployments.current()
     if deployment is None:
         raise EngineError("the line has no engine yet")
@@ -96,7 +95,7 @@ def _explainer(home: LineHome) -> Explainer:
     return Explainer(deployment, home.store)
 
 
-def _write_heat(explainer: Explainer, folder: Path, found: Prediction, classes: Sequence[str]) -> Path:
+def _write_heat(explainer: "Explainer", folder: Path, found: Prediction, classes: Sequence[str]) -> Path:
     from fedclient.worker.line.heat import save_overlay
 
     assert found.verdict is not None and found.pixels is not None

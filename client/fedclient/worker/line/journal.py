@@ -1,8 +1,9 @@
 """Which pictures of a watched folder have their verdict: one line each, on the disk before anybody hears of it.
 
 The journal is the truth. A file of verdicts beside it (``--output``) is brought up to it at each start, so that a
-process killed between the two writes neither loses a line nor writes one twice. A picture is known by its inode,
-size and time of last change: renaming keeps them, writing it anew does not.
+process killed between the two writes neither loses a line nor writes one twice. A picture is known by size, time of
+last change, and inode or name: renaming keeps the inode, mounting a share again keeps the name, writing a picture
+anew keeps neither size nor time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, Mapping, Optional, Set
 
 from fedspect.errors import storage_error
 from fedspect.files import append_line, read_json_lines, write_text
@@ -20,8 +21,17 @@ TAIL = 1 << 20
 
 
 def key_of(facts: os.stat_result) -> str:
-    """What a picture is known by."""
+    """Inode, size and time of last change."""
     return f"{facts.st_ino:x}-{facts.st_size:x}-{facts.st_mtime_ns:x}"
+
+
+def _place(key: str, name: str) -> str:
+    """Name, size and time of last change."""
+    return f"{name}:{key.partition('-')[2]}"
+
+
+def _marks(row: Mapping[str, Any]) -> Set[str]:
+    return {str(row["key"]), _place(str(row["key"]), str(row.get("file")))}
 
 
 class Journal:
@@ -38,7 +48,7 @@ class Journal:
         self.output = output
         self.largest = largest
         rows = self._rows()
-        self._known: Set[str] = {str(row["key"]) for row in rows}
+        self._known: Set[str] = {mark for row in rows for mark in _marks(row)}
         self.count = max([int(row["seq"]) for row in rows], default=0)
         if output is not None:
             behind = self._last_in_output()
@@ -46,8 +56,9 @@ class Journal:
                 if int(row["seq"]) > behind and "skipped" not in row:
                     append_line(output, _line(row))
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._known
+    def knows(self, key: str, name: str) -> bool:
+        """Whether a picture has its verdict: under this key, or under this name at this size and time."""
+        return key in self._known or _place(key, name) in self._known
 
     def add(self, key: str, row: Dict[str, Any]) -> Dict[str, Any]:
         """Write one verdict down, here and in the output; the row with its number.
@@ -59,22 +70,23 @@ class Journal:
         numbered = {"seq": self.count + 1, "key": key, **row}
         append_line(self.path, _line(numbered))
         self.count += 1
-        self._known.add(key)
+        self._known |= _marks(numbered)
         if self.output is not None and "skipped" not in row:
             append_line(self.output, _line(numbered))
         return numbered
 
-    def forget_absent(self, present: Set[str]) -> None:
-        """Once the journal is large: keep only the pictures that are still there, and the last line."""
+    def forget_absent(self, present: Mapping[str, str]) -> None:
+        """Once the journal is large: keep only the pictures (names by key) that are there, and the last line."""
         try:
             if self.path.stat().st_size < self.largest:
                 return
         except FileNotFoundError:
             return
         rows = self._rows()
-        kept = [row for row in rows if str(row["key"]) in present or int(row["seq"]) == self.count]
+        marks = set(present).union(_place(key, name) for key, name in present.items())
+        kept = [row for row in rows if _marks(row) & marks or int(row["seq"]) == self.count]
         write_text(self.path, "".join(_line(row) + "\n" for row in kept))
-        self._known = {str(row["key"]) for row in kept}
+        self._known = {mark for row in kept for mark in _marks(row)}
         self.largest = max(self.largest, 2 * self.path.stat().st_size)
 
     def _rows(self) -> List[Dict[str, Any]]:

@@ -1,6 +1,7 @@
-"""The commands about what the line keeps: asked pictures, and the reference that drift is measured with."""
+"""The commands about what the line keeps: asked pictures, and the reference that drift is measured with.
 
-from __future__ import annotations
+No postponed annotations here: under Python 3.8 and 3.9 typer reads them as they stand.
+"""
 
 import time
 from pathlib import Path

@@ -148,7 +148,8 @@ class InferenceService:
             names = wanted_outputs(request)
             pixels = given.prepared(lease.model.preprocessing)
             job = self.line.submit(lease, pixels)
-            context.add_callback(lambda: self.line.abandon(job))
+            if not context.add_callback(lambda: self.line.abandon(job)):
+                self.line.abandon(job)  # the client has hung up already
             left = context.time_remaining()  # huge where the client set no deadline
             if not job.done.wait(LONGEST_WAIT if left is None else min(left, LONGEST_WAIT)):
                 self.line.abandon(job)

@@ -60,7 +60,7 @@ class Given:
         if self.encoded is not None:
             return self.encoded[place]
         assert self.pixels is not None
-        return np.asarray(self.pixels[place])
+        return self.pixels[place].copy()  # a view would keep the whole request
 
 
 def read_request(request: Any, *, most: int) -> Given:

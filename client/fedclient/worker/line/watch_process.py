@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Optional
@@ -84,13 +85,15 @@ def watch(
                     home.open_current().close()  # says what is missing
                 logger.warning("no engine yet: pictures wait for the first version")
             follower.start()
-            if skip_present:
+            if skip_present and not journal.count:  # later starts find what came meanwhile
                 logger.info("%d pictures lie there already", watcher.skip_present())
             while not stop.is_set():
+                begun = time.monotonic()
                 watcher.look()
                 if once and not watcher.pending:
                     return
-                stop.wait(pace.every)
+                # a folder with very many pictures takes a while to look at: leave the disk some peace
+                stop.wait(max(pace.every, 2 * (time.monotonic() - begun)))
         finally:
             follower.stop()
             line.close()

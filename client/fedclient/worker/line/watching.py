@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from fedclient.worker.line.journal import Journal, key_of
 from fedclient.worker.line.leasing import Answering, BusyError, NotReadyError
@@ -66,6 +65,7 @@ class Watcher:
         self._settle = settle
         self._give_up = give_up
         self._pending: Dict[str, float] = {}
+        self._whole = True
 
     @property
     def pending(self) -> int:
@@ -76,7 +76,7 @@ class Watcher:
         """Take what lies in the folder as answered, without a verdict; how many that were."""
         skipped = 0
         for path, facts in self._files():
-            if key_of(facts) not in self._journal:
+            if not self._journal.knows(key_of(facts), self._name(path)):
                 self._journal.add(key_of(facts), {"file": self._name(path), "skipped": True})
                 skipped += 1
         return skipped
@@ -88,26 +88,20 @@ class Watcher:
             StorageError: a verdict cannot be written down; the picture stays without one.
 
         """
-        given, present = 0, set()
-        now = time.monotonic()
-        for path, facts in sorted(self._files(), key=lambda found: (found[1].st_mtime_ns, str(found[0]))):
-            key = key_of(facts)
-            present.add(key)
-            if key in self._journal:
+        found = {key_of(facts): (facts.st_mtime_ns, path) for path, facts in self._files()}
+        names = {key: self._name(path) for key, (_, path) in found.items()}
+        given, now = 0, time.monotonic()
+        for key, (_, path) in sorted(found.items(), key=lambda item: item[1]):
+            if self._journal.knows(key, names[key]):
                 continue
             since = self._pending.setdefault(key, now)
             if now - since >= self._settle and self._answer(path, key, now - since >= self._give_up):
                 given += 1
-        self._drop_absent(present)
+        if self._whole:  # a share that is away for a moment has lost no picture
+            for key in [key for key in self._pending if key not in found]:
+                del self._pending[key]  # changed, so it is another picture now; or taken away before its turn
+            self._journal.forget_absent(names)
         return given
-
-    def run(self, stop: threading.Event, every: float) -> None:
-        """Look until told to stop; errors as ``look``."""
-        while not stop.is_set():
-            begun = time.monotonic()
-            self.look()
-            # a folder with very many pictures takes a while to look at: leave the disk some peace
-            stop.wait(max(every, 2 * (time.monotonic() - begun)))
 
     # -- parts ---------------------------------------------------------------------------------------------
 
@@ -150,21 +144,18 @@ class Watcher:
         self._pending.pop(key, None)
         self._say(written)
 
-    def _drop_absent(self, present: Set[str]) -> None:
-        for key in [key for key in self._pending if key not in present]:
-            del self._pending[key]  # changed, so it is another picture now; or taken away before its turn
-        self._journal.forget_absent(present)
-
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
     def _files(self) -> Iterator[Tuple[Path, os.stat_result]]:
         folders: List[Path] = [self.folder]
+        self._whole = True
         while folders:
             try:
                 entries = list(os.scandir(str(folders.pop())))
             except OSError as error:  # a share that is away for a moment, or a folder that was removed
                 logger.warning("a watched folder cannot be read: %s", error)
+                self._whole = False
                 continue
             for entry in entries:
                 if entry.name.startswith("."):

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from line_parts import activate, copy_home, grey, png, probabilities, run
 
 from fedclient.worker.line.home import LineHome
+from line_parts import activate, copy_home, grey, png, probabilities, run
 
 
 def pictures(folder: Path) -> Path:
@@ -44,6 +44,9 @@ def test_unreadable_files_are_named_and_the_others_get_their_verdicts(home: Line
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert len(rows) == 5 and sum(bool(row["error"]) for row in rows) == 2
     assert "2 of 5 files could not be read" in done.stderr
+    document = run(home, "predict", str(folder), "--json")
+    assert document.returncode == 22
+    assert sum("error" in row for row in json.loads(document.stdout)["pictures"]) == 2
     table = run(home, "predict", str(folder))
     assert table.returncode == 22 and "reject" in table.stdout and "half.png" in table.stderr
 

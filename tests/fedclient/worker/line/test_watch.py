@@ -177,21 +177,39 @@ def test_a_torn_journal_gives_its_last_picture_again_and_no_other(tmp_path_facto
     content = (folder / "j.jsonl").read_bytes()
     (folder / "j.jsonl").write_bytes(content[: max(0, len(content) - cut)])
     again = Journal(folder / "j.jsonl")
-    known = [f"key-{number}" in again for number in range(4)]
+    known = [again.knows(f"key-{number}", "") for number in range(4)]
     assert known == sorted(known, reverse=True)  # only the newest can be missing
     row = again.add("key-new", {"file": "new.png"})
     assert row["seq"] == sum(known) + 1
-    assert [f"key-{number}" in Journal(folder / "j.jsonl") for number in range(4)] == known
+    third = Journal(folder / "j.jsonl")
+    assert [third.knows(f"key-{number}", "") for number in range(4)] == known
 
 
 def test_a_large_journal_forgets_pictures_that_are_gone(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.jsonl", largest=500)
     for number in range(50):
         journal.add(f"key-{number}", {"file": f"{number}.png"})
-    journal.forget_absent({"key-7"})
+    journal.forget_absent({"key-7": "7.png"})
     again = Journal(tmp_path / "j.jsonl")
-    assert "key-7" in again and "key-8" not in again and again.count == 50
+    assert again.knows("key-7", "") and not again.knows("key-8", "8.png") and again.count == 50
     assert (tmp_path / "j.jsonl").stat().st_size < 500
+
+
+def test_a_share_that_is_mounted_again_brings_no_picture_twice(tmp_path: Path) -> None:
+    Journal(tmp_path / "j.jsonl").add("1a-10-99", {"file": "a.png"})
+    again = Journal(tmp_path / "j.jsonl")
+    assert again.knows("2b-10-99", "a.png") and again.knows("1a-10-99", "b.png")
+    assert not again.knows("2b-10-99", "b.png") and not again.knows("2b-11-99", "a.png")
+
+
+def test_a_folder_that_is_away_for_a_moment_has_lost_no_picture(camera: Camera) -> None:
+    watcher = camera.restarted()
+    camera.put("sub/1.png", 128)
+    watcher.look()
+    camera.folder.rename(camera.folder.parent / "away")
+    assert watcher.look() == 0
+    (camera.folder.parent / "away").rename(camera.folder)
+    assert watcher.look() == 0 and len(camera.said) == 1
 
 
 def test_a_key_changes_with_the_content_and_not_with_the_name(tmp_path: Path) -> None:
