@@ -43,10 +43,9 @@ def list_engines(
 ) -> None:
     """Show what the line runs, what it could run, and the engines in the store."""
     deployments, store = _opened(home)
-    current, made = deployments.current(), deployments.list()
-    entries = deployments.history()
+    current, previous = _current(deployments)
+    made, entries = deployments.list(), deployments.history()
     if json:
-        previous = deployments.previous()
         print_json(
             {
                 "current": current and current.id,
@@ -189,6 +188,15 @@ def _opened(home: Path | None) -> tuple[Deployments, EngineStore]:
     return Deployments(folder / "deployments"), EngineStore(folder / "engines")
 
 
+def _current(deployments: Deployments) -> tuple[Deployment | None, Deployment | None]:
+    """The current deployment and the one to go back to; a damaged pointer is named and counts as none."""
+    try:
+        return deployments.current(), deployments.previous()
+    except FedspectError as error:
+        warn(str(error))
+        return None, None
+
+
 def _usable(store: EngineStore, deployment: Deployment) -> bool:
     """Whether its engines are in the store; none is opened."""
     try:
@@ -258,13 +266,17 @@ def _row(deployment: Deployment, current: Deployment | None, usable: bool) -> tu
 
 
 def _engine_facts(stored: Any, deployments: Deployments) -> dict[str, Any]:
+    try:
+        in_use = stored.id in deployments.engines_in_use()
+    except FedspectError:
+        in_use = False
     return {
         "id": stored.id,
         "part": stored.sidecar.get("part"),
         "kind": stored.key.kind,
         "precision": stored.key.precision,
         "bytes": stored.sidecar.get("bytes", 0),
-        "in_use": stored.id in deployments.engines_in_use(),
+        "in_use": in_use,
     }
 
 

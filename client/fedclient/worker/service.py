@@ -107,10 +107,9 @@ class WorkerService:
 
         def piece(report: Report) -> bytes:
             from fedclient.worker.gate.pipeline import Deployer
-            from fedclient.worker.settings import WorkerSettings
 
             asked = json.loads(request.json)
-            deployer = Deployer(WorkerSettings.read(self._settings_path), lambda: self._found(report))
+            deployer = Deployer(self._settings(), lambda: self._found(report))
             became = deployer.deploy(Path(asked["folder"]), number=asked.get("number"), report=report)
             return became.model_dump_json().encode("utf-8")
 

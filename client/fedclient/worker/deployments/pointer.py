@@ -68,9 +68,14 @@ class Deployments:
         )
 
     def previous(self) -> Optional[Deployment]:
-        """What ``rollback`` would go to."""
+        """What ``rollback`` would go to: the nearest earlier one that is neither refused nor retired."""
         pointer = self._pointer()
-        return self.get(pointer.earlier[-1]) if pointer is not None and pointer.earlier else None
+        for each in reversed([] if pointer is None else pointer.earlier):
+            with contextlib.suppress(GateError, DamagedFileError):
+                deployment = self.get(each)
+                if deployment.standing == "passed":
+                    return deployment
+        return None
 
     def get(self, deployment_id: str) -> Deployment:
         """A deployment by its id.
@@ -184,13 +189,15 @@ class Deployments:
     ) -> Deployment:
         """Go back to the deployment before the current one; again, to the one before that.
 
-        ``usable`` may say that a deployment's engines are gone; such a one is passed over.
+        What was refused or retired is passed over, and what is not ``usable`` (its engines are gone).
 
         Raises:
             GateError: there is nothing to go back to.
             StorageError: the pointer cannot be written; the current deployment stays.
 
         """
+        if not self.pointer_path.exists():
+            raise GateError("the line runs no engine yet, so there is nothing to go back to")
         with self._deciding():
             pointer = self._pointer()
             earlier = [] if pointer is None else list(pointer.earlier)
@@ -199,7 +206,7 @@ class Deployments:
                     deployment = self.get(earlier.pop())
                 except (GateError, DamagedFileError):
                     continue
-                if usable(deployment):
+                if deployment.standing == "passed" and usable(deployment):
                     return self._move(
                         pointer, deployment, earlier, _entry("rolled back", deployment, who, why)
                     )
@@ -294,7 +301,11 @@ class Deployments:
         move = move.model_copy(update={"serial": serial, "before": before})
         kept = [deployment.id, *reversed(earlier)][:ENGINES_KEPT]
         moved = Pointer(current=deployment.id, earlier=earlier, engines=self._engines_of(kept), move=move)
-        write_json(self.pointer_path, moved.model_dump(mode="json"))
+        try:
+            write_json(self.pointer_path, moved.model_dump(mode="json"))
+        except StorageError:
+            if self._pointer_or_none() != moved:  # it may be in place, and only its folder not flushed
+                raise
         with contextlib.suppress(StorageError):  # the line runs it, and the pointer carries this entry
             self._note(move)
         return self._as_current(deployment, move)

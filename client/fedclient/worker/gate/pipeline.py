@@ -16,6 +16,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+import numpy as np
+
 from fedclient.worker.deploy import CPU, TENSORRT, DeployFacts, deploy_graphs, save_graphs
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.deployments.record import deployment_id
@@ -28,7 +30,7 @@ from fedclient.worker.engines import (
     open_model,
 )
 from fedclient.worker.gate.candidate import Candidate, read_candidate, read_card
-from fedclient.worker.gate.evidence import gather
+from fedclient.worker.gate.evidence import drawn_pictures, gather, trained_logits
 from fedclient.worker.gate.judge import Verdict, judge
 from fedclient.worker.gate.settings import DeploySettings, EngineChoice, read_deploy_settings
 from fedclient.worker.golden import GoldenSet
@@ -186,6 +188,7 @@ class Deployer:
             state=PlantState(self.settings.state, base_hash=self.base().content_hash),
             seed=self.settings.seed,
         )
+        self._check_answers(candidate)
         seconds: Dict[str, float] = {}
         engines = self._build(candidate, settings.engine, seconds, report, cancel)
         report("golden", 0, 1)
@@ -211,6 +214,18 @@ class Deployer:
             self.deployments.activate(deployment.id, who=who, why=why)
         report("deployment", 1, 1)
         return "activated", [] if activate else [f"built as {deployment.id}, not activated"], figures
+
+    def _check_answers(self, candidate: Candidate) -> None:
+        """See that the network answers numbers at all, before anything is built of it."""
+        preprocessing = self.base().preprocessing
+        logits = trained_logits(candidate.network, preprocessing, drawn_pictures(preprocessing))
+        bad = int((~np.isfinite(logits)).any(axis=1).sum())
+        if bad:
+            raise UpdateRefusedError(
+                "the version's network answers with something that is no number",
+                seen=f"{bad} of {len(logits)} drawn pictures",
+                remedy="headquarters should retire it: the run that made it diverged",
+            )
 
     def _build(
         self,

@@ -98,6 +98,23 @@ def test_rollback_passes_over_deployments_whose_engines_are_gone(deployments: De
     assert went.id == one.id
 
 
+def test_rollback_passes_over_what_was_refused_or_retired(deployments: Deployments) -> None:
+    one, two = activated(deployments, 1, 2)
+    deployments.add(candidate(3), refused=["worse"])
+    deployments.activate(candidate(3).id, who="a test", why="w", force=True)
+    activated(deployments, 4)
+    deployments.retire(two.version, who="headquarters", why="withdrawn")
+    previous = deployments.previous()
+    assert previous is not None and previous.id == one.id
+    assert deployments.rollback(who="a test", why="w").id == one.id
+
+
+def test_going_back_where_nothing_ever_ran_makes_no_folder(deployments: Deployments) -> None:
+    with pytest.raises(GateError, match="runs no engine yet"):
+        deployments.rollback(who="a test", why="w")
+    assert not deployments.folder.exists()
+
+
 def test_what_was_refused_is_activated_by_force_only_and_the_history_says_so(
     deployments: Deployments,
 ) -> None:

@@ -44,7 +44,7 @@ def trained_head(base: BaseModel, pictures: List[CheckedPicture], cache: Path) -
         cache_folder=cache,
         seed=0,
     )
-    trainer.fit(pictures, epochs=12)
+    trainer.fit(pictures, epochs=8)
     return head_of(network)
 
 
@@ -108,16 +108,3 @@ def publish(home: Path, base: BaseModel) -> Publish:
         return folder
 
     return put
-
-
-def turned(head: Mapping[str, np.ndarray]) -> Arrays:
-    """The same head with its two classes exchanged: every verdict is the other one."""
-    return {
-        name: np.ascontiguousarray(values[::-1]) if len(values) == len(CLASSES) else values
-        for name, values in head.items()
-    }
-
-
-def changed(head: Mapping[str, np.ndarray], by: float = 1e-3) -> Arrays:
-    """A little another head that answers alike."""
-    return {name: (values * (1 + by)).astype(np.float32) for name, values in head.items()}
