@@ -53,6 +53,7 @@ def facts(home: PlantHome) -> dict[str, Any]:
         "training": None if objection is None else objection.as_dict(),
         "settings": {"path": str(courtesy.file.path), "problem": courtesy.file.problem},
         "line": line_version(home),
+        "drift": _drift(home),
         "counts": _report(home).get("counts", {}),
     }
 
@@ -80,6 +81,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if said.get("round"):
         yield round_text(said["round"])
     yield from version_texts(found["line"], said.get("version"))
+    if found["drift"].get("state") == "drift":
+        yield f"the line's pictures drift: {'; '.join(found['drift'].get('reasons', []))}"
     if found["counts"]:
         yield ", ".join(f"{number} {name}" for name, number in found["counts"].items())
     problems = dict(said.get("problems") or {})
@@ -97,3 +100,19 @@ def _report(home: PlantHome) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _drift(home: PlantHome) -> dict[str, Any]:
+    """What the line's process wrote about its pictures; empty where none watches them."""
+    from fedspect.errors import DamagedFileError
+    from fedspect.files import read_json
+
+    try:
+        content = read_json(home.folder / "line" / "drift.json")
+    except (FileNotFoundError, DamagedFileError):
+        return {}
+    return (
+        {name: content.get(name) for name in ("state", "since", "reasons")}
+        if isinstance(content, dict)
+        else {}
+    )

@@ -27,7 +27,7 @@ from fedclient.courtesy import Courtesy
 from fedclient.node.board import Board
 from fedclient.node.home import PlantHome
 from fedspect import files
-from fedspect.errors import FedspectError
+from fedspect.errors import DamagedFileError, FedspectError
 from fedspect.protocol.enrolment_pb2 import PublishedReply
 from fedspect.protocol.versions import DeploymentReport
 
@@ -77,6 +77,8 @@ class Outcomes(BaseModel):
     """The version that was dealt with last."""
     serial: int = 0
     """The last move of the line's engines that headquarters was told of."""
+    drifting: bool = False
+    """Whether headquarters was told that the line's pictures are others than were learned from."""
     versions: Dict[str, Outcome] = Field(default_factory=dict)
 
 
@@ -195,6 +197,11 @@ class VersionKeeper:
             )
             outcomes.serial = moved["serial"]
             self._write(outcomes)
+        drift = _drift_report(self._home, outcomes.drifting)
+        if drift is not None:
+            session.report_deployment(drift.model_dump(mode="json"))
+            outcomes.drifting = drift.outcome == "drifting"
+            self._write(outcomes)
 
     def _show(self, offered: PublishedReply, outcome: str, why: str) -> None:
         found = {"number": offered.number, "version": offered.version_hash, "outcome": outcome, "why": why}
@@ -242,3 +249,21 @@ def line_version(home: PlantHome) -> dict[str, Any] | None:
         }
     except (OSError, FedspectError, KeyError, TypeError, ValueError):
         return None
+
+
+def _drift_report(home: PlantHome, told: bool) -> Optional[DeploymentReport]:
+    """What headquarters does not know yet of ``line/drift.json``, which the line's process writes."""
+    try:
+        said = files.read_json(home.folder / "line" / "drift.json")
+        drifting = said["state"] == "drift"
+        if drifting == told or not (drifting or said["state"] == "as learned"):
+            return None
+        return DeploymentReport(
+            version=said["version"],
+            number=said["number"],
+            outcome="drifting" if drifting else "as-learned",
+            reasons=[str(reason)[:LONGEST_REASON] for reason in said["reasons"]],
+            figures=dict(said["figures"]),
+        )
+    except (FileNotFoundError, DamagedFileError, KeyError, TypeError, ValueError):
+        return None  # nobody watches, or the file is no report: the line's own log says more

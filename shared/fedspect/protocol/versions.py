@@ -22,7 +22,7 @@ VERSION_FILES: Final[Tuple[str, str]] = (HEAD_FILE, CARD_FILE)
 FORMAT_VERSION: Final = 1
 _HASH = "^[0-9a-f]{64}$"
 
-Outcome = Literal["activated", "refused", "failed", "rolled-back"]
+Outcome = Literal["activated", "refused", "failed", "rolled-back", "drifting", "as-learned"]
 
 
 class Measured(BaseModel):
@@ -82,7 +82,8 @@ class DeploymentReport(BaseModel):
     number: int = Field(ge=0)
     outcome: Outcome
     """"activated": the line runs it. "refused": the plant's own pictures speak against it. "failed": it could
-    not be built. "rolled-back": the plant went back to this version.
+    not be built. "rolled-back": the plant went back to this version. "drifting": the pictures that the line
+    sees with it are others than it learned from; "as-learned": they are such again.
     """
     reasons: List[str] = Field(default_factory=list, max_length=50)
     figures: Dict[str, Any] = Field(default_factory=dict)

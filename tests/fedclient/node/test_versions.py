@@ -236,3 +236,29 @@ def test_damaged_outcomes_are_begun_anew(plant: Plant) -> None:
     plant.start()
     plant.look()
     assert plant.trainer.deployed == [1, 1]
+
+
+def test_the_line_s_alarm_for_drift_is_reported_once_and_its_end_too(plant: Plant) -> None:
+    plant.publish(1)
+    plant.look()
+    before = len(plant.headquarters.reports)
+
+    def said(state: str, *reasons: str) -> None:
+        content = {"state": state, "version": "ab" * 32, "number": 1, "reasons": reasons, "figures": {}}
+        path = plant.home.folder / "line" / "drift.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+        plant.look(2)
+
+    said("collecting")
+    said("as learned")
+    assert len(plant.headquarters.reports) == before
+    said("drift", "pictures are darker")
+    said("drift", "pictures are darker")
+    said("as learned")
+    told = plant.headquarters.reports[before:]
+    assert [each["outcome"] for each in told] == ["drifting", "as-learned"]
+    assert told[0]["reasons"] == ["pictures are darker"]
+    (plant.home.folder / "line" / "drift.json").write_text('{"state": "drift"}')
+    plant.look()
+    assert len(plant.headquarters.reports) == before + 2
