@@ -21,7 +21,6 @@ from fedspect.errors import EngineError, FedspectError, GateError
 
 if TYPE_CHECKING:
     from fedclient.worker.deployments import Deployment, Deployments
-    from fedclient.worker.engines.store import EngineStore
 
 app = typer.Typer(
     name="engines", help="The engines of this device: list, build, activate, go back.", no_args_is_help=True
@@ -42,7 +41,10 @@ def list_engines(
     json: JsonOption = False,
 ) -> None:
     """Show what the line runs, what it could run, and the engines in the store."""
-    deployments, store = _opened(home)
+    from fedclient.worker.engines.store import EngineStore
+
+    deployments, folder = _opened(home)
+    store = EngineStore(folder)
     current, previous = _current(deployments)
     made, entries = deployments.list(), deployments.history()
     if json:
@@ -51,7 +53,8 @@ def list_engines(
                 "current": current and current.id,
                 "previous": previous and previous.id,
                 "deployments": [
-                    {**each.model_dump(mode="json"), "engines_present": _usable(store, each)} for each in made
+                    {**each.model_dump(mode="json"), "engines_present": _usable(folder, each)}
+                    for each in made
                 ],
                 "engines": [_engine_facts(each, deployments) for each in store.list()],
                 "history": [entry.model_dump(mode="json") for entry in entries],
@@ -78,7 +81,7 @@ def list_engines(
     else:
         columns = ("deployment", "standing", "right", "escapes", "false rejects", "ms", "added")
         caption = f"the line runs {current.id}, since {_when(current.activated_at)}" if current else ""
-        rows_of = [_row(each, current, _usable(store, each)) for each in made]
+        rows_of = [_row(each, current, _usable(folder, each)) for each in made]
         print_table("Deployments", columns, rows_of, caption=caption or "the line runs none of them yet")
     facts = [_engine_facts(each, deployments) for each in store.list()]
     if facts:
@@ -152,9 +155,9 @@ def activate(
     json: JsonOption = False,
 ) -> None:
     """Let the line run a deployment that was built here."""
-    deployments, store = _opened(home)
+    deployments, folder = _opened(home)
     chosen = _chosen(deployments, deployment)
-    if not _usable(store, chosen):
+    if not _usable(folder, chosen):
         raise EngineError(
             "the engines of this deployment are gone",
             seen=chosen.id,
@@ -173,19 +176,19 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Go back to what the line ran before; again, to what it ran before that."""
-    deployments, store = _opened(home)
-    _tell(deployments.rollback(who=_who(), why=why, usable=lambda each: _usable(store, each)), json)
+    deployments, folder = _opened(home)
+    _tell(deployments.rollback(who=_who(), why=why, usable=lambda each: _usable(folder, each)), json)
 
 
 # -- parts -------------------------------------------------------------------------------------------------
 
 
-def _opened(home: Path | None) -> tuple[Deployments, EngineStore]:
+def _opened(home: Path | None) -> tuple[Deployments, Path]:
+    """The deployments, and the folder of the engine store: going back must not wait for numpy to be loaded."""
     from fedclient.worker.deployments import Deployments
-    from fedclient.worker.engines.store import EngineStore
 
     folder = PlantHome(home).folder
-    return Deployments(folder / "deployments"), EngineStore(folder / "engines")
+    return Deployments(folder / "deployments"), folder / "engines"
 
 
 def _current(deployments: Deployments) -> tuple[Deployment | None, Deployment | None]:
@@ -197,14 +200,9 @@ def _current(deployments: Deployments) -> tuple[Deployment | None, Deployment | 
         return None, None
 
 
-def _usable(store: EngineStore, deployment: Deployment) -> bool:
+def _usable(folder: Path, deployment: Deployment) -> bool:
     """Whether its engines are in the store; none is opened."""
-    try:
-        for engine in deployment.engines.values():
-            store.get(engine)
-    except FedspectError:
-        return False
-    return True
+    return all((folder / engine / "engine.json").is_file() for engine in deployment.engines.values())
 
 
 def _chosen(deployments: Deployments, name: str) -> Deployment:
