@@ -60,7 +60,7 @@ class Given:
         if self.encoded is not None:
             return self.encoded[place]
         assert self.pixels is not None
-        return self.pixels[place].copy()  # a view would keep the whole request
+        return np.array(self.pixels[place])  # a view would keep the whole request
 
 
 def read_request(request: Any, *, most: int) -> Given:

@@ -126,7 +126,7 @@ def test_a_slow_engine_gets_smaller_batches() -> None:
 
 
 def test_a_swap_lets_requests_under_way_finish_with_their_model_and_closes_it_then() -> None:
-    line, old, new = Line(settings()), SlowModel(1), SlowModel(2)
+    line, old, new = Line(settings(most_pictures=1)), SlowModel(1), SlowModel(2)
     line.replace(old, JUDGE)
     old.free.clear()
     with ThreadPoolExecutor(4) as pool:
@@ -162,7 +162,9 @@ def test_a_batch_that_fails_is_answered_one_by_one() -> None:
     line.replace(model, JUDGE)
     model.free.clear()
     with ThreadPoolExecutor(4) as pool:
-        jobs = [pool.submit(ask, line, value) for value in range(4)]
+        jobs = [pool.submit(ask, line, 0)]
+        wait_until(lambda: model.batches == [1])
+        jobs += [pool.submit(ask, line, value) for value in range(1, 4)]
         wait_until(lambda: line.waiting == 3)
         model.free.set()
         assert sorted(float(each.result().logits[0, 0]) for each in jobs) == [0, 1, 2, 3]
@@ -181,7 +183,7 @@ def test_a_defect_in_the_model_reaches_the_one_who_asked_and_the_line_goes_on() 
 
 
 def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
-    line, model = Line(settings()), SlowModel()
+    line, model = Line(settings(most_pictures=1)), SlowModel()
     line.replace(model, JUDGE)
     model.free.clear()
     with ThreadPoolExecutor(4) as pool:
