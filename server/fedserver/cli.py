@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fedserver.commands import backup, models, plants, serving, workspace
+from fedserver.commands import backup, bases, logs, models, plants, report, serving, workspace
 from fedspect.console import make_app, run_app
 
 app = make_app("fedserver", "Headquarters of a federation: invite plants, run rounds, publish models.")
-for part in (workspace, plants, serving, models, backup):
+for part in (workspace, bases, plants, serving, logs, models, report, backup):
     part.add_to(app)
 
 

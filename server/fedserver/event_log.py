@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,24 @@ class EventLog:
 
     def __call__(self, event: Event) -> None:
         """Append one event."""
-        if self.path.exists() and self.path.stat().st_size > LARGEST_FILE:
-            self.path.replace(self.path.with_suffix(".old.jsonl"))
-        append_line(self.path, json.dumps({**event.as_dict(), "text": str(event)}, ensure_ascii=False))
+        append_bounded(self.path, {**event.as_dict(), "text": str(event)})
+
+
+def append_bounded(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row as a line of JSON; when the file has grown large it is renamed first, and begun anew."""
+    if path.exists() and path.stat().st_size > LARGEST_FILE:
+        path.replace(path.with_suffix(".old.jsonl"))
+    append_line(path, json.dumps(row, ensure_ascii=False))
 
 
 class EventTail:
-    """What another process appended to its ``EventLog`` since the last look, from the first look on."""
+    """What another process appended to its ``EventLog`` since the last look, from the first look on; with
+    ``from_start`` also what was there before.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, from_start: bool = False) -> None:
         self.path = path
-        self._at = path.stat().st_size if path.exists() else 0
+        self._at = path.stat().st_size if path.exists() and not from_start else 0
 
     def new(self) -> list[dict[str, Any]]:
         """The events that came since, each whole; one that is being written comes with the next look."""

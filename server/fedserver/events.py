@@ -5,11 +5,11 @@ An event is handed out after what it tells is true: ``RoundClosed`` when the rou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fedserver.history import Evaluation, PlantResult, RoundRecord
 
@@ -139,6 +139,15 @@ class RoundClosed(Event):
 
 
 @dataclass(frozen=True)
+class ModelTested(Event):
+    """The model that a round made was measured on a fixed test set; only simulations have one."""
+
+    round: int
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True)
 class RunFinished(Event):
     """No round is left, or none made the model better for long enough."""
 
@@ -155,6 +164,18 @@ class RunFinished(Event):
 
 
 OnEvent = Callable[[Event], None]
+
+
+def event_from(row: Mapping[str, Any]) -> Event | None:
+    """The event that ``as_dict`` made the row of; ``None`` for a row that is none, or of another version."""
+    kind = next((each for each in Event.__subclasses__() if each.__name__ == row.get("event")), None)
+    if kind is None:
+        return None
+    content = {field.name: row[field.name] for field in fields(kind) if field.name in row}
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError:
+        return None
 
 
 def ignore(event: Event) -> None:

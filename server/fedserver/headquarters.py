@@ -14,7 +14,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from fedserver.app import RUN_FOLDER_KEY
@@ -29,6 +28,7 @@ from fedserver.runs import is_finished, read_status
 from fedserver.settings import ServerSettings
 from fedserver.store import RunStore
 from fedserver.superlink import SuperLink, check_port
+from fedserver.telling import Telling
 from fedserver.workspace import Workspace
 from fedspect import files
 from fedspect.errors import ConnectionLostError, FederationError
@@ -40,15 +40,11 @@ LOOK_ONLINE = 1.0
 SILENCE = 60.0  # seconds without an answer after which a living SuperLink is ended
 MOST_STARTS = 5  # starts under the hood without a round in between
 
-QUIET = ("PlantReplied",)  # events that are for reports, not for the operator's terminal
-
 logger = logging.getLogger("fedserver")
-
-Say = Callable[[str], None]
 
 
 class Headquarters:
-    """A running server on a workspace; ``say`` hears sentences for the operator."""
+    """A running server on a workspace; ``telling`` hears what there is to say."""
 
     def __init__(
         self,
@@ -57,8 +53,8 @@ class Headquarters:
         base: BaseFiles,
         store: RunStore | None,
         *,
+        telling: Telling,
         until_done: bool = False,
-        say: Say = lambda text: None,
     ) -> None:
         self._until_done = until_done
         self._done = False
@@ -66,7 +62,8 @@ class Headquarters:
         self._settings = settings
         self._base = base
         self._store = store
-        self._say = say
+        self._telling = telling
+        self._say = telling.say
         self._superlink = SuperLink(
             workspace.state / "flower", workspace.authority, workspace.logs / "superlink.log"
         )
@@ -79,7 +76,7 @@ class Headquarters:
         self._online: list[str] = []
         self._next_online = 0.0
         self._heard = time.monotonic()
-        self._offering = Offering(workspace.models, base.content_hash, say)
+        self._offering = Offering(workspace.models, base.content_hash, telling.say)
         self._events = None if store is None else EventTail(store.folder / "events.jsonl")
 
     def serve(self, stop: threading.Event) -> bool:
@@ -271,8 +268,7 @@ class Headquarters:
 
     def _tell_events(self) -> None:
         for event in self._events.new() if self._events is not None else []:
-            if event.get("event") not in QUIET:
-                self._say(str(event.get("text", "")))
+            self._telling.event(event)
 
     def _write_running(self) -> None:
         network = self._settings.network

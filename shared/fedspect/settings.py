@@ -18,6 +18,7 @@ from typing import (
     List,
     Mapping,
     Optional,
+    Sequence,
     Tuple,
     Type,
     TypeVar,
@@ -92,6 +93,24 @@ def read_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def assigned(assignments: Sequence[str]) -> Dict[str, Any]:
+    """What ``KEY=VALUE`` options set, by dotted key.
+
+    Raises:
+        SettingsError: one of them is not of that form.
+
+    """
+    found: Dict[str, Any] = {}
+    for assignment in assignments:
+        key, sign, text = assignment.partition("=")
+        if not sign or not key.strip():
+            raise SettingsError(
+                "a setting is not understood", seen=f"--set {assignment}", accepted="KEY=VALUE"
+            )
+        found[key.strip()] = read_value(text.strip())
+    return found
 
 
 def settings_from(

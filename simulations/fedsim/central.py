@@ -6,13 +6,11 @@ No plant holds these pictures. What the model reaches on them is what all ways o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from fedserver.events import Event
 from fedsim.config import SimulationSettings
 from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import fixed_test_set
@@ -22,15 +20,6 @@ from fedspect.model import BaseModel, LevelledNetwork, load_base, load_head_stat
 from fedspect.training.metrics import Evaluation, evaluate
 from fedspect.training.reports import Predictions
 from fedspect.training.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class ModelTested(Event):
-    """The model that a round made, on the fixed test set."""
-
-    round: int
-    accuracy: float
-    loss: float
 
 
 class CentralTest:

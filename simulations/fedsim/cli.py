@@ -91,8 +91,8 @@ def run(
     Ends with a table and a folder that holds the model, every number and a report to look at.
     """
     given = dict(locals())
+    from fedserver.live import LiveView
     from fedsim.layout import RunFolder
-    from fedsim.live import LiveView
     from fedsim.run import resume_run, start_run
 
     if resume:
@@ -151,9 +151,9 @@ def compare(
     All on the same split, from the same base, for as many epochs, measured on the same test pictures.
     """
     given = dict(locals())
+    from fedserver.live import LiveView
     from fedsim.compare import chosen_arms, compare
     from fedsim.layout import RunFolder
-    from fedsim.live import LiveView
 
     chosen = chosen_arms(arms)
     if resume:
@@ -232,16 +232,16 @@ def pretrain(
     json: JsonOption = False,
 ) -> None:
     """Make a base model: learn groups from pictures of any surface, condense, and say what it reaches."""
-    from fedsim.live import LiveView
-    from fedsim.pretrain import BasePlan, make_base
+    from fedserver.live import LiveView
+    from fedsim.pretrain import make_base
     from fedspect.settings import load_settings
+    from fedspect.training.making_base import BasePlan, named_sources
     from fedspect.training.pretraining import PretrainingSettings
 
     options.check_new(output)
     given = {"epochs": epochs, "threads": threads, "device": device, **options.overrides({}, set_)}
     plan = BasePlan(
-        sources=tuple(sources or ()),
-        synthetic_per_class=synthetic,
+        sources=named_sources(sources or []),
         architecture=model,
         size=size,
         training_size=training_size or size,
@@ -250,7 +250,7 @@ def pretrain(
         seed=seed,
     )
     with LiveView(rounds=0, title=output.name, quiet=json) as view:
-        summary = make_base(plan, output, stage=view.stage, command=_command())
+        summary = make_base(plan, output, synthetic_per_class=synthetic, stage=view.stage, command=_command())
     if json:
         console.print_json({"base": str(output), **summary.model_dump(mode="json", exclude={"epochs"})})
         return
@@ -258,6 +258,37 @@ def pretrain(
     typer.echo(f"reached   {percent(reached)} of {len(summary.classes)} classes on pictures held back")
     typer.echo(f"weights   {summary.parameters:,} parameters, {summary.bytes / 1e6:.1f} MB")
     typer.echo(f"hash      {summary.base_hash}")
+    typer.echo(f"base      {output}")
+
+
+@app.command("import-weights")
+def import_weights_command(
+    file: Annotated[
+        Path, typer.Argument(help="The authors' checkpoint, .pth.tar or .pth.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option(help="Folder for the base model.", show_default=False, rich_help_panel="Output")
+    ],
+    size: Annotated[
+        int, typer.Option(help="Side in pixels at which plants use it.", rich_help_panel=options.MODEL)
+    ] = 224,
+    channels: Annotated[
+        int, typer.Option(help="1 for grey, 3 for colour.", min=1, max=3, rich_help_panel=options.MODEL)
+    ] = 3,
+    json: JsonOption = False,
+) -> None:
+    """Make a base model of a CondenseNetV2 checkpoint of its authors, as trained or as converted."""
+    from fedspect.model.importing import import_weights
+
+    options.check_new(output)
+    base = import_weights(file, output, made_by="fedsim import-weights", size=size, channels=channels)
+    card = base.card
+    if json:
+        facts = {"architecture": card.architecture, "form": card.form, "classes": len(card.classes)}
+        console.print_json({"base": str(output), "base_hash": card.content_hash, **facts})
+        return
+    typer.echo(f"weights   {card.architecture}, {len(card.classes)} classes, {card.channels} channels")
+    typer.echo(f"hash      {card.content_hash}")
     typer.echo(f"base      {output}")
 
 

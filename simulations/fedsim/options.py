@@ -16,7 +16,7 @@ import typer
 from fedsim.config import STRATEGIES, Engine, FederationSection, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
 from fedspect.errors import SettingsError, WorkspaceError
-from fedspect.settings import load_settings, read_value
+from fedspect.settings import assigned, load_settings
 
 DEFAULTS = SimulationSettings()
 PICTURES, PLANTS, ROUNDS, MODEL, RUN = "Pictures", "Plants", "Rounds", "Model", "Run"
@@ -245,14 +245,7 @@ def settings_of(
 def overrides(given: Mapping[str, Any], assignments: Sequence[str] | None) -> dict[str, Any]:
     """What the command line sets, by dotted key."""
     found = {key: given[name] for name, key in KEYS.items() if given.get(name) is not None}
-    for assignment in assignments or ():
-        key, sign, text = assignment.partition("=")
-        if not sign or not key.strip():
-            raise SettingsError(
-                "a setting is not understood", seen=f"--set {assignment}", accepted="KEY=VALUE"
-            )
-        found[key.strip()] = read_value(text.strip())
-    return found
+    return {**found, **assigned(assignments or ())}
 
 
 def folder_to_resume(

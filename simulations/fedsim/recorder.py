@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 
-from fedserver.events import Event, OnEvent, RoundClosed, RunFinished
+from fedserver.events import Event, ModelTested, OnEvent, RoundClosed, RunFinished
 from fedserver.store import RunStore
-from fedsim.central import CentralTest, ModelTested
+from fedsim.central import CentralTest
 from fedsim.config import SimulationSettings
 from fedsim.federation import head_after
 from fedsim.layout import Prepared, RunFolder

@@ -29,7 +29,7 @@ from fedspect.training.metrics import Evaluation
 
 
 class View(Protocol):
-    """Who watches a run: is told of stages and of events (``fedsim.live.LiveView``)."""
+    """Who watches a run: is told of stages and of events (``fedserver.live.LiveView``)."""
 
     def __call__(self, event: Event) -> None:
         """Something happened."""

@@ -52,6 +52,7 @@ def test_publish_takes_the_last_round_with_what_the_plants_measured_of_it(
         ("plant-2", pytest.approx(0.8), 0.6),
     ]
     assert "nothing changed" in run("models", "publish")
+    assert run("status", "--json")["published"]["number"] == 1
 
 
 def test_a_round_can_be_chosen_by_number_or_as_the_best(workspace: Workspace, run: Any) -> None:

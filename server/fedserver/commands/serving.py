@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,10 +16,10 @@ import typer
 from fedserver.commands.options import HERE, WorkspaceOption
 from fedserver.runs import prepare_run, read_status, run_folders
 from fedserver.workspace import Workspace
-from fedspect.console import JsonOption, note, print_json, stdout
+from fedspect.console import JsonOption, note, print_json, stderr, stdout
 from fedspect.errors import FederationError, WorkspaceError
-from fedspect.files import append_line
 
+LOG = "server.jsonl"
 STARTS_WITHIN = 120.0  # seconds
 STOPS_WITHIN = 60.0
 
@@ -56,24 +56,26 @@ def start(
     if detach:
         _detach(opened)
         return
-    from fedserver.base_files import BaseFiles
     from fedserver.headquarters import Headquarters
+    from fedserver.live import LiveView
+    from fedserver.telling import Telling
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    log = opened.logs / "server.jsonl"
-
-    def say(text: str) -> None:
-        append_line(log, json_module.dumps({"time": time.time(), "text": text}))
-        note(text)
-
-    with opened.occupied():
+    finished, store = False, None
+    with opened.occupied(), contextlib.ExitStack() as shown:
         settings = opened.settings()
         settings.ready_classes()
-        base = BaseFiles.read(settings.base_folder(opened.folder))
+        base = opened.base()
         store = None if no_rounds else prepare_run(opened.runs, settings, base, rounds=rounds, new=new_run)
-        server = Headquarters(opened, settings, base, store, until_done=until_done, say=say)
+        view = None
+        if store is not None and stderr().is_terminal:
+            title = f"{settings.federation.name} {store.folder.name}"
+            view = shown.enter_context(LiveView(rounds=store.facts.rounds.rounds, title=title))
+            view.view.closed = store.rounds()[-1]
+        telling = Telling(opened.logs / LOG, note, view)
+        server = Headquarters(opened, settings, base, store, telling=telling, until_done=until_done)
         finished = server.serve(stop)
     if not finished and store is not None:
         note("stopped; `fedserver start` goes on with the next round")
@@ -110,8 +112,17 @@ def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
     running = opened.running()
     folders = run_folders(opened.runs)
     run = read_status(folders[-1]) if folders else {}
+    version = opened.models.published()
     if json:
-        print_json({"running": running, "run": folders[-1].name if folders else None, "status": run})
+        published = None if version is None else version.card.model_dump(mode="json", exclude={"before"})
+        print_json(
+            {
+                "running": running,
+                "run": folders[-1].name if folders else None,
+                "status": run,
+                "published": published,
+            }
+        )
         return
     console = stdout()
     if running is None:
@@ -123,6 +134,8 @@ def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
         console.print(
             f"{folders[-1].name}: {run.get('state')}: {run.get('text')}", highlight=False, markup=False
         )
+    if version is not None:
+        console.print(f"plants are to run version {version.name}", highlight=False, markup=False)
 
 
 def stop(workspace: WorkspaceOption = HERE) -> None:

@@ -5,21 +5,18 @@ A chart that has nothing to show is ``None``. Colours are those of ``palette`` o
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import Optional, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
-from fedsim.report.canvas import calm, drawing, new_figure
 from fedsim.report.model import Arm, Comparison, RunSummary
-from fedsim.report.palette import LIGHT, SERIES
-from fedsim.report.words import percent, size
-
-Line = tuple[list[int], list[float]]
-WIDTH = 9.0  # inches; the page scales it
-MANY = 8  # plants; beyond that their lines are grey and only the ends of the range are named
+from fedspect.report.canvas import calm, drawing, new_figure
+from fedspect.report.charts import WIDTH, Line, lines, traffic
+from fedspect.report.palette import LIGHT
+from fedspect.report.words import percent
 
 
 def accuracy_by_round(run: RunSummary) -> Optional[Figure]:
@@ -31,14 +28,14 @@ def accuracy_by_round(run: RunSummary) -> Optional[Figure]:
     if not tested:
         received = [(r.round - 1, r.received_accuracy) for r in run.rounds if r.received_accuracy is not None]
         total, title = ([r for r, _ in received], [a for _, a in received]), "all plants"
-    return _lines(plants, total, title, "accuracy", percentages=True)
+    return lines(plants, total, title, "accuracy", percentages=True)
 
 
 def loss_by_round(run: RunSummary) -> Optional[Figure]:
     """The loss of the model after each round, at each plant and on the test pictures."""
     tested = [(r.round, r.tested_loss) for r in run.rounds if r.tested_loss is not None]
     total: Line = ([r for r, _ in tested], [a for _, a in tested])
-    return _lines(plant_lines(run, "loss"), total, "on the test pictures", "loss", percentages=False)
+    return lines(plant_lines(run, "loss"), total, "on the test pictures", "loss", percentages=False)
 
 
 def plant_lines(run: RunSummary, value: str) -> dict[str, Line]:
@@ -62,26 +59,12 @@ def traffic_by_round(run: RunSummary) -> Optional[Figure]:
     """What travelled in each round, and how long the round took."""
     if not run.rounds:
         return None
-    numbers = [r.round for r in run.rounds]
-    with drawing():
-        figure = new_figure(WIDTH, 2.5)
-        left, right = figure.subplots(1, 2)
-        down, up = [r.bytes_down for r in run.rounds], [r.bytes_up for r in run.rounds]
-        left.bar(numbers, down, width=0.7, color=SERIES[7], label="to the plants")
-        left.bar(numbers, up, bottom=down, width=0.7, color=SERIES[0], label="from the plants")
-        left.set_title("Bytes")
-        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
-        left.legend(
-            frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, fontsize=8
-        )
-        right.bar(numbers, [r.seconds for r in run.rounds], width=0.7, color=SERIES[0])
-        right.set_title("Time")
-        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
-        for axes in (left, right):
-            _round_axis(axes, "round")
-            axes.yaxis.set_major_locator(MaxNLocator(5))
-            calm(axes)
-    return figure
+    return traffic(
+        [r.round for r in run.rounds],
+        [r.bytes_down for r in run.rounds],
+        [r.bytes_up for r in run.rounds],
+        [r.seconds for r in run.rounds],
+    )
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Optional[Figure]:
@@ -166,72 +149,6 @@ def _over(axes: Axes, place: float, text: str, colour: str, row: int) -> None:
         ha="center",
         color=colour,
     )
-
-
-def _lines(
-    plants: dict[str, Line], total: Line, title: str, unit: str, *, percentages: bool
-) -> Optional[Figure]:
-    if not plants and not total[0]:
-        return None
-    many = len(plants) > MANY
-    with drawing():
-        figure = new_figure(WIDTH, 3.2)
-        axes = figure.subplots()
-        ends: list[tuple[float, str, str]] = []
-        for place, (name, (rounds, values)) in enumerate(plants.items()):
-            colour = LIGHT["quiet"] if many else SERIES[place % len(SERIES)]
-            axes.plot(
-                rounds, values, color=colour, alpha=0.35 if many else 0.9, linewidth=1.1, **_dots(rounds)
-            )
-            ends.append((values[-1], name, colour))
-        if many:
-            ends = [min(ends), max(ends)]
-        if total[0]:
-            axes.plot(*total, color=LIGHT["ink"], linewidth=2.2, **_dots(total[0]))
-            ends.append((total[1][-1], title, LIGHT["ink"]))
-        lines = [*plants.values(), total]
-        reach = max(rounds[-1] for rounds, _ in lines if rounds)
-        values = [value for _, line in lines for value in line]
-        low, high = min(values), max(values)
-        room = max(high - low, 0.02 if percentages else 1e-6)
-        bottom = 0.0 if not percentages else max(0.0, low - 0.08 * room)
-        axes.set_ylim(bottom, min(1.0, high + 0.08 * room) if percentages else high + 0.08 * room)
-        axes.set_ylabel(unit)
-        if percentages:
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, 0)))
-        _round_axis(axes, "model after round (0 is the base model)")
-        calm(axes)
-        _name_ends(axes, ends, reach)
-    return figure
-
-
-def _dots(rounds: Sequence[int]) -> dict[str, Any]:
-    return {"marker": "o", "markersize": 3} if len(rounds) <= 12 else {}
-
-
-def _name_ends(axes: Axes, ends: list[tuple[float, str, str]], reach: int) -> None:
-    """Write each line's name beside its end, apart from the others."""
-    low, high = axes.get_ylim()
-    gap = (high - low) / 15
-    ends = sorted(ends)
-    places: list[float] = []
-    for value, _, _ in ends:
-        places.append(max(value, places[-1] + gap) if places else value)
-    top = high
-    for index in reversed(range(len(places))):  # push what stands above the top down again
-        places[index] = min(places[index], top)
-        top = places[index] - gap
-    for place, (_, name, colour) in zip(places, ends):
-        shown = name if len(name) <= 24 else name[:23] + "…"
-        axes.annotate(
-            shown, (reach, place), xytext=(8, 0), textcoords="offset points", va="center", color=colour,
-            annotation_clip=False,
-        )  # fmt: skip
-
-
-def _round_axis(axes: Axes, label: str) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-    axes.set_xlabel(label)
 
 
 def _matrix(

@@ -8,11 +8,11 @@ from typing import Optional
 from matplotlib.figure import Figure
 
 from fedsim.report import charts
-from fedsim.report.canvas import drawing, new_figure, write_png
 from fedsim.report.mistakes import Mistake, worst_mistakes
-from fedsim.report.palette import LIGHT
 from fedsim.report.reading import load_run
 from fedsim.report.words import percent
+from fedspect.report.canvas import drawing, new_figure, write_png
+from fedspect.report.palette import LIGHT
 
 FIGURES = "figures"
 

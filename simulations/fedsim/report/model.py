@@ -9,13 +9,13 @@ Shares (accuracy, precision, ...) are between 0 and 1, times in seconds, sizes i
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedspect.report.words import natural_order as natural_order
 from fedspect.training.metrics import Evaluation
 
 
@@ -261,11 +261,6 @@ class RunSummary(Record):
             for text in closed.notes:
                 said.setdefault(("server", text), []).append(closed.round)
         return [Remark(who=who, text=text, rounds=rounds) for (who, text), rounds in said.items()]
-
-
-def natural_order(name: str) -> list[tuple[int, str]]:
-    """A sort key that puts plant-2 before plant-10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def weakest_class(evaluation: Evaluation) -> Optional[tuple[str, float]]:

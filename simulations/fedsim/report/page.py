@@ -1,27 +1,20 @@
-"""The HTML page of a run: one file, no script, nothing loaded from elsewhere.
-
-Class names, file names, reasons and settings come from other people: everything is escaped, and a content
-security policy in the page forbids what a mistake of ours would let through.
-"""
+"""The HTML page of a run; its frame is that of ``fedspect.report.page``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Iterable, Optional
 
-import jinja2
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from fedsim.report import charts, words
-from fedsim.report.canvas import inline_svg
 from fedsim.report.gains import gain_rows
 from fedsim.report.mistakes import data_uri, worst_mistakes
 from fedsim.report.model import RunFacts, RunSummary, weakest_class
-from fedsim.report.palette import DARK, LIGHT, as_css
 from fedsim.report.reading import load_run
-from fedspect.console import version
 from fedspect.files import write_text
+from fedspect.report import page as frame
+from fedspect.report.page import chart as chart
 from fedspect.training.metrics import Evaluation
 
 REPORT = "report.html"
@@ -56,32 +49,7 @@ def write_report(run_folder: Path) -> Path:
 
 def render(template: str, **content: Any) -> str:
     """A page from one of the templates beside this module."""
-    return _environment().get_template(template).render(
-        light=Markup(as_css(LIGHT)), dark=Markup(as_css(DARK)), version=version(), **content
-    )  # fmt: skip
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("percent", "points", "number", "count", "size", "duration", "moment"):
-        environment.filters[name] = getattr(words, name)
-    environment.filters["weakest"] = _weakest
-    return environment
-
-
-def _weakest(found: Optional[tuple[str, float]]) -> str:
-    return words.MISSING if found is None else f"{found[0]} ({words.percent(found[1])})"
-
-
-def chart(figure: Optional[Figure], name: str, description: str) -> Optional[Markup]:
-    """The chart as part of a page, if there is one."""
-    return None if figure is None else inline_svg(figure, name, description)
+    return frame.render(Path(__file__).parent / "templates", template, **content)
 
 
 def _content(run: RunSummary) -> dict[str, Any]:

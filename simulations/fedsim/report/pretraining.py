@@ -10,11 +10,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pydantic import Field
 
 from fedsim.report import words
-from fedsim.report.canvas import calm, drawing, new_figure, write_png
 from fedsim.report.model import Record
 from fedsim.report.page import MOST_PAIRS, chart, confused_pairs, render
-from fedsim.report.palette import LIGHT
 from fedspect.files import write_json, write_text
+from fedspect.report.canvas import calm, drawing, new_figure, write_png
+from fedspect.report.palette import LIGHT
 from fedspect.training.metrics import Evaluation
 
 FACTS, PAGE = "pretraining.json", "pretraining.html"

@@ -13,10 +13,10 @@ from PIL import Image
 from fedserver.events import RunFinished
 from fedserver.history import Evaluation
 from fedsim.report import load_run, write_figures
-from fedsim.report.canvas import drawing, inline_svg, new_figure
 from fedsim.report.charts import accuracy_by_round, confusion, last_confusions, plant_lines
-from fedsim.report.palette import DARK, LIGHT
 from fedspect.files import append_line
+from fedspect.report.canvas import drawing, inline_svg, new_figure
+from fedspect.report.palette import DARK, LIGHT
 
 Make = Callable[..., Any]
 

@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fedsim.report.palette import LIGHT
 from fedspect.files import replacing
+from fedspect.report.palette import LIGHT
 
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": LIGHT["rule"],

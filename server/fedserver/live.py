@@ -1,8 +1,9 @@
 """What a person sees while a run goes on: a live view at a terminal, plain lines anywhere else.
 
-``LiveView`` is handed the round loop's events (``fedserver.events``) and keeps what is to be seen in
-``RunView``; drawing reads that and nothing else. It writes to standard error, so that results can be piped.
-Names and reasons come from plants and are shown as text only: no markup, no control characters.
+``LiveView`` is handed the round loop's events (``fedserver.events``), in a simulation and at headquarters
+alike, and keeps what is to be seen in ``RunView``; drawing reads that and nothing else. It writes to standard
+error, so that results can be piped. Names and reasons come from plants and are shown as text only: no markup,
+no control characters.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rich.text import Text
 
 from fedserver.events import (
     Event,
+    ModelTested,
     PlantLost,
     PlantRefused,
     PlantReplied,
@@ -32,10 +34,8 @@ from fedserver.events import (
     RunFinished,
     Waiting,
 )
-from fedsim.central import ModelTested
-from fedsim.report.model import natural_order
-from fedsim.report.words import MISSING, duration, number, percent, plural, size
 from fedspect.console import stderr
+from fedspect.report.words import MISSING, duration, natural_order, number, percent, plural, size
 
 MOST_ROWS = 16  # plants shown at once; those with trouble and those at work come first
 MOST_REMARKS = 5
@@ -221,6 +221,11 @@ class LiveView:
             line = self.view.take(event)
         if line is not None:
             self._say(line)
+
+    def note(self, line: str) -> None:
+        """Show a sentence: above the live view, or as a line like the others."""
+        if not self._quiet:
+            self._console.print(Text(plain(line)), highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:

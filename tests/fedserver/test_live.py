@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fedserver.events import (
     Event,
+    ModelTested,
     PlantLost,
     PlantRefused,
     PlantReplied,
@@ -19,8 +20,7 @@ from fedserver.events import (
     Waiting,
 )
 from fedserver.history import Evaluation, PlantResult, Refusal, RoundRecord
-from fedsim.central import ModelTested
-from fedsim.live import LiveView, RunView, plain, trend
+from fedserver.live import LiveView, RunView, plain, trend
 from fedspect.update.exchange import RoundReply
 
 PLANTS = ("plant-1", "plant-2", "plant-10")

@@ -1,0 +1,69 @@
+"""`fedserver report`: a page that can be sent by mail, the same as JSON, and TensorBoard's events."""
+
+from __future__ import annotations
+
+import os
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from fedserver.commands.options import HERE, WorkspaceOption
+from fedserver.workspace import Workspace
+from fedspect import files
+from fedspect.console import JsonOption, note, print_json, stdout, warn
+
+PAGE, FACTS, EVENTS = "report.html", "report.json", "tensorboard"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make it a command of ``app``."""
+    app.command("report")(report_command)
+
+
+def report_command(
+    run: Annotated[
+        Optional[str], typer.Option(help="Which run: run-0001 or 1.", show_default="the newest")
+    ] = None,
+    output: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder for the report.", show_default="reports/ in the workspace"),
+    ] = None,
+    open_nothing: Annotated[
+        bool, typer.Option("--open-nothing", help="Do not show the page in a browser.")
+    ] = False,
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Write a report of a run: accuracy by plant before and after, what joining gained, bytes, times, troubles.
+
+    At any time, also while rounds are going on; an earlier report of the same run gives way.
+    """
+    from fedserver.report.events import write_events
+    from fedserver.report.facts import gather
+    from fedserver.report.page import render
+    from fedserver.runs import named_run
+
+    opened = Workspace.open(workspace)
+    folder = named_run(opened.runs, run)
+    report = gather(opened, folder)
+    place = output or opened.folder / "reports" / folder.name
+    files.write_text(place / PAGE, render(report))
+    files.write_json(place / FACTS, report.model_dump(mode="json"))
+    events = write_events(report, place / EVENTS)
+    if json:
+        made = {"page": place / PAGE, "facts": place / FACTS, "events": place / EVENTS if events else None}
+        print_json({**made, **report.model_dump(mode="json", exclude={"rounds", "notes"})})
+        return
+    if not events:
+        warn("no event files for TensorBoard: the package tensorboard is not installed")
+    note(f"{place / PAGE}")
+    if not open_nothing and _has_screen():
+        webbrowser.open((place / PAGE).resolve().as_uri())
+
+
+def _has_screen() -> bool:
+    """Whether somebody sits there who could see a browser."""
+    shown = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return stdout().is_terminal and shown
