@@ -57,7 +57,9 @@ def _python(home: PlantHome) -> str:
 
 def _error_of(content: dict[str, Any]) -> FedspectError:
     kind = getattr(errors, str(content.get("error")), FedspectError)
-    return kind(  # type: ignore[no-any-return]
+    if not (isinstance(kind, type) and issubclass(kind, FedspectError)):
+        kind = FedspectError
+    return kind(
         str(content.get("what")),
         seen=content.get("seen"),
         accepted=content.get("accepted"),

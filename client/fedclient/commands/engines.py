@@ -79,10 +79,10 @@ def list_engines(
     if not made:
         note("no version was built here yet; `fedclient engines build` builds the newest that was published")
     else:
-        columns = ("deployment", "standing", "right", "escapes", "false rejects", "ms", "added")
+        headings = ("deployment", "standing", "right", "escapes", "false rejects", "ms", "added")
         caption = f"the line runs {current.id}, since {_when(current.activated_at)}" if current else ""
         rows_of = [_row(each, current, _usable(folder, each)) for each in made]
-        print_table("Deployments", columns, rows_of, caption=caption or "the line runs none of them yet")
+        print_table("Deployments", headings, rows_of, caption=caption or "the line runs none of them yet")
     facts = [_engine_facts(each, deployments) for each in store.list()]
     if facts:
         print_table(

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Tuple
 
 from fedspect.errors import FedspectError
 
@@ -21,16 +21,17 @@ def tell(work: Callable[[Report], Any]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     out, sys.stdout = sys.stdout, sys.stderr
-    last = ["", 0.0]
+    last: Tuple[str, float] = ("", 0.0)
 
     def line(content: Any) -> None:
         out.write(json.dumps(content) + "\n")
         out.flush()
 
     def report(stage: str, done: int, total: int) -> None:
-        if stage == last[0] and done < total and time.monotonic() - float(last[1]) < EVERY:
+        nonlocal last
+        if stage == last[0] and done < total and time.monotonic() - last[1] < EVERY:
             return
-        last[:] = [stage, time.monotonic()]
+        last = (stage, time.monotonic())
         line({"progress": [stage, done, total]})
 
     try:

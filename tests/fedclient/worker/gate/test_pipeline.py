@@ -11,6 +11,7 @@ from typing import Callable, List
 import numpy as np
 import pytest
 
+from fedclient.worker.deployments import Deployments
 from fedclient.worker.engines import open_model
 from fedclient.worker.gate.pipeline import Deployer
 from fedspect import files
@@ -172,27 +173,27 @@ def test_a_full_disk_at_any_step_leaves_the_line_alone(
         monkeypatch.setattr(files.os, "fsync", fsync)
 
     deployer.deploy(publish(trained_head))
+    second, third = publish(changed(trained_head), number=2), publish(changed(trained_head, 2e-3), number=3)
     room_for(1000)
-    assert deployer.deploy(publish(changed(trained_head), number=2)).outcome == "activated"
+    assert deployer.deploy(second).outcome == "activated"
     needed, before = calls[0], deployer.deployments.current()
-    folder = publish(changed(trained_head, 2e-3), number=3)
-    failures = 0
-    for writes in (0, needed // 2, needed - 6, needed - 4, needed - 3, needed - 2):
+    # The last three are the pointer, its folder and the history's line.
+    for writes in (0, needed // 2, needed - 5, needed - 3):
         room_for(writes)
-        report = deployer.deploy(folder)
-        if report.outcome == "activated":  # only the history's line, or flushing, had no room
-            break
-        failures += 1
+        report = deployer.deploy(third)
         assert report.outcome == "failed"
         assert "no space left" in report.reasons[0]
         assert deployer.deployments.current() == before
-    assert failures >= 4
-    room_for(1000)
-    deployer.deploy(folder)
+    room_for(needed - 2)  # the pointer is in place; what could not be written is mended later
+    assert deployer.deploy(third).outcome == "activated"
+    monkeypatch.undo()
     current = deployer.deployments.current()
     assert current is not None
     assert current.number == 3
-    assert [entry.serial for entry in deployer.deployments.history() if entry.serial] == [1, 2, 3]
+    deployer.deployments.note("failed", "f" * 64, 4, who="a test", why="w")
+    written = [entry.serial for entry in Deployments(deployer.deployments.folder).history() if entry.serial]
+    assert written == [1, 2, 3]
+    assert deployer.deployments.history_path.read_text().count("activated") == 3
 
 
 def test_a_plant_without_golden_pictures_goes_by_its_rule(
