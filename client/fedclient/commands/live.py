@@ -118,6 +118,8 @@ class _Lines(logging.Handler):
 def round_text(facts: Mapping[str, Any]) -> str:
     """The round in words: which of how many, how good what was received is here, how training went."""
     parts = [f"round {facts['round']} of {facts['of']}"]
+    if not facts.get("trains", True):
+        parts = [f"the closing evaluation after {int(facts['round']) - 1} rounds"]
     if facts.get("accuracy") is not None:
         parts.append(f"accuracy of what was received {100 * float(facts['accuracy']):.1f} %")
     if facts.get("loss") is not None:

@@ -186,7 +186,7 @@ class Plant:
             addresses = [join_address(*address) for address in token.addresses]
             self._see_clock(session)
             membership = session.membership(addresses, token.fingerprint, **kept)
-            session.fetch_base(self.home, lambda done, total: self.board.progress("base model", done, total))
+            self._fetch_base(session)
             self.home.remember(membership, authority)
         self._tell("enrolled", f"{membership.plant} is admitted to {membership.federation}")
         return membership
@@ -199,9 +199,13 @@ class Plant:
             membership = session.membership(
                 known.enrolment_addresses, bytes.fromhex(known.fingerprint), **{**before, **kept}
             )
-            session.fetch_base(self.home, lambda done, total: self.board.progress("base model", done, total))
+            self._fetch_base(session)
             self.home.remember(membership, self.home.authority_path.read_bytes())
         return membership
+
+    def _fetch_base(self, session: Session) -> None:
+        session.fetch_base(self.home, lambda done, total: self.board.progress("base model", done, total))
+        self.board.put(work=None)
 
     def _see_clock(self, session: Session) -> None:
         self._clock_offset = session.clock_offset

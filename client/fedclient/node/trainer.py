@@ -195,6 +195,7 @@ def _show_task(board: Board, message: bytes) -> None:
             "run": task.run_id,
             "round": task.round,
             "of": task.total_rounds,
+            "trains": task.train,
             "version": task.version,
             "at": time.time(),
         }

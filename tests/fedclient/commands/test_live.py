@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedclient.commands.live import JoinView, plain
+from fedclient.commands.live import JoinView, plain, round_text
 
 FACTS = {
     "state": "working",
@@ -69,6 +69,11 @@ def test_without_a_terminal_there_are_lines_only(tmp_path: Path) -> None:
     with made:
         made.say("[bold]joined[/]: at hq:9092")
     assert written.getvalue() == "[bold]joined[/]: at hq:9092\n"
+
+
+def test_the_closing_evaluation_is_no_round_beyond_the_last() -> None:
+    text = round_text({"round": 21, "of": 20, "trains": False, "accuracy": 1.0})
+    assert text == "the closing evaluation after 20 rounds, accuracy of what was received 100.0 %"
 
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
