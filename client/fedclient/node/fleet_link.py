@@ -50,6 +50,10 @@ class _StillActiveError(FederationError):
     """The server holds an earlier activation of this device for online."""
 
 
+OF_ONE_MESSAGE = ("PullObject", "PushObject", "PushMessages", "ConfirmMessageReceived")
+"""Calls about a message that the node has in hand, which can be over while the link is well."""
+
+
 class FleetLink:
     """A device that the server holds for online while the ``with`` block runs.
 
@@ -163,6 +167,9 @@ class FleetLink:
         if code == grpc.StatusCode.FAILED_PRECONDITION:
             # What the server could not find or would not take of one message.
             return RunOverError("the server refused a part of a message", seen=details)
+        if code == grpc.StatusCode.UNKNOWN and method in OF_ONE_MESSAGE and "Exception calling" in details:
+            # A server that was started again fails on a message of a run that it has never heard of.
+            return RunOverError("the server knows nothing of this message any more", seen=details)
         # gRPC tells how it got there; what helps is where it ended.
         reason = details.rsplit(": ", 1)[-1].lower() if "failed to connect" in details else details
         return LinkLostError(
