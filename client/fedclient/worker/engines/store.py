@@ -24,7 +24,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from fedclient.worker.deployments.pointer import Deployments
 from fedspect.errors import DamagedFileError, EngineError, StorageError, storage_error
@@ -156,14 +156,14 @@ class EngineStore:
             EngineError: the build's own, or the engine alone is larger than the store may be.
 
         """
-        temporary = self._temporary()
+        temporary, hold = self._temporary()
         try:
             file = temporary / FILES[key.kind]
             begun = time.time()
             facts = build(file)
             self._complete(key, file, facts, begun)
             with exclusive(self.folder / ".lock"):
-                self._sweep(keep=temporary)
+                self._sweep()
                 place = self.folder / key.name
                 if place.exists():
                     self._take_apart(place)
@@ -174,6 +174,7 @@ class EngineStore:
             raise storage_error(error, self.folder, "keeping an engine") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            os.close(hold)
         return self._read(place)
 
     def remove(self, engine_id: str) -> None:
@@ -244,12 +245,16 @@ class EngineStore:
             raise _damaged(path, "it is of another engine or another format")
         return stored
 
-    def _temporary(self) -> Path:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=f"{NEW}{os.getpid()}-", dir=str(self.folder)))
-        except OSError as error:
-            raise storage_error(error, self.folder, "making a folder for an engine") from error
+    def _temporary(self) -> Tuple[Path, int]:
+        """A folder for an engine in the making, and the lock that says that its maker lives."""
+        with exclusive(self.folder / ".lock"):
+            try:
+                folder = Path(tempfile.mkdtemp(prefix=NEW, dir=str(self.folder)))
+                hold = os.open(str(folder), os.O_RDONLY | os.O_CLOEXEC)
+                fcntl.flock(hold, fcntl.LOCK_EX)
+            except OSError as error:
+                raise storage_error(error, self.folder, "making a folder for an engine") from error
+        return folder, hold
 
     def _complete(self, key: EngineKey, file: Path, facts: Dict[str, Any], begun: float) -> None:
         size = file.stat().st_size
@@ -277,17 +282,19 @@ class EngineStore:
                 self._take_apart(folder)
                 del sizes[folder]
 
-    def _sweep(self, keep: Path) -> None:
-        """Remove what processes that are no more left behind."""
-        for path in self.folder.glob(f"{OLD}*"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob(f"{NEW}*"):
-            owner = path.name[len(NEW) :].split("-")[0]
-            if path != keep and not Path("/proc", owner).exists():
-                shutil.rmtree(path, ignore_errors=True)
+    def _sweep(self) -> None:
+        """Remove what processes that are no more left behind: nobody holds it."""
+        for path in [*self.folder.glob(f"{OLD}*"), *self.folder.glob(f"{NEW}*")]:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(descriptor)
 
     def _take_apart(self, folder: Path) -> None:
-        old = self.folder / f"{OLD}{os.getpid()}-{time.monotonic_ns()}"
+        old = self.folder / f"{OLD}{time.monotonic_ns()}"
         try:
             folder.replace(old)
         except OSError as error:

@@ -317,7 +317,7 @@ class _Builder:
                 module.measured.append(name)
                 known[name] = 1
                 if "slow" in module.faults:
-                    time.sleep(0.1)
+                    time.sleep(0.02)
                 if "killed" in module.faults and place == 20:
                     os.kill(os.getpid(), 9)
             if monitor is not None and not monitor.step_complete("Timing", place):
