@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import List
 
 import pytest
 
 from fedspect import files
-from fedspect.errors import DamagedFileError, StorageError
+from fedspect.errors import DamagedFileError, DiskFullError, StorageError
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left_behind(tmp_path):
@@ -108,3 +110,34 @@ def test_a_torn_last_line_is_reported_and_the_next_line_starts_afresh(tmp_path: 
     assert files.read_json_lines(path, on_damage=damaged.append) == [{"n": 1}, {"n": 3}]
     assert damaged == ['{"n": 2, "cut']
     assert files.read_json_lines(tmp_path / "absent.jsonl") == []
+
+
+def test_a_folder_appears_with_all_its_files_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, contents = tmp_path / "0001", {"a": b"1", "b": b"22"}
+    for failing in range(4):
+        calls: List[int] = []
+
+        def full(descriptor: int, calls: List[int] = calls, failing: int = failing) -> None:
+            calls.append(descriptor)
+            if len(calls) > failing:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(DiskFullError):
+                files.write_folder(place, contents)
+        assert not place.exists() or failing == 3  # only the last flush comes after the rename
+    files.remove_folder(place)
+    files.write_folder(place, contents)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == contents
+    assert [path.name for path in tmp_path.iterdir()] == ["0001"]
+
+
+def test_a_folder_that_exists_is_not_written_into(tmp_path: Path) -> None:
+    files.write_folder(tmp_path / "0001", {"a": b"1"})
+    with pytest.raises(StorageError):
+        files.write_folder(tmp_path / "0001", {"b": b"2"})
+    assert [path.name for path in (tmp_path / "0001").iterdir()] == ["a"]
+    files.remove_folder(tmp_path / "never")

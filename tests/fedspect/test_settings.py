@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from fedspect.errors import SettingsError
-from fedspect.settings import Settings, dotted_keys, load_settings
+from fedspect.settings import Settings, assigned, dotted_keys, load_settings
 from fedspect.toml import commented_toml
 
 
@@ -166,3 +166,11 @@ def test_what_is_written_reads_back_the_same(tmp_path_factory, seed, name, share
 def test_numbers_that_are_not_finite_read_back_too(tmp_path):
     settings = Whole(federation=Rounds(options={"a": math.inf, "b": -math.inf}))
     assert load_settings(written(tmp_path, commented_toml(settings)), Whole) == settings
+
+
+def test_assignments_of_the_command_line_are_read_as_toml_values() -> None:
+    found = assigned(["a.b=0.1", "c = [1, 2]", "word=plain", "text=a=b"])
+    assert found == {"a.b": 0.1, "c": [1, 2], "word": "plain", "text": "a=b"}
+    for wrong in ("a", "=3", " = 3"):
+        with pytest.raises(SettingsError, match="not understood"):
+            assigned([wrong])

@@ -61,7 +61,7 @@ def read_checkpoint(path: Path) -> Dict[str, Tensor]:
     except Exception as error:  # torch raises many kinds; none may reach a user as a traceback
         raise CheckpointError(
             "a weights file cannot be read",
-            seen=f"{path}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            seen=f"{path}: {type(error).__name__}: {str(error).partition('.')[0]}",  # the rest is torch's advice
             accepted="a file written by torch.save that holds weights only; code in it is never run",
             remedy="save its state_dict anew, without the optimiser and other objects",
         ) from error

@@ -66,5 +66,5 @@ def test_two_sources_of_one_name_and_no_sources_are_refused(tmp_path: Path) -> N
 
 
 def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
-    with pytest.raises(ClassError, match="only one class"):
+    with pytest.raises(ClassError, match="too few classes"):
         make_base(plan(steel=pictures(tmp_path / "s", ("plain",))), tmp_path / "base", made_by="a test")
