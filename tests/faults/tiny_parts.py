@@ -199,8 +199,9 @@ class TinyFederation(Federation):
 
     def records(self, after: int) -> List[RoundRecord]:
         """The rounds that were closed after this one."""
-        rows = files.read_json_lines(self.run.folder / "history.jsonl")
-        return [RoundRecord.model_validate(row) for row in rows if row["round"] > after]
+        numbers = [number for number in self.run.rounds() if number > max(after, 0)]
+        rows = [files.read_json(self.run.folder / f"{number:04d}" / "round.json") for number in numbers]
+        return [RoundRecord.model_validate(row["record"]) for row in rows]
 
     def wait_for_rounds(self, more: int) -> int:
         """Wait for so many more rounds; the last one's number."""

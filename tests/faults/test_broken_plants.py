@@ -1,0 +1,97 @@
+"""Plants that die, dawdle, or have the wrong time: what becomes of their round, and how they come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tiny_parts import TinyFederation, wait_for
+from tiny_worker import Behaviour
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def test_a_node_killed_in_a_round_is_done_without_and_comes_back_by_itself(
+    federation: TinyFederation,
+) -> None:
+    since = federation.mark()
+    federation.behave("third", Behaviour(seconds=3600.0))
+    worker = federation.worker_at_work("third")
+    federation.kill_plant("third")
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the end of the worker without its node")
+    lost = federation.wait_for_event("PlantLost", "third", since=since)
+    federation.behave("third")
+    federation.wait_for_rounds(2)
+    record = next(one for one in federation.records(0) if one.round == lost["round"])
+    assert sorted(one.plant for one in record.plants) == ["good-a", "good-b"]
+    assert set(record.lost) == {"third"}
+    federation.plant("third").wait_for("joined: at")
+
+
+def test_a_node_killed_in_a_round_and_back_at_once_answers_that_round(federation: TinyFederation) -> None:
+    federation.behave("third", Behaviour(seconds=3600.0))
+    worker = federation.worker_at_work("third")
+    federation.kill_plant("third")
+    cut = federation.last() + 1
+    federation.behave("third")
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the end of the worker without its node")
+    federation.plant("third")
+    wait_for(lambda: federation.last() >= cut, "the round that was cut")
+    used = {one.plant: one for record in federation.records(cut - 1) for one in record.plants}
+    assert used["third"].num_examples > 0
+
+
+def test_a_worker_killed_in_training_is_started_again_and_repeats_the_round(
+    federation: TinyFederation,
+) -> None:
+    federation.behave("third", Behaviour(seconds=3600.0))
+    worker = federation.worker_at_work("third")
+    cut = federation.last() + 1
+    federation.behave("third")
+    os.kill(worker, signal.SIGKILL)
+    federation.plant_processes["third"].wait_for("the worker died and is started again")
+    wait_for(lambda: federation.last() >= cut, "the round that was cut")
+    used = {one.plant for one in federation.records(cut - 1)[0].plants}
+    assert used == {"good-a", "good-b", "third"}
+
+
+def test_a_worker_that_dies_over_every_task_fails_its_rounds_and_the_node_lives_on(
+    federation: TinyFederation,
+) -> None:
+    since = federation.mark()
+    federation.behave("third", Behaviour(killed_by=federation.last() + 1))
+    lost = federation.wait_for_event("PlantLost", "third", since=since)
+    assert "the worker dies over its work" in lost["reason"]
+    assert federation.plant_processes["third"].process.poll() is None
+
+
+def test_a_plant_much_slower_than_the_others_does_not_hold_them_up(federation: TinyFederation) -> None:
+    since = federation.mark()
+    federation.behave("third", Behaviour(seconds=10.0))  # longer than the deadline
+    lost = federation.wait_for_event("PlantLost", "third", since=since)
+    assert "deadline" in lost["reason"]
+    federation.wait_for_rounds(2)  # the others go on while it works
+    federation.behave("third")
+
+    def late() -> bool:
+        return any(one.late_by for record in federation.records(lost["round"]) for one in record.plants)
+
+    wait_for(late, "the late update")
+    for record in federation.records(lost["round"]):
+        for one in record.plants:
+            if one.late_by:  # it counts, at half its weight for every round that it is late
+                assert one.plant == "third" and 0 < one.weight < 1 / 3
+
+
+@pytest.mark.parametrize("shift", [3600, -3600])
+def test_a_device_whose_clock_is_an_hour_off_is_told_and_takes_part(
+    federation: TinyFederation, shift: int
+) -> None:
+    federation.plant_processes["third"].end()
+    node = federation.plant("third", clock=shift)
+    node.wait_for(f"this device's clock is {shift:+d} s from headquarters'")
+    node.wait_for("joined: at")
+    federation.well(["good-a", "good-b", "third"])
+    node.end()

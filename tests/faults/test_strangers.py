@@ -1,0 +1,151 @@
+"""Who is not let in: spent and false tokens, a false server, a second plant of one name, noise on every port."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import ssl
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from federation_parts import command
+from tiny_parts import TinyFederation, descendants, listening_ports, wait_for
+from tiny_worker import Behaviour
+
+from fedserver import tokens
+from fedserver.authority import Authority
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+NOT_ADMITTED = 64
+
+
+def refused_join(federation: TinyFederation, home: str, token: str) -> str:
+    """What `fedclient join` says on a new device that is not let in."""
+    answer = command(
+        "fedclient.cli", "join", token, "--data", str(federation.folder), home=federation.home(home)
+    )
+    assert answer.returncode == NOT_ADMITTED, answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (federation.home(home) / "plant.json").exists()
+    return answer.stderr
+
+
+def test_a_token_is_good_for_one_device(federation: TinyFederation) -> None:
+    token = str(federation.token("fourth"))
+    node = federation.plant("fourth", token)
+    node.wait_for("joined: at")
+    said = refused_join(federation, "second-device", token)
+    assert "this join token was used already" in said and "fedserver invite fourth" in said
+    assert federation.fedserver("plants", "revoke", "fourth").returncode == 0
+    assert node.process.wait(60.0) == NOT_ADMITTED
+    assert "this plant was revoked" in node.said
+
+
+def test_an_expired_token_is_refused_with_the_time(federation: TinyFederation) -> None:
+    token = federation.token("late-comer", now=time.time() - 7200, lifetime=3600)
+    said = refused_join(federation, "late-comer", str(token))
+    assert "expired" in said
+
+
+def test_the_token_of_a_revoked_plant_is_worth_nothing(federation: TinyFederation) -> None:
+    token = federation.token("thief")
+    tokens.revoke(federation.opened.registry, "thief")
+    assert "this plant was revoked" in refused_join(federation, "thief", str(token))
+
+
+def test_a_token_with_another_fingerprint_is_never_shown_to_this_server(federation: TinyFederation) -> None:
+    token = federation.token("misled")
+    said = refused_join(federation, "misled", str(dataclasses.replace(token, fingerprint=os.urandom(32))))
+    assert "this is not the headquarters that the token names" in said and "nothing was sent" in said
+    invitation = federation.opened.registry.read().plants["misled"].invitations[-1]
+    assert invitation.used is None
+
+
+@contextmanager
+def another_server(folder: Path) -> Iterator[int]:
+    """Somebody with a certificate of another authority for the same name; the port."""
+    authority = Authority(folder)
+    authority.create("another")
+    authority.issue_server_certificate(["localhost"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.server_certificate_path, authority.server_key_path)
+    context.set_alpn_protocols(["h2"])
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+                    connection.recv(100)
+            except ssl.SSLError:
+                continue
+            except OSError:
+                return
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        listener.close()
+
+
+def test_a_plant_does_not_come_back_to_a_server_with_a_foreign_certificate(
+    federation: TinyFederation, tmp_path: Path
+) -> None:
+    home = federation.home("copy-of-third")
+    shutil.copytree(federation.home("third"), home)
+    with another_server(tmp_path) as port:
+        path = home / "plant.json"
+        membership = json.loads(path.read_text())
+        path.write_text(json.dumps({**membership, "enrolment_addresses": [f"localhost:{port}"]}))
+        answer = command("fedclient.cli", "join", home=home)
+    assert answer.returncode == NOT_ADMITTED, answer.stderr
+    assert "the server's certificate is not in order" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_second_plant_of_one_name_is_not_invited(federation: TinyFederation) -> None:
+    answer = federation.fedserver("invite", "third")
+    assert answer.returncode == NOT_ADMITTED
+    assert "a plant of this name has joined already" in answer.stderr and "--replace" in answer.stderr
+
+
+def test_a_device_that_calls_itself_by_another_plants_name_takes_no_part(federation: TinyFederation) -> None:
+    federation.plant_processes["third"].end()
+    since = federation.mark()
+    federation.behave("third", Behaviour(name="good-a"))
+    federation.plant("third").wait_for("joined: at")
+    refused = federation.wait_for_event("PlantRefused", since=since)
+    assert refused["kind"] == "joining" and "good-a" in refused["reason"]
+    federation.wait_for_rounds(2)
+    assert {one.plant for one in federation.records(federation.last() - 1)[0].plants} == {"good-a", "good-b"}
+    federation.plant_processes["third"].end()
+
+
+def test_garbage_on_every_open_port_ends_that_connection_only(federation: TinyFederation) -> None:
+    server = federation.server.process.pid
+    pids = descendants(server)
+    ports = listening_ports(pids)
+    network = federation.opened.settings().network
+    assert {network.fleet_port, network.enrolment_port} < set(ports)
+    assert len(ports) == 4  # these, Flower's Control API and its ServerApp API
+    for port in ports:
+        for garbage in (b"\0" * 5000, b"GET / HTTP/1.1\r\n\r\n", os.urandom(100_000)):
+            with socket.create_connection(("127.0.0.1", port), timeout=5.0) as connection:
+                connection.settimeout(0.5)
+                try:
+                    connection.sendall(garbage)
+                    connection.recv(100)
+                except OSError:
+                    continue
+    federation.wait_for_rounds(2)
+    assert descendants(server) == pids
+    wait_for(lambda: federation.server.process.poll() is None, "a living server")
