@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install a plant's side of Fedspect on a Jetson: the node (Flower, no torch) and the worker (torch, TensorRT).
 set -Eeuo pipefail
+umask 022 # what is installed is for the plant's user to read
 
 usage() {
     cat <<'TEXT'

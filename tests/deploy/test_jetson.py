@@ -151,6 +151,47 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "opt" / "precious").read_text() == "x"
 
 
+QUICK_UV = """
+for last; do :; done
+case $1 in
+    build)
+        while [ "$1" != --out-dir ]; do shift; done
+        touch "$2/fedspect-0-py3-none-any.whl"
+        ;;
+    venv)
+        mkdir -p "$last/bin"
+        for name in python fedclient; do printf '#!/bin/sh\\necho "$0 $@"\\n' >"$last/bin/$name"; done
+        chmod +x "$last"/bin/*
+        ;;
+esac
+"""
+
+
+def test_a_second_call_does_nothing_and_a_new_version_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    words = ["--uv", str(program(tmp_path / "quick-uv", QUICK_UV)), "--jetpack", "5", *interpreters(tmp_path)]
+    name = f"torch-2.1.0-cp38-cp38-linux_{MACHINE}.whl"
+    words += ["--torch-wheel", wheel(tmp_path, name)]
+    first = install(tmp_path, *words)
+    assert first.returncode == 0, first.stdout + first.stderr
+    opt = tmp_path / "opt"
+    before = (opt / "current").resolve()
+    assert (before / "node" / "bin" / "fedclient").exists() and (before / "complete").exists()
+    assert "node/bin/fedclient doctor --worker-python" in first.stdout
+    for command in ("fedclient", "fedspect-join"):
+        assert str(opt / "current") in (opt / "bin" / command).read_text()
+        assert "/opt/fedspect" not in (opt / "bin" / command).read_text()
+
+    again = install(tmp_path, *words)
+    assert again.returncode == 0 and f"installed already: {before.name}" in again.stdout
+    assert (opt / "current").resolve() == before
+
+    (tmp_path / name).write_bytes(b"another wheel")
+    changed = install(tmp_path, *words)
+    assert changed.returncode == 0, changed.stdout + changed.stderr
+    assert (opt / "current").resolve() != before and not before.exists()
+    assert len(list((opt / "releases").iterdir())) == 1
+
+
 def test_a_step_that_fails_leaves_the_version_that_runs(tmp_path: Path) -> None:
     opt = tmp_path / "opt"
     (opt / "releases" / "before").mkdir(parents=True)
