@@ -120,8 +120,8 @@ ROWS = {
     **{
         f"ballscrew-without-{component.lower()}": Row(
             f"ball screw, component {component} held out as the test set, first eight levels frozen",
-            f"compare --data {{data}}/ballscrew --manifest {{made}} --split manifest --plants {1 if component == 'S01' else 4} "
-            f"--arms pooled {FROZEN}",
+            f"compare --data {{data}}/ballscrew --manifest {{made}} --split manifest "
+            f"--plants {1 if component == 'S01' else 4} --arms pooled {FROZEN}",
             {"together": "report"},
             without(component),
             f"without-{component.lower()}.csv",
