@@ -11,8 +11,10 @@ from typing import Callable, List
 import numpy as np
 import pytest
 
+from fedclient.worker.deploy import DeployGraphs, save_graphs
 from fedclient.worker.deployments import Deployments
 from fedclient.worker.engines import open_model
+from fedclient.worker.gate import pipeline
 from fedclient.worker.gate.pipeline import Deployer
 from fedspect import files
 from fedspect.files import write_text
@@ -156,6 +158,44 @@ def test_damaged_downloads_and_a_base_model_that_is_gone_leave_the_line_alone(
     assert deployer.deployments.current() == before
 
 
+def test_damaged_files_on_the_way_stop_a_candidate_and_a_damaged_current_engine_does_not(
+    deployer: Deployer, publish: Publish, trained_head: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployer.deploy(publish(trained_head))
+    before = deployer.deployments.current()
+    assert before is not None
+    second = publish(changed(trained_head), number=2)
+
+    def save_damaged(folder: Path, graphs: DeployGraphs) -> List[Path]:
+        paths = save_graphs(folder, graphs)
+        content = bytearray((folder / "head.onnx").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / "head.onnx").write_bytes(bytes(content))
+        return paths
+
+    monkeypatch.setattr(pipeline, "save_graphs", save_damaged)
+    report = deployer.deploy(second)
+    monkeypatch.undo()
+    assert report.outcome == "failed"
+    assert "ONNX" in report.reasons[0]
+    assert deployer.deployments.current() == before
+
+    golden = deployer.golden.path(deployer.golden.pictures()[0])
+    content = golden.read_bytes()
+    golden.write_bytes(content + b" ")
+    report = deployer.deploy(second)
+    assert (report.outcome, deployer.deployments.current()) == ("failed", before)
+    assert golden.name in report.reasons[0]
+    golden.write_bytes(content)
+
+    stored = deployer.store.get(before.engines["head"])
+    stored.file.write_bytes(b"\0" * 100)
+    report = deployer.deploy(second)
+    assert report.outcome == "activated", report.reasons
+    assert "the current engine is not compared" in report.figures["remarks"][0]
+    assert report.figures["current"] is None
+
+
 def test_a_full_disk_at_any_step_leaves_the_line_alone(
     deployer: Deployer, publish: Publish, trained_head: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +266,8 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from fedclient.worker.gate.pipeline import Deployer
+    from fedclient.worker.gate import pipeline
+from fedclient.worker.gate.pipeline import Deployer
     from fedclient.worker.settings import WorkerSettings
     from fedclient.worker.setup import Site
 
