@@ -38,11 +38,21 @@ def list_command(workspace: WorkspaceOption = HERE, json: JsonOption = False) ->
     if json:
         print_json(rows)
         return
-    columns = ["version", "hash", "state", "run", "round", "accuracy", "before", "on the line", "published"]
     print_table(
         f"Versions of {opened.settings().federation.name}",
-        columns,
-        [[_cell(row[column]) for column in columns] for row in rows],
+        ["", "hash", "state", "run, round", "accuracy", "on lines", "published"],
+        [
+            [
+                row["version"],
+                row["hash"],
+                row["state"],
+                f"{row['run'].removeprefix('run-').lstrip('0')}, {row['round']}",
+                _cell(row["accuracy"]),
+                row["on the line"],
+                row["published"][:10],
+            ]
+            for row in rows
+        ],
         caption="" if rows else "nothing was published yet: fedserver models publish",
     )
 

@@ -41,7 +41,9 @@ def _scalars(report: FederationReport) -> list[tuple[int, float, dict[str, float
     """Rows of step, time and values by tag; what is not known is left out."""
     times = {each.round: _time(each.started) + each.seconds for each in report.rounds}
     times[0] = _time(report.rounds[0].started) if report.rounds else 0.0
-    found: dict[int, dict[str, float | None]] = {0: {"accuracy/all": report.before}}
+    found: dict[int, dict[str, float | None]] = {
+        0: {"accuracy/all": report.before, "loss/all": report.loss_before}
+    }
     for each in report.rounds:
         found[each.round] = {
             "accuracy/all": each.accuracy,

@@ -137,6 +137,7 @@ class FederationReport(BaseModel):
     batch_norm: str
     before: float | None
     """Accuracy of what the run began with, at all plants."""
+    loss_before: float | None
     after: float | None
     """Of the last model that was measured."""
     rounds: list[RoundRow]
@@ -172,6 +173,7 @@ def gather(workspace: Workspace, run: Path) -> FederationReport:
         encoding=facts.rounds.encoding,
         batch_norm=facts.rounds.batch_norm,
         before=known[0].mean.get("accuracy") if 0 in known else None,
+        loss_before=_loss(known[0].mean) if 0 in known else None,
         after=measured[-1].mean.get("accuracy") if measured else None,
         rounds=[_round(record, known.get(record.round)) for record in history],
         plants=_plants(workspace, store, history),

@@ -108,6 +108,8 @@ def accuracy_by_round(report: FederationReport) -> Figure | None:
 def loss_by_round(report: FederationReport) -> Figure | None:
     """The same of the loss."""
     total = [(each.round, each.loss) for each in report.rounds if each.loss is not None]
+    if report.loss_before is not None:
+        total.insert(0, (0, report.loss_before))
     together = ([number for number, _ in total], [value for _, value in total])
     return charts.lines(_by_plant(report.plants, "loss"), together, "all plants", "loss", percentages=False)
 
