@@ -266,14 +266,12 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from fedclient.worker.gate import pipeline
-from fedclient.worker.gate.pipeline import Deployer
+    from fedclient.worker.gate.pipeline import Deployer
     from fedclient.worker.settings import WorkerSettings
     from fedclient.worker.setup import Site
 
     home, folder, at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     settings = WorkerSettings.read(home / "worker.json")
-    told = []
 
     def report(stage, done, total):
         if stage == at:
