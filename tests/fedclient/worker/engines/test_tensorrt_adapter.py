@@ -140,6 +140,18 @@ def test_parts_are_built_too(part: str, graphs: Path, tmp_path: Path, memory: De
     assert stored.sidecar["part"] == part and stored.sidecar["difference"] < 1e-2
 
 
+@pytest.mark.parametrize("version", [OLD, NEW])
+def test_pixels_may_be_bytes(
+    version: str, tmp_path: Path, memory: DeviceMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensorrt = fake_tensorrt.make(version)
+    stored = built(exported(tmp_path / "onnx"), tmp_path, tensorrt, memory, precision="float16")
+    pixels = pictures(PREPARED)
+    with opened(stored, tensorrt, memory, monkeypatch) as engine:
+        assert engine.inputs.dtype == "uint8"
+        assert distance(engine.run(pixels), expected(lively(), PREPARED, pixels)) < 2e-2
+
+
 def test_buffers_may_come_from_torch(graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensorrt, memory = fake_tensorrt.make(NEW), TorchMemory(torch, "cpu")
     stored = built(graphs, tmp_path, tensorrt, memory)
