@@ -17,7 +17,7 @@ import numpy as np
 from fedclient.worker.engines.model import softmax
 from fedclient.worker.gate.evidence import Answers, Evidence
 from fedclient.worker.gate.settings import GateSettings
-from fedspect.errors import ClassError
+from fedspect.errors import SettingsError
 from fedspect.training.metrics import line_figures
 from fedspect.training.reports import Predictions
 
@@ -39,16 +39,16 @@ def judge(evidence: Evidence, settings: GateSettings) -> Verdict:
     """Decide.
 
     Raises:
-        ClassError: a good class of the settings is not among the classes.
+        SettingsError: a good class of the settings is not among the classes.
 
     """
-    for name in settings.good_classes:
+    for name in settings.good_classes or ():
         if name not in evidence.candidate.classes:
-            raise ClassError(
+            raise SettingsError(
                 "a good class of the gate is not a class of this federation",
                 seen=name,
                 accepted=", ".join(evidence.candidate.classes),
-                remedy="mend good_classes in engines.toml",
+                remedy="mend good_classes in engines.toml, or in line/line.toml",
             )
     figures: Dict[str, Any] = {
         "pictures": len(evidence.labels),
@@ -196,7 +196,7 @@ def _counted(answers: Answers, labels: Sequence[str], settings: GateSettings) ->
     truth = np.asarray([places.get(each, -1) for each in labels], dtype=np.int64)
     logits = answers.logits[: len(truth)]
     predictions = Predictions(softmax(logits), truth, tuple(str(place) for place in range(len(truth))))
-    good = [name for name in settings.good_classes if name in places]
+    good = [name for name in settings.good_classes or () if name in places]
     line = line_figures(predictions, answers.classes, good_classes=good, threshold=settings.threshold)
     known = truth >= 0
     right = (logits.argmax(1) == truth) & known

@@ -35,6 +35,7 @@ from fedclient.worker.gate.judge import Verdict, judge
 from fedclient.worker.gate.settings import DeploySettings, EngineChoice, read_deploy_settings
 from fedclient.worker.golden import GoldenSet
 from fedclient.worker.golden.choosing import GOLDEN, take_share
+from fedclient.worker.line.settings import read_settings
 from fedclient.worker.settings import WorkerSettings
 from fedclient.worker.setup import Site
 from fedclient.worker.state import PlantState
@@ -298,7 +299,11 @@ class Deployer:
                 report=report,
                 remarks=(*remarks, *more),
             )
-        return judge(evidence, settings.gate)
+        limits = settings.gate
+        if limits.good_classes is None:  # said once, for the line and for what it runs
+            good = read_settings(self.home / "line").verdicts.good_classes
+            limits = limits.model_copy(update={"good_classes": list(good)})
+        return judge(evidence, limits)
 
     def _current(self, threads: int) -> Tuple[Optional[LineModel], Tuple[str, ...]]:
         """The current engine opened; one that cannot be opened is no yardstick, and a remark says so."""

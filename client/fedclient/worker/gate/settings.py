@@ -31,9 +31,9 @@ class EngineChoice(Settings):
 class GateSettings(Settings):
     """The limits of the gate."""
 
-    good_classes: List[str] = Field(default_factory=list)
-    """Classes that mean that the piece is good. Without one every class is a defect, and a defect escapes
-    when no class reaches the threshold.
+    good_classes: Optional[List[str]] = None
+    """Classes that mean that the piece is good; not set: those of the line (`fedclient thresholds`). Without one
+    every class is a defect, and a defect escapes when no class reaches the threshold.
     """
     threshold: float = Field(0.5, gt=0, lt=1)
     """Probability from which the line would believe the engine."""

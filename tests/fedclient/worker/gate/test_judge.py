@@ -9,7 +9,7 @@ import pytest
 from fedclient.worker.gate.evidence import Answers, Evidence
 from fedclient.worker.gate.judge import judge
 from fedclient.worker.gate.settings import GateSettings
-from fedspect.errors import ClassError
+from fedspect.errors import SettingsError
 
 CLASSES = ("crack", "good", "stain")
 LABELS = ("crack",) * 4 + ("good",) * 4 + ("stain",) * 2
@@ -194,5 +194,5 @@ def test_a_plant_without_golden_pictures_goes_by_its_rule() -> None:
 
 
 def test_a_good_class_that_nobody_knows_is_a_mistake_in_the_settings() -> None:
-    with pytest.raises(ClassError, match="fine"):
+    with pytest.raises(SettingsError, match="fine"):
         judge(evidence(), GateSettings(good_classes=["fine"]))

@@ -103,6 +103,20 @@ def test_a_worse_version_is_refused_with_figures_and_the_current_one_stays(
     assert deployer.deployments.history()[-1].forced
 
 
+def test_the_lines_good_classes_are_the_gates_unless_it_has_its_own(
+    deployer: Deployer, publish: Publish, trained_head: Arrays, home: Path
+) -> None:
+    (home / "line").mkdir()
+    write_text(home / "line" / "line.toml", '[verdicts]\ngood_classes = ["plain"]\n')
+    report = deployer.deploy(publish(trained_head))
+    assert report.outcome == "activated", report.reasons
+    assert report.figures["candidate"]["false_rejects"] is not None
+    write_text(home / "engines.toml", '[gate]\nruns = 3\ngood_classes = ["fine"]\n')
+    report = deployer.deploy(publish(changed(trained_head), number=2))
+    assert report.outcome == "failed"
+    assert "mend good_classes in engines.toml" in report.reasons[0]
+
+
 def test_a_version_that_answers_no_numbers_is_refused(
     deployer: Deployer, publish: Publish, trained_head: Arrays
 ) -> None:
