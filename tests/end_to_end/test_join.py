@@ -99,6 +99,29 @@ def test_a_killed_superlink_or_serverapp_is_started_again(
     assert federation.rounds() == list(range(1, 21))
 
 
+def test_a_server_that_stays_serves_the_version_and_hears_what_became_of_it(
+    federation: Federation, plants: dict[str, Process]
+) -> None:
+    server = federation.start("--rounds", "20")
+    server.wait_for("staying for plants")
+    before = json.loads(federation.fedserver("models", "list", "--json").stdout)
+    assert (before[-1]["round"], before[-1]["state"]) == (20, "published")
+    number = before[-1]["version"]
+
+    def reported() -> bool:
+        rows = federation.plants().values()
+        return all(any(each["report"]["number"] == number for each in row["deployments"]) for row in rows)
+
+    wait_for(reported, "a report of both plants")
+    assert federation.fedserver("models", "retire", str(number), "--reason", "a test").returncode == 0
+    server.wait_for(f"plants are given version {number - 1} (")
+    assert federation.fedserver("report", "--open-nothing").returncode == 0
+    page = (federation.workspace / "reports" / "run-0001" / "report.html").read_text()
+    assert "plant-a" in page and "retired: a test" in page
+    assert federation.fedserver("stop").returncode == 0
+    assert server.process.wait(PATIENCE) == 0
+
+
 def test_a_second_start_and_a_second_join_are_refused_by_name(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
