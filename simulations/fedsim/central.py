@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fedsim.config import SimulationSettings
+from fedsim.heat import write_heat_map
 from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import fixed_test_set
 from fedspect.data.pictures import CheckedPicture
@@ -20,6 +21,8 @@ from fedspect.model import BaseModel, LevelledNetwork, load_base, load_head_stat
 from fedspect.training.metrics import Evaluation, evaluate
 from fedspect.training.reports import Predictions
 from fedspect.training.trainer import Trainer
+
+MOST_HEAT_MAPS = 12  # as many mistakes as a report shows
 
 
 class CentralTest:
@@ -88,9 +91,26 @@ def save_model(
     )
 
 
-def write_evaluation(folder: RunFolder, evaluation: Evaluation, predictions: Predictions) -> None:
-    """Write what the model does on the test set: the figures and every answer."""
+def write_evaluation(
+    folder: RunFolder, evaluation: Evaluation, predictions: Predictions, test: CentralTest | None = None
+) -> None:
+    """Write what the model does on the test set: the figures and every answer.
+
+    With ``test`` also where its network looked in the worst mistakes.
+    """
     rows = answers(predictions, [each.name for each in evaluation.classes])
+    if test is not None:
+        paths = {picture.name: picture.path for picture in test.pictures}
+        wrong = [row for row in rows if row["true"] != row["predicted"] and row["name"] in paths]
+        for row in sorted(wrong, key=lambda row: (-row["confidence"], row["name"]))[:MOST_HEAT_MAPS]:
+            row["heat_map"] = write_heat_map(
+                folder.path,
+                row["name"],
+                paths[row["name"]],
+                list(test.classes).index(row["predicted"]),
+                test.network,
+                test.base.preprocessing,
+            )
     write_json(folder.evaluation, {"evaluation": evaluation.model_dump(mode="json"), "predictions": rows})
 
 

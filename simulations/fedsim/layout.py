@@ -41,7 +41,7 @@ LOCK = ".lock"
 FILES = ("config", "run", "prepared", "metrics", "test", "problems", "evaluation", "report")
 MADE = {
     *(name + suffix for name in FILES for suffix in (".toml", ".json", ".jsonl", ".html")),
-    *("plants", "pictures", "base", "rounds", "work", "cache", "model", "figures", LOCK),
+    *("plants", "pictures", "base", "rounds", "work", "cache", "model", "figures", "heat", LOCK),
 }
 """Everything that a run puts into its folder."""
 

@@ -134,7 +134,7 @@ def finish_run(folder: RunFolder, *, view: View) -> Outcome:
                 test.load(head_after(folder, prepared, settings, finished.rounds))
                 predictions = test.predict()
                 evaluation = test.evaluate(predictions)
-                write_evaluation(folder, evaluation, predictions)
+                write_evaluation(folder, evaluation, predictions, test)
                 made = {"made_by": "fedsim run", "run": facts.facts.run_id, "rounds": finished.rounds}
                 save_model(folder, test, evaluation, made)
             facts.finish("finished")

@@ -96,7 +96,7 @@ def _explainer(home: LineHome) -> "Explainer":
 
 
 def _write_heat(explainer: "Explainer", folder: Path, found: Prediction, classes: Sequence[str]) -> Path:
-    from fedclient.worker.line.heat import save_overlay
+    from fedclient.worker.line.overlay import save_overlay
 
     assert found.verdict is not None and found.pixels is not None
     heat = explainer.heat(found.pixels, classes.index(found.verdict.label))

@@ -11,18 +11,17 @@ Shapes: C channels of the last map, R channels inside the excitation, F of the h
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.engines import EngineStore
+from fedclient.worker.line.overlay import enlarged
 from fedspect.errors import EngineError
-from fedspect.files import replacing
 
 MAP = "block5/activation"
 WEIGHTS = {
@@ -78,11 +77,7 @@ class Explainer:
             raise EngineError("the heat map's graph does not answer", seen=str(error)[:300]) from error
         gradient = class_gradient(activation.mean(axis=(1, 2), dtype=np.float64), self._weights, label)
         heat = np.maximum(np.tensordot(gradient, activation, axes=1), 0).astype(np.float32)
-        top = float(heat.max())
-        scaled = heat / top if top > 0 else heat
-        size = (pixels.shape[2], pixels.shape[1])
-        enlarged = Image.fromarray(scaled).resize(size, Image.Resampling.BICUBIC)
-        return np.clip(np.asarray(enlarged, dtype=np.float32), 0, 1)
+        return enlarged(heat, pixels.shape[2])
 
 
 def class_gradient(means: np.ndarray, weights: Dict[str, np.ndarray], label: int) -> np.ndarray:
@@ -96,30 +91,6 @@ def class_gradient(means: np.ndarray, weights: Dict[str, np.ndarray], label: int
     at_factors = at_excited * means * factors * (1 - factors)
     through = weights["reduce"].T @ ((weights["expand"].T @ at_factors) * (inner > 0))
     return np.asarray(at_excited * factors + through)
-
-
-def overlay(picture: np.ndarray, heat: np.ndarray) -> Image.Image:
-    """The picture, uint8 (C, S, S), with heat (S, S) over it: nothing, then yellow, then red."""
-    shown = picture.transpose(1, 2, 0)
-    shown = np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown
-    colour = np.stack([np.full_like(heat, 255), 220 * (1 - heat), np.zeros_like(heat)], axis=2)
-    strength = (0.6 * heat)[:, :, None]
-    return Image.fromarray(np.rint(shown * (1 - strength) + colour * strength).astype(np.uint8))
-
-
-def save_overlay(path: Path, picture: np.ndarray, heat: np.ndarray) -> None:
-    """Write the overlay as PNG; raises ``StorageError``."""
-    with replacing(path) as file:
-        overlay(picture, heat).save(file, format="PNG")
-
-
-def centre_of(heat: np.ndarray) -> Tuple[float, float]:
-    """The centre of mass (row, column) of a map; its middle where it is empty."""
-    total = float(heat.sum())
-    rows, columns = np.indices(heat.shape)
-    if total <= 0:
-        return (heat.shape[0] - 1) / 2, (heat.shape[1] - 1) / 2
-    return float((heat * rows).sum() / total), float((heat * columns).sum() / total)
 
 
 def _weights(model: onnx.ModelProto, file: Path) -> Dict[str, np.ndarray]:

@@ -15,8 +15,9 @@ from fedclient.worker.deploy import DeployFacts, deploy_graphs, save_graphs
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import build_engine
-from fedclient.worker.line.heat import WEIGHTS, Explainer, centre_of, class_gradient, overlay
+from fedclient.worker.line.heat import WEIGHTS, Explainer, class_gradient
 from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.overlay import centre_of, overlay
 from fedspect.data.preprocess import Preprocessing
 from fedspect.model.base import default_base
 from line_parts import run
@@ -115,6 +116,20 @@ def test_the_gradient_is_that_of_the_trained_network(explained: LineHome) -> Non
     (tensors["classifier"] @ torch.nn.functional.hardswish(hidden))[2].backward()
     assert given.grad is not None
     np.testing.assert_allclose(class_gradient(means, weights, 2), given.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_the_map_is_that_of_automatic_differentiation(explained: LineHome) -> None:
+    simulated = pytest.importorskip("fedsim.heat")
+    explainer, classes = explainer_of(explained)
+    base = default_base()
+    network = base.network(base.card.classes, seed=0).eval()
+    prepared = Preprocessing(SIDE, 1, tuple(base.card.mean), tuple(base.card.std))
+    for number in range(3):
+        picture, _ = drawn(number)
+        label = classes.index(f"synthetic/{KIND}")
+        images = torch.from_numpy(prepared.normalise(picture[None]))
+        wanted = simulated.class_activation(network, images, torch.tensor([label]))[0]
+        np.testing.assert_allclose(explainer.heat(picture, label), wanted, atol=2e-3)
 
 
 def test_predict_writes_a_picture_beside_each_verdict(explained: LineHome, tmp_path: Path) -> None:
