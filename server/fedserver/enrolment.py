@@ -24,13 +24,13 @@ import grpc
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import ValidationError
 
 from fedserver.authority import Authority
 from fedserver.base_files import BaseFiles
 from fedserver.deployments import Deployments
 from fedserver.limits import RateLimit, Remembered, address_of
 from fedserver.models import Models
+from fedserver.plant_reports import deployment_report, json_object
 from fedserver.registry import Plant, Registry
 from fedserver.tokens import redeem
 from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError
@@ -53,9 +53,7 @@ from fedspect.protocol.enrolment_pb2 import (
     ReportRequest,
 )
 from fedspect.protocol.limits import (
-    LARGEST_DEPLOYMENT_REPORT,
     LARGEST_ENROLMENT_MESSAGE,
-    LARGEST_REPORT,
     PROTOCOL,
     grpc_options,
 )
@@ -184,7 +182,7 @@ class EnrolmentService:
     def report(self, request: ReportRequest, context: grpc.ServicerContext) -> ReportReply:
         """Keep a plant's site report."""
         name = self._plant_of(request.session)
-        report = _json_object(request.report_json)
+        report = json_object(request.report_json)
         with self._registry.change() as roll:
             roll.named(name).report = report
             roll.named(name).seen = self._clock()
@@ -234,7 +232,7 @@ class EnrolmentService:
     ) -> ReportDeploymentReply:
         """Keep what became of a version at a plant."""
         name = self._asking(request.session)
-        report = _deployment_report(request.report_json)
+        report = deployment_report(request.report_json)
         self._deployments.add(name, report, at=self._clock())
         logger.info("%s: version %d was %s", name, report.number, report.outcome)
         self._on_deployed(name, report)
@@ -333,31 +331,3 @@ class EnrolmentServer:
     def stop(self) -> None:
         """Answer no more; calls under way have two seconds."""
         self._server.stop(2.0).wait()
-
-
-def _json_object(text: str, what: str = "a site report", largest: int = LARGEST_REPORT) -> dict[str, Any]:
-    """What a plant reports: bounded, and an object.
-
-    Raises:
-        EnrolmentError: it is something else.
-
-    """
-    try:
-        if len(text) > largest:
-            raise ValueError(f"{len(text)} characters")
-        content = json.loads(text)
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
-    except (ValueError, RecursionError) as error:
-        raise EnrolmentError(f"{what} cannot be read", seen=str(error)[:200]) from error
-    return content
-
-
-def _deployment_report(text: str) -> DeploymentReport:
-    content = _json_object(text, "a deployment report", LARGEST_DEPLOYMENT_REPORT)
-    try:
-        return DeploymentReport.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise EnrolmentError("a deployment report cannot be read", seen=f"{where}: {first['msg']}") from error

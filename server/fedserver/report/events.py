@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedserver.report.facts import FederationReport
+from fedserver.report.records import FederationReport
 from fedspect import files
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedserver.report.facts import FederationReport, PlantRow
+from fedserver.report.records import FederationReport, PlantRow
 from fedspect.report import charts, words
 from fedspect.report.page import chart
 from fedspect.report.page import render as render_page
