@@ -27,7 +27,7 @@ from flwr.proto.control_pb2 import (
 )
 from flwr.proto.control_pb2_grpc import ControlStub
 
-from fedspect.errors import ConnectionLostError, FederationError
+from fedspect.errors import ConnectionLostError, DiskFullError, FederationError
 from fedspect.toml import toml_value
 
 SECRET_HEADER = "fedspect-control-secret"
@@ -120,6 +120,12 @@ class Control:
             details = f"{method}: {error.code().name.lower()}: {error.details()}"
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise ConnectionLostError("Flower's SuperLink does not answer", seen=details) from error
+            if "disk is full" in details:  # SQLite's words
+                raise DiskFullError(
+                    "no space left for Flower's SuperLink",
+                    seen=method,
+                    remedy="free some space on the workspace's disk; no round that was closed is lost",
+                ) from error
             raise FederationError("Flower's SuperLink refused a call", seen=details) from error
 
 

@@ -17,6 +17,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from google.protobuf.message import DecodeError
 
 from fedspect import files
+from fedspect.errors import StorageError
 
 OFFERED, RECEIVED = b"o", b"r"
 MOST_STARTS = 3
@@ -32,11 +33,11 @@ class InHand:
         self._path = path
 
     def offered(self, response: PullMessagesResponse) -> None:
-        """The server will not offer this again; raises ``StorageError``."""
+        """The server will not offer this again."""
         self._write(OFFERED, 0, response.SerializeToString())
 
     def received(self, message: Message) -> None:
-        """All of it is here; raises ``StorageError``."""
+        """All of it is here."""
         self._write(RECEIVED, 0, message_to_proto(message).SerializeToString())
 
     def done(self) -> None:
@@ -64,7 +65,12 @@ class InHand:
         return found
 
     def _write(self, kind: bytes, starts: int, body: bytes) -> None:
-        files.write_bytes(self._path, kind + bytes([starts]) + body, mode=0o600)
+        """Keep it if that can be done: with a full disk the message is answered all the same."""
+        try:
+            files.write_bytes(self._path, kind + bytes([starts]) + body, mode=0o600)
+        except StorageError as error:
+            logger.warning("the message in hand is not kept: %s", error)
+            self.done()
 
 
 def _read(kind: bytes, body: bytes) -> PullMessagesResponse | Message:
