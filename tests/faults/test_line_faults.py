@@ -64,7 +64,12 @@ class Client:
         # its own channel: channels of one process share a connection otherwise
         self.channel = grpc.insecure_channel(
             address,
-            options=[("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 200)],
+            options=[
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.min_reconnect_backoff_ms", 5000),  # what a try to connect may take
+                ("grpc.max_reconnect_backoff_ms", 500),
+            ],
         )
         self.call = self.channel.unary_unary(
             METHOD,

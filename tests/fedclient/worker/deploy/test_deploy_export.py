@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from deploy_networks import BASE_HASH, answer, distance, expected, facts, lively, pictures, preprocessing
 
+from deploy_networks import BASE_HASH, answer, distance, expected, facts, lively, pictures, preprocessing
 from fedclient.worker.deploy import AUTHORS, CPU, deploy_graphs, form_named, form_names, save_graphs
 from fedclient.worker.deploy.export import metadata_of
 from fedspect.errors import InputSizeError, ModelError, SettingsError

@@ -5,8 +5,8 @@ from typing import Callable, Dict
 
 import numpy as np
 import pytest
-from deploy_networks import answer, distance, expected, facts, lively, pictures, preprocessing
 
+from deploy_networks import answer, distance, expected, facts, lively, pictures, preprocessing
 from fedclient.worker.deploy import export, rewrites
 from fedclient.worker.deploy.description import Description, Layer, describe
 from fedclient.worker.deploy.forms import AUTHORS, CPU, Form, rewritten

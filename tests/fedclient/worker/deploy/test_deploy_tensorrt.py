@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from deploy_networks import facts, lively, preprocessing
 
+from deploy_networks import facts, lively, preprocessing
 from fedclient.worker.deploy import CPU, TENSORRT, Form, deploy_graphs
 
 tensorrt = pytest.importorskip("tensorrt_rtx_bindings")

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from deploy_networks import answer
 from engine_parts import PREPARED, distance, expected, exported, lively, pictures
 from onnx import TensorProto, numpy_helper
 
+from deploy_networks import answer
 from fedclient.worker.deploy import CPU, form_named
 from fedclient.worker.engines.half import to_half
 from fedspect.errors import EngineError

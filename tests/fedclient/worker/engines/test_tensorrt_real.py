@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import List, Optional, Tuple
 
 import pytest
-from deploy_networks import facts, lively, preprocessing
 from engine_parts import exported
 
+from deploy_networks import facts, lively, preprocessing
 from fedclient.worker.deploy import TENSORRT, deploy_graphs
 from fedclient.worker.engines import EngineStore, available_kinds, build_engine
 from fedclient.worker.engines.device_memory import find_memory

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from line_parts import activate, copy_home, make_home
 
 from fedclient.worker.line.home import LineHome
+from line_parts import activate, copy_home, make_home
 
 
 @pytest.fixture(scope="session")

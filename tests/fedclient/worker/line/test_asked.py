@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from line_parts import grey, png, run
 from PIL import Image
 
 from fedclient.worker.line.asked import AskedPictures
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.settings import AskedSettings
 from fedspect.errors import NoPicturesError, SettingsError
+from line_parts import grey, png, run
 
 
 def test_a_picture_is_kept_as_it_came_with_what_the_model_thought(tmp_path: Path) -> None:

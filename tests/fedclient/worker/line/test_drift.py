@@ -6,7 +6,6 @@ from typing import Any, Dict
 
 import numpy as np
 import pytest
-from line_parts import BASE_HASH, SIDE, png, run
 from PIL import Image, ImageFilter
 
 from fedclient.worker.line.drift import ALARM, COLLECTING, NONE, SAME, DriftWatch
@@ -14,6 +13,7 @@ from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.reference import Reference, Seen, joined, make_reference, seen_of
 from fedclient.worker.line.settings import DriftSettings
 from fedspect.errors import DamagedFileError, NoPicturesError
+from line_parts import BASE_HASH, SIDE, png, run
 
 WINDOW = 60
 

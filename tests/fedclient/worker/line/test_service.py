@@ -10,6 +10,9 @@ from typing import Any, Iterator
 
 import numpy as np
 import pytest
+
+from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.messages import SERVICE, classes_of, methods
 from line_parts import (
     Serving,
     activate,
@@ -20,9 +23,6 @@ from line_parts import (
     probabilities,
     run,
 )
-
-from fedclient.worker.line.home import LineHome
-from fedclient.worker.line.messages import SERVICE, classes_of, methods
 
 triton = pytest.importorskip("tritonclient.grpc")
 triton_utils = pytest.importorskip("tritonclient.utils")

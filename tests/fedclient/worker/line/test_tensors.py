@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from line_parts import PREPARED, grey, infer_request, png
 
 from fedclient.worker.line.messages import message
 from fedclient.worker.line.pictures import from_pixels
 from fedclient.worker.line.tensors import RequestError, read_request
 from fedspect.errors import FedspectError, PictureError
+from line_parts import PREPARED, grey, infer_request, png
 
 ModelInferRequest = message("ModelInferRequest")
 
