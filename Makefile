@@ -27,7 +27,7 @@ demo: install ## train a federation of four plants on synthetic surfaces (about 
 test: lint types unit worker-test ## everything that must hold: style, types, arrows, tests on two Pythons
 
 lint: install
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
