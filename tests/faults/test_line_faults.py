@@ -84,14 +84,17 @@ class Client:
             request = infer_request([png(grey(tone)) for tone in tones])
         else:
             request = infer_request(pixels=np.stack([grey(tone)[None] for tone in tones]))
+        again = False
         while True:
             try:
-                reply = self.call(request, timeout=30)
+                # grpcio 1.70 makes a connection only while a call waits for it
+                reply = self.call(request, timeout=30, wait_for_ready=again)
                 break
             except grpc.RpcError as error:
                 gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
                 assert gone and time.monotonic() < until, error
                 self.retries += 1
+                again = True
                 time.sleep(0.02)
         number = int(reply.model_version)
         self.versions.append(number)
