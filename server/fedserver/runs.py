@@ -60,9 +60,9 @@ def prepare_run(
 ) -> RunStore:
     """The run to work on: the newest, or the next when there is none or ``new`` is set.
 
-    ``rounds`` is the number of rounds of the whole run; more than were planned prolong a finished run. One
-    that is finished and is not prolonged is answered as it is: a server that is started again after the last
-    round goes on serving what came of it.
+    ``rounds`` is the number of rounds of the whole run; more than were planned prolong it, also when it was
+    finished. Without it a run that was begun keeps its plan, whatever the file says by now, and one that is
+    finished is answered as it is: a server that a service starts again goes on serving what came of it.
 
     Raises:
         SettingsError: an unfinished run was begun with settings that cannot be changed on the way.
@@ -72,10 +72,11 @@ def prepare_run(
     from fedserver.store import RunFacts, RunStore
 
     classes = settings.ready_classes()
-    wanted = settings.rounds if rounds is None else settings.rounds.model_copy(update={"rounds": rounds})
     folders = run_folders(runs)
     if folders and not new and RunStore.exists(folders[-1]):
         store = RunStore(folders[-1])
+        planned = store.facts.rounds.rounds if rounds is None else rounds
+        wanted = settings.rounds.model_copy(update={"rounds": planned})
         if is_finished(store) and wanted.rounds <= store.facts.rounds.rounds:
             return store
         _check_unchanged(store, settings, base, classes)
@@ -93,7 +94,7 @@ def prepare_run(
         seed=settings.run.seed,
         strategy=settings.run.strategy,
         strategy_options=dict(settings.run.strategy_options),
-        rounds=wanted,
+        rounds=settings.rounds if rounds is None else settings.rounds.model_copy(update={"rounds": rounds}),
     )
     return RunStore.create(folder, facts, first_head(settings, base, classes))
 

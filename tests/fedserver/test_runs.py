@@ -24,6 +24,14 @@ def test_a_finished_run_is_answered_as_it_is_and_no_other_begins(workspace: Work
     assert len(run_folders(workspace.runs)) == 1
 
 
+def test_a_run_that_was_begun_keeps_its_number_of_rounds_unless_told(workspace: Workspace) -> None:
+    store = finished_run(workspace, rounds=2)
+    edit(workspace, rounds=7)
+    again = begun_run(workspace)
+    assert again.folder == store.folder and again.facts.rounds.rounds == 2
+    assert begun_run(workspace, new=True).facts.rounds.rounds == 7
+
+
 def test_more_rounds_prolong_a_finished_run(workspace: Workspace) -> None:
     finished_run(workspace, rounds=2)
     again = begun_run(workspace, rounds=5)
