@@ -32,6 +32,7 @@ from fedclient.worker.engines import (
 from fedclient.worker.gate.candidate import Candidate, read_candidate, read_card
 from fedclient.worker.gate.evidence import drawn_pictures, gather, trained_logits
 from fedclient.worker.gate.judge import Verdict, judge
+from fedclient.worker.gate.looks import leave_reference
 from fedclient.worker.gate.settings import DeploySettings, EngineChoice, read_deploy_settings
 from fedclient.worker.golden import GoldenSet
 from fedclient.worker.golden.choosing import GOLDEN, take_share
@@ -213,6 +214,7 @@ class Deployer:
             return "refused", list(verdict.reasons), figures
         if activate:
             self.deployments.activate(deployment.id, who=who, why=why)
+            self._leave_reference(deployment, settings)
         report("deployment", 1, 1)
         return "activated", [] if activate else [f"built as {deployment.id}, not activated"], figures
 
@@ -304,6 +306,22 @@ class Deployer:
             good = read_settings(self.home / "line").verdicts.good_classes
             limits = limits.model_copy(update={"good_classes": list(good)})
         return judge(evidence, limits)
+
+    def _leave_reference(self, deployment: Deployment, settings: DeploySettings) -> None:
+        preprocessing = self.base().preprocessing
+        with suppress(FedspectError), ExitStack() as opened:
+            model = open_model(deployment, self.store, threads=settings.engine.threads)
+            opened.callback(model.close)
+            line = self.home / "line"
+            leave_reference(
+                line / "reference",
+                model,
+                deployment.base_hash,
+                self.golden.load(preprocessing).pixels,
+                self._site,
+                preprocessing,
+                window=read_settings(line).drift.window,
+            )
 
     def _current(self, threads: int) -> Tuple[Optional[LineModel], Tuple[str, ...]]:
         """The current engine opened; one that cannot be opened is no yardstick, and a remark says so."""

@@ -34,6 +34,7 @@ SMALLEST_LIMIT = {"features": 0.1, "spread": 0.1, "confidence": 0.25}
 """Below these nothing is worth an alarm, however alike the reference pictures are (standard deviations; for the
 spread the logarithm of a ratio)."""
 FORMAT = 1
+BY_HAND, BY_DEPLOYMENT = "hand", "deployment"
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ class Reference:
     base_hash: str
     version: str
     classes: Tuple[str, ...]
+    made_by: str = BY_HAND
+    """By hand, or by a deployment: the next deployment replaces only the latter."""
 
     def fits(self, model: Answering, base_hash: str) -> bool:
         """Whether features can be compared: the same base model and classes; confidence needs the version too."""
@@ -148,6 +151,7 @@ class Reference:
             "base_hash": self.base_hash,
             "version": self.version,
             "classes": list(self.classes),
+            "made_by": self.made_by,
         }
         write_json(folder / "reference.json", facts)
 
@@ -181,6 +185,7 @@ class Reference:
                 str(facts["base_hash"]),
                 str(facts["version"]),
                 classes,
+                str(facts.get("made_by", BY_HAND)),
             )
         except FileNotFoundError:
             raise
@@ -192,7 +197,9 @@ class Reference:
             ) from error
 
 
-def make_reference(seen: Seen, model: Answering, base_hash: str, *, window: int) -> Reference:
+def make_reference(
+    seen: Seen, model: Answering, base_hash: str, *, window: int, made_by: str = BY_HAND
+) -> Reference:
     """The reference of pictures that the model has answered; limits without the settings' tolerance.
 
     Raises:
@@ -215,6 +222,7 @@ def make_reference(seen: Seen, model: Answering, base_hash: str, *, window: int)
         base_hash,
         model.version,
         tuple(model.classes),
+        made_by,
     )
 
 

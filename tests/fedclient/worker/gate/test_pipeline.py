@@ -5,17 +5,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, List
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedclient.worker.deploy import DeployGraphs, save_graphs
 from fedclient.worker.deployments import Deployments
 from fedclient.worker.engines import open_model
 from fedclient.worker.gate import pipeline
 from fedclient.worker.gate.pipeline import Deployer
+from fedclient.worker.line.reference import BY_DEPLOYMENT, BY_HAND, Reference
 from fedspect import files
 from fedspect.files import write_text
 from fedspect.update.schema import Arrays
@@ -48,8 +51,12 @@ def exploding(head: Arrays) -> Arrays:
 
 
 def test_a_version_is_built_proved_and_activated_and_the_next_keeps_the_backbone(
-    deployer: Deployer, publish: Publish, trained_head: Arrays
+    home: Path, deployer: Deployer, publish: Publish, trained_head: Arrays
 ) -> None:
+    for path in sorted((home.parent / "pictures").rglob("*.png")):  # enough for a drift reference
+        for tone in (1, 2):
+            lighter = np.asarray(Image.open(path)) // 2 + 40 * tone
+            Image.fromarray(lighter.astype(np.uint8)).save(path.with_name(f"{tone}-{path.name}"))
     stages: List[str] = []
     report = deployer.deploy(publish(trained_head), report=lambda stage, done, total: stages.append(stage))
     assert (report.outcome, report.reasons) == ("activated", [])
@@ -69,8 +76,15 @@ def test_a_version_is_built_proved_and_activated_and_the_next_keeps_the_backbone
     assert report.figures["pictures"] == len(deployer.golden.pictures()) > 0
     with_engines = {stored.id for stored in deployer.store.list()}
 
+    reference = Reference.load(home / "line" / "reference")
+    assert (reference.made_by, reference.version) == (BY_DEPLOYMENT, report.version)
+    replace(reference, made_by=BY_HAND).save(home / "line" / "reference")
+
     second = deployer.deploy(publish(changed(trained_head), number=2), number=2)
     assert second.outcome == "activated", second.reasons
+    assert (
+        Reference.load(home / "line" / "reference").version == report.version
+    )  # what was made by hand stays
     current = deployer.deployments.current()
     assert current is not None
     assert current.number == 2
