@@ -15,9 +15,12 @@ from tiny_parts import TinyFederation
 PLANTS = ("good-a", "good-b", "third")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyFederation]:
-    """A server and three plants; a round needs two, and closes after eight seconds with those that answered."""
+    """A server and three plants; a round needs two, and closes after eight seconds with those that answered.
+
+    For one file, because its rounds go on all the time and take processors from whatever is tested beside it.
+    """
     made = TinyFederation(tmp_path_factory.mktemp("faults"), deadline=8.0, late_rounds=100)
     try:
         made.begin(*PLANTS)

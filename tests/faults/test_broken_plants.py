@@ -38,9 +38,16 @@ def test_a_node_killed_in_a_round_and_back_at_once_answers_that_round(federation
     federation.behave("third")
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the end of the worker without its node")
     federation.plant("third")
-    wait_for(lambda: federation.last() >= cut, "the round that was cut")
-    used = {one.plant: one for record in federation.records(cut - 1) for one in record.plants}
-    assert used["third"].num_examples > 0
+
+    def answered() -> bool:
+        """Its answer to the round that was cut is used, in that round or, on a busy machine, a later one."""
+        return any(
+            one.plant == "third" and record.round - one.late_by == cut and one.num_examples > 0
+            for record in federation.records(cut - 1)
+            for one in record.plants
+        )
+
+    wait_for(answered, "the answer to the round that was cut")
 
 
 def test_a_worker_killed_in_training_is_started_again_and_repeats_the_round(
