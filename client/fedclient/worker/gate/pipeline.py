@@ -112,7 +112,7 @@ class Deployer:
                 card = read_card(folder)
                 _check_name(card, version, number)
                 version, told = card.content_hash, card.number
-                settled = None if again else self._settled(card)
+                settled = None if again else self._settled(card) or self._gone_back(card, who, activate)
                 if settled is not None:
                     outcome, reasons, figures = settled
                 else:
@@ -170,6 +170,30 @@ class Deployer:
             if each.version == card.content_hash and each.standing == "retired":
                 return "refused", [f"it is retired: {'; '.join(each.reasons)}"], {}
         return None
+
+    def _gone_back(self, card: VersionCard, who: str, activate: bool) -> Optional[Decision]:
+        """Headquarters retired what the line runs: a version before it that passed here needs no second gate,
+        where it might fail for not being as good as the one that was taken back.
+        """
+        with suppress(DamagedFileError):
+            current = self.deployments.current()
+            if not activate or current is None or card.number >= current.number:
+                return None
+            for each in self.deployments.list():
+                if each.version == card.content_hash and each.standing == "passed" and self._usable(each):
+                    why = f"headquarters went back to version {card.number}"
+                    self.deployments.activate(each.id, who=who, why=why)
+                    return "activated", [f"{why}, which passed the gate here before"], each.figures
+        return None
+
+    def _usable(self, deployment: Deployment) -> bool:
+        """Whether its engines are in the store still."""
+        try:
+            for engine in deployment.engines.values():
+                self.store.get(engine)
+        except FedspectError:
+            return False
+        return True
 
     def _run(
         self,
