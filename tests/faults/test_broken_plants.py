@@ -10,7 +10,7 @@ import pytest
 from tiny_parts import TinyFederation, wait_for
 from tiny_worker import Behaviour
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_node_killed_in_a_round_is_done_without_and_comes_back_by_itself(

@@ -10,7 +10,7 @@ from link_parts import Proxy
 from tiny_parts import TinyFederation, wait_for
 from tiny_worker import Behaviour
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PLANTS = ("plant-a", "plant-b")
 ELSEWHERE = "127.0.0.2"  # where plants look for headquarters, which listens at 127.0.0.1

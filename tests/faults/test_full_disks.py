@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_parts import PATIENCE, TinyFederation, fill, small_disk
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 DISK_FULL = 51
 PLANTS = ("plant-a", "plant-b")

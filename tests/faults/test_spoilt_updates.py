@@ -6,7 +6,7 @@ import pytest
 from tiny_parts import TinyFederation
 from tiny_worker import Behaviour
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize(

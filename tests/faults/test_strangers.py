@@ -22,7 +22,7 @@ from tiny_worker import Behaviour
 from fedserver import tokens
 from fedserver.authority import Authority
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NOT_ADMITTED = 64
 
