@@ -78,8 +78,8 @@ def _gentle_interrupt(stop: threading.Event) -> Iterator[None]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
         stop.set()
+        signal.signal(signal.SIGINT, before)
         logger.warning("stopping when the plants' work in progress is done; Ctrl-C again stops at once")
 
     before = signal.signal(signal.SIGINT, handle)
