@@ -31,7 +31,8 @@ from flwr.supercore.primitives.asymmetric import private_key_to_bytes, public_ke
 
 from fedclient.node.fleet import FleetNode
 from fedclient.node.in_hand import InHand
-from fedserver.control import quick_pulls, thin_bundle
+from fedserver.control import thin_bundle
+from fedserver.prompt_grid import PromptGrid
 from fedserver.superlink import SuperLink, free_port
 from fedserver.workspace import Workspace, create
 
@@ -50,7 +51,7 @@ def rounds(grid: Grid, context: Context) -> None:
     """Send a payload to all plants and wait for all, so many times; write how long each took."""
     config = context.run_config
     if config["quick"]:
-        quick_pulls()
+        grid = PromptGrid(grid)
     while len(list(grid.get_node_ids())) < int(config["plants"]):
         time.sleep(0.05)
     payload, seconds = os.urandom(int(config["bytes"])), []

@@ -34,6 +34,7 @@ def build_server_app(
     on_error: Callable[[FedspectError], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     admit: Admit = admit_all,
+    grid_for: Callable[[Grid], Grid] = lambda grid: grid,
 ) -> ServerApp:
     """A ServerApp that goes on with the run in the folder that ``folder_for`` finds.
 
@@ -43,6 +44,7 @@ def build_server_app(
         on_error: is given what ended the run too early; not set: the error is logged and raised.
         should_stop: asked at every pause.
         admit: a further look at who joins.
+        grid_for: makes the Grid that rounds use from Flower's.
 
     """
     app = ServerApp()
@@ -53,7 +55,9 @@ def build_server_app(
             store = RunStore(folder_for(context))
             strategy = build_strategy(store.facts.strategy, store.facts.strategy_options)
             listen = on_event or EventLog(store.folder / "events.jsonl")
-            RoundLoop(grid, strategy, store, on_event=listen, should_stop=should_stop, admit=admit).run()
+            RoundLoop(
+                grid_for(grid), strategy, store, on_event=listen, should_stop=should_stop, admit=admit
+            ).run()
         except FedspectError as error:
             if on_error is None:
                 logger.error("%s", error)

@@ -1,13 +1,12 @@
 """The calls that we make of a running SuperLink, and the bundle that a run is started with.
 
 Flower's Control API lets devices in and out and starts, watches and ends runs. A run's bundle is thin: it
-imports what is installed here. ``quick_pulls`` belongs to the process in which the ServerApp then runs.
+imports what is installed here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,22 +159,3 @@ clientapp = "fedspect_run.client:app"
         "fedspect_run/client.py": b"from flwr.clientapp import ClientApp\n\napp = ClientApp()\n",
     }
     return build_fab_from_files(files)[0]
-
-
-def quick_pulls(*, longest_wait: float = 60.0) -> None:
-    """Make the Grid of this process ask again after milliseconds for an object that is still on its way.
-
-    Flower asks again after one second, then two, and so on up to ten, and gives up after more than an hour:
-    a round pays a second for nothing, and a device that dies while it hands in its reply stops the whole
-    run. Here ``pull_messages`` raises ``ObjectUnavailableError`` after ``longest_wait`` seconds.
-    """
-    from flwr.server.grid import grpc_grid
-
-    names = vars(grpc_grid)
-    names["pull_objects"] = functools.partial(
-        names["pull_objects"],
-        initial_backoff=0.02,
-        backoff_cap=0.2,
-        max_time=longest_wait,
-        max_tries_per_object=None,
-    )

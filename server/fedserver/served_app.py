@@ -2,8 +2,7 @@
 SuperLink.
 
 It is ``fedserver.app`` with two things that only a real federation needs: a plant must be who its key says,
-by the list of nodes that headquarters writes, and objects on their way are asked for again after
-milliseconds.
+by the list of nodes that headquarters writes, and no round waits for an answer that stopped on its way.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import threading
 from pathlib import Path
 
 from fedserver.app import build_server_app, folder_from_configuration
-from fedserver.control import quick_pulls
 from fedserver.nodes import NODES_FILE, read_nodes
+from fedserver.prompt_grid import PromptGrid
 from fedserver.superlink import MARK_VARIABLE
 from fedspect.errors import EnrolmentError
 from fedspect.update.exchange import PlantDescription
@@ -41,5 +40,6 @@ def admit_registered(node: int, description: PlantDescription) -> None:
 stopping = threading.Event()
 # In place of Flower's handler, which leaves in the middle of whatever is being done.
 signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-quick_pulls()
-app = build_server_app(folder_from_configuration, should_stop=stopping.is_set, admit=admit_registered)
+app = build_server_app(
+    folder_from_configuration, should_stop=stopping.is_set, admit=admit_registered, grid_for=PromptGrid
+)

@@ -50,6 +50,41 @@ def test_a_node_killed_in_a_round_and_back_at_once_answers_that_round(federation
     wait_for(answered, "the answer to the round that was cut")
 
 
+def dies_while_it_hands_in(federation: TinyFederation) -> int:
+    """The third plant's node dies between an answer's header and its parts; where the events stood before."""
+    mark = federation.folder / "die"
+    federation.plant_processes["third"].end()
+    node = federation.plant("third", under=["dying_node", str(mark)])
+    federation.well(["good-a", "good-b", "third"])
+    since = federation.mark()
+    mark.touch()
+    wait_for(lambda: node.process.poll() is not None, "the node's end")
+    assert not mark.exists()
+    return since
+
+
+def test_a_node_that_dies_while_it_hands_in_does_not_hold_up_the_round(federation: TinyFederation) -> None:
+    since = dies_while_it_hands_in(federation)
+    lost = federation.wait_for_event("PlantLost", "third", since=since)
+    assert "had not answered at the deadline" in lost["reason"]
+    federation.wait_for_rounds(1)
+
+
+def test_a_node_that_died_while_it_handed_in_hands_in_the_rest_without_working_again(
+    federation: TinyFederation,
+) -> None:
+    dies_while_it_hands_in(federation)
+    federation.behave("third", Behaviour(seconds=3600.0))  # whatever it begins now never ends
+    before = federation.last()
+    federation.plant("third")
+
+    def used() -> bool:
+        return any(one.plant == "third" for record in federation.records(before) for one in record.plants)
+
+    wait_for(used, "the answer that the node died over")
+    federation.kill_plant("third")
+
+
 def test_a_worker_killed_in_training_is_started_again_and_repeats_the_round(
     federation: TinyFederation,
 ) -> None:
@@ -97,7 +132,7 @@ def test_a_device_whose_clock_is_an_hour_off_is_told_and_takes_part(
     federation: TinyFederation, shift: int
 ) -> None:
     federation.plant_processes["third"].end()
-    node = federation.plant("third", clock=shift)
+    node = federation.plant("third", under=["shifted_clock", str(shift)])
     node.wait_for(f"this device's clock is {shift:+d} s from headquarters'")
     node.wait_for("joined: at")
     federation.well(["good-a", "good-b", "third"])

@@ -144,10 +144,10 @@ class TinyFederation(Federation):
         return self.server
 
     def plant(
-        self, name: str, token: str = "", *, home: Optional[Path] = None, clock: Optional[int] = None
+        self, name: str, token: str = "", *, home: Optional[Path] = None, under: Sequence[str] = ()
     ) -> Process:
-        """`fedclient join`, with a token or without; ``clock``: how wrong the device's is, in seconds."""
-        module = ["fedclient.cli"] if clock is None else ["shifted_clock", str(clock), "fedclient.cli"]
+        """`fedclient join`, with a token or without; ``under``: a module that runs it, with its arguments."""
+        module = [*under, "fedclient.cli"]
         given: List[str] = []
         if token:
             data = self.folder / "pictures"

@@ -148,6 +148,10 @@ class FleetNode:
     def _answer(self, link: FleetLink, taken: PullMessagesResponse | Message, stop: threading.Event) -> None:
         if isinstance(taken, Message):
             message = taken
+            if message.metadata.reply_to_message_id:
+                self.on_state("working", "on handing in an answer that an earlier start left")
+                self._patiently(stop, lambda: _send(link, message, 0.0))
+                return
         else:
             header, tree = message_from_proto(taken.messages_list[0]), taken.message_object_trees[0]
             message = self._patiently(stop, lambda: _fetch(link, header, tree, self.in_hand))
@@ -162,6 +166,7 @@ class FleetNode:
         if stop.is_set():
             raise _StoppedError("told to stop while working")
         seconds = time.monotonic() - started
+        self.in_hand.answered(reply)
         self._patiently(stop, lambda: _send(link, reply, seconds))
 
     def _new_context(self, run_id: int) -> Context:

@@ -1,8 +1,10 @@
-"""The one message that a plant has taken and not yet answered, kept on disk.
+"""The one message that a plant has taken and not yet answered, kept on disk; and then its answer.
 
 The server hands a message out once. Were it kept in memory only, a node that is killed would leave its round
 waiting for an answer until the deadline; so it is written down before the server is told that it arrived, and
-a node that comes back answers it first.
+a node that comes back answers it first. The server takes one answer to a message, and knows its parts by their
+hashes; so the answer is written down before it is handed in, and a node that is killed in between hands in
+the rest of that one.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from google.protobuf.message import DecodeError
 from fedspect import files
 from fedspect.errors import StorageError
 
-OFFERED, RECEIVED = b"o", b"r"
+OFFERED, RECEIVED, ANSWERED = b"o", b"r", b"a"
 MOST_STARTS = 3
 """A message that a node did not survive this often is given up: it may be what ends it."""
 
@@ -27,7 +29,9 @@ logger = logging.getLogger("fedclient.node")
 
 
 class InHand:
-    """The file ``path``: absent, an offer (the message's header and the names of its parts), or a message."""
+    """The file ``path``: absent, an offer (the message's header and the names of its parts), a message, or
+    the answer to one.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -40,12 +44,19 @@ class InHand:
         """All of it is here."""
         self._write(RECEIVED, 0, message_to_proto(message).SerializeToString())
 
+    def answered(self, reply: Message) -> None:
+        """What is going to be handed in."""
+        self._write(ANSWERED, 0, message_to_proto(reply).SerializeToString())
+
     def done(self) -> None:
         """It was answered, or nobody wants the answer any more."""
         self._path.unlink(missing_ok=True)
 
     def left(self) -> PullMessagesResponse | Message | None:
-        """What an earlier node left, counted as started once more; ``None`` when it left nothing of use."""
+        """What an earlier node left, counted as started once more; ``None`` when it left nothing of use.
+
+        An answer is a message that replies to another.
+        """
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
@@ -79,6 +90,6 @@ def _read(kind: bytes, body: bytes) -> PullMessagesResponse | Message:
         if len(response.messages_list) != 1 or len(response.message_object_trees) != 1:
             raise ValueError("not one message")
         return response
-    if kind == RECEIVED:
+    if kind in (RECEIVED, ANSWERED):
         return message_from_proto(ProtoMessage.FromString(body))
-    raise ValueError("neither an offer nor a message")
+    raise ValueError("neither an offer nor a message nor an answer")

@@ -47,6 +47,15 @@ def test_an_offer_comes_back_as_an_offer(path: Path) -> None:
     assert InHand(path).left() == offer
 
 
+def test_an_answer_that_was_not_handed_in_comes_back_under_its_own_hash(path: Path) -> None:
+    reply = Message(content_with(b"\0weights" * 1000), reply_to=a_message())
+    InHand(path).answered(reply)
+    left = InHand(path).left()
+    assert isinstance(left, Message)
+    assert left.metadata.reply_to_message_id == "abc"
+    assert left.object_id == reply.object_id  # the server knows an answer's parts by their hashes
+
+
 def test_what_was_answered_is_not_left(path: Path) -> None:
     in_hand = InHand(path)
     in_hand.received(a_message())

@@ -1,0 +1,32 @@
+"""Run a node that dies while it hands an answer in: ``python -m dying_node FILE MODULE ARGUMENTS``.
+
+While there is a file FILE, the node removes it and ends itself (SIGKILL) when it would send the first part of an
+answer: headquarters has the answer's header by then, and nothing of what is in it.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from fedclient.node.fleet_link import FleetLink
+
+MARK = Path(sys.argv[1])
+call = FleetLink.call
+
+
+def dying_call(link: FleetLink, method: str, request: Any, **more: Any) -> Any:
+    if method == "PushObject" and MARK.exists():
+        MARK.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call(link, method, request, **more)
+
+
+if __name__ == "__main__":
+    vars(sys.modules["fedclient.node.fleet_link"])["FleetLink"].call = dying_call
+    module, sys.argv = sys.argv[2], sys.argv[2:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
