@@ -2,8 +2,8 @@
 
 It admits a device that shows an invitation and proves that it holds its private key, hands out what the
 federation prescribes, the base model and the published version, and takes what plants report. Everything that a
-stranger can send is bounded before it is looked at: the size of a message, the number of calls at once, and
-how often one address may try.
+stranger can send is bounded before it is looked at: the size of a message, the number of calls at once
+(``enrolment_server``), and how often one address may try.
 
 A refusal is an error that ``fedspect.protocol.services`` carries over to the plant: an ``EnrolmentError``
 is final, a ``ConnectionLostError`` means later.
@@ -16,7 +16,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedserver.authority import Authority
 from fedserver.base_files import BaseFiles
 from fedserver.deployments import Deployments
 from fedserver.limits import RateLimit, Remembered, address_of
@@ -52,14 +50,8 @@ from fedspect.protocol.enrolment_pb2 import (
     ReportReply,
     ReportRequest,
 )
-from fedspect.protocol.limits import (
-    LARGEST_ENROLMENT_MESSAGE,
-    PROTOCOL,
-    grpc_options,
-)
-from fedspect.protocol.names import join_address
+from fedspect.protocol.limits import PROTOCOL
 from fedspect.protocol.proof import authentication_statement, enrolment_statement
-from fedspect.protocol.services import ENROLMENT, handler
 from fedspect.protocol.versions import DeploymentReport
 
 logger = logging.getLogger("fedserver.enrolment")
@@ -67,7 +59,6 @@ logger = logging.getLogger("fedserver.enrolment")
 NONCE_BYTES = 32
 NONCE_LIFE = 60.0  # seconds
 SESSION_LIFE = 3600.0
-CALLS_AT_ONCE = 32
 TRIES = 30  # per address, at once ...
 TRIES_PER_SECOND = 1.0  # ... and from then on
 LARGEST_KEY = 2048  # bytes of PEM
@@ -300,34 +291,3 @@ class EnrolmentService:
         if not self._questions.allow(name):
             raise ConnectionLostError("too many questions from this plant", remedy="ask again in a minute")
         return name
-
-
-class EnrolmentServer:
-    """The service on its port; ``port`` 0 lets the system pick one."""
-
-    def __init__(self, service: EnrolmentService, authority: Authority, bind: str, port: int) -> None:
-        self._server = grpc.server(
-            ThreadPoolExecutor(8, thread_name_prefix="enrolment"),
-            maximum_concurrent_rpcs=CALLS_AT_ONCE,
-            options=[*grpc_options(LARGEST_ENROLMENT_MESSAGE), ("grpc.so_reuseport", 0)],
-        )
-        self._server.add_generic_rpc_handlers((handler(ENROLMENT, service),))
-        credentials = grpc.ssl_server_credentials(
-            [(authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes())]
-        )
-        try:
-            self.port = int(self._server.add_secure_port(join_address(bind, port), credentials))
-        except RuntimeError as error:
-            raise FederationError(
-                "cannot listen there",
-                seen=join_address(bind, port),
-                remedy="end the program that uses it, or set another enrolment_port in fedserver.toml",
-            ) from error
-
-    def start(self) -> None:
-        """Answer from now on."""
-        self._server.start()
-
-    def stop(self) -> None:
-        """Answer no more; calls under way have two seconds."""
-        self._server.stop(2.0).wait()

@@ -19,7 +19,8 @@ from typing import Any
 from fedserver.app import RUN_FOLDER_KEY
 from fedserver.base_files import BaseFiles
 from fedserver.control import Control, thin_bundle
-from fedserver.enrolment import EnrolmentServer, EnrolmentService, Offer
+from fedserver.enrolment import EnrolmentService, Offer
+from fedserver.enrolment_server import EnrolmentServer
 from fedserver.event_log import EventTail
 from fedserver.nodes import NODES_FILE, Nodes
 from fedserver.offering import Offering

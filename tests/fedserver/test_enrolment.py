@@ -22,7 +22,8 @@ from fedclient.node.enrol import joined, returned
 from fedclient.node.home import Membership, PlantHome
 from fedserver.authority import Authority
 from fedserver.base_files import BaseFiles
-from fedserver.enrolment import EnrolmentServer, EnrolmentService, Offer
+from fedserver.enrolment import EnrolmentService, Offer
+from fedserver.enrolment_server import EnrolmentServer
 from fedserver.models import Version
 from fedserver.registry import Plant
 from fedserver.tokens import invite, revoke

@@ -20,7 +20,8 @@ from fedserver.events import (
     Waiting,
 )
 from fedserver.history import Evaluation, PlantResult, Refusal, RoundRecord
-from fedserver.live import LiveView, RunView, plain, trend
+from fedserver.live import LiveView, trend
+from fedserver.run_view import RunView, plain
 from fedspect.update.exchange import RoundReply
 
 PLANTS = ("plant-1", "plant-2", "plant-10")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -18,22 +17,16 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from fedclient.worker.deploy import CPU, TENSORRT, DeployFacts, deploy_graphs, save_graphs
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.deployments.record import deployment_id
-from fedclient.worker.engines import (
-    BuildEvent,
-    EngineStore,
-    LineModel,
-    available_kinds,
-    build_engine,
-    open_model,
-)
+from fedclient.worker.engines import EngineStore, LineModel, open_model
+from fedclient.worker.gate.building import Report, build_engines
 from fedclient.worker.gate.candidate import Candidate, read_candidate, read_card
 from fedclient.worker.gate.evidence import drawn_pictures, gather, trained_logits
 from fedclient.worker.gate.judge import Verdict, judge
 from fedclient.worker.gate.looks import leave_reference
-from fedclient.worker.gate.settings import DeploySettings, EngineChoice, read_deploy_settings
+from fedclient.worker.gate.settings import DeploySettings, read_deploy_settings
+from fedclient.worker.gate.settled import Decision, gone_back, settled
 from fedclient.worker.golden import GoldenSet
 from fedclient.worker.golden.choosing import GOLDEN, take_share
 from fedclient.worker.line.settings import read_settings
@@ -44,7 +37,6 @@ from fedspect.errors import (
     ClassError,
     DamagedFileError,
     DataError,
-    EngineError,
     FedspectError,
     StorageError,
     UpdateRefusedError,
@@ -55,9 +47,6 @@ from fedspect.protocol.versions import DeploymentReport, Outcome, VersionCard
 
 logger = logging.getLogger("fedclient.worker.gate")
 
-Report = Callable[[str, int, int], None]
-Decision = Tuple[Outcome, List[str], Dict[str, Any]]
-"""What became of a version, the reasons and the figures."""
 UNNAMED = "0" * 64
 LONGEST_REASON = 500
 
@@ -112,11 +101,12 @@ class Deployer:
                 card = read_card(folder)
                 _check_name(card, version, number)
                 version, told = card.content_hash, card.number
-                settled = None if again else self._settled(card) or self._gone_back(card, who, activate)
-                if settled is not None:
-                    outcome, reasons, figures = settled
-                else:
-                    outcome, reasons, figures = self._run(folder, card, who, why, activate, report, cancel)
+                decision = None if again else settled(self.deployments, card)
+                if decision is None and activate and not again:
+                    decision = gone_back(self.deployments, self.store, card, who)
+                if decision is None:
+                    decision = self._run(folder, card, who, why, activate, report, cancel)
+                outcome, reasons, figures = decision
         except (UpdateRefusedError, ClassError) as error:
             outcome, reasons = "refused", [self._unplaced(error)]
             self._note("refused", version, told, who, str(error))
@@ -156,45 +146,6 @@ class Deployer:
 
     # -- parts ---------------------------------------------------------------------------------------------
 
-    def _settled(self, card: VersionCard) -> Optional[Decision]:
-        """The answer for a version about which this device has nothing left to decide."""
-        with suppress(DamagedFileError):
-            current = self.deployments.current()
-            if current is not None and current.version == card.content_hash:
-                return "activated", ["the line runs it already"], current.figures
-        left = self.deployments.left_behind(card.content_hash)
-        if left is not None:
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(left.at))
-            return "refused", [f"this plant went back from it at {when} ({left.who}: {left.why})"], {}
-        for each in self.deployments.list():
-            if each.version == card.content_hash and each.standing == "retired":
-                return "refused", [f"it is retired: {'; '.join(each.reasons)}"], {}
-        return None
-
-    def _gone_back(self, card: VersionCard, who: str, activate: bool) -> Optional[Decision]:
-        """Headquarters retired what the line runs: a version before it that passed here needs no second gate,
-        where it might fail for not being as good as the one that was taken back.
-        """
-        with suppress(DamagedFileError):
-            current = self.deployments.current()
-            if not activate or current is None or card.number >= current.number:
-                return None
-            for each in self.deployments.list():
-                if each.version == card.content_hash and each.standing == "passed" and self._usable(each):
-                    why = f"headquarters went back to version {card.number}"
-                    self.deployments.activate(each.id, who=who, why=why)
-                    return "activated", [f"{why}, which passed the gate here before"], each.figures
-        return None
-
-    def _usable(self, deployment: Deployment) -> bool:
-        """Whether its engines are in the store still."""
-        try:
-            for engine in deployment.engines.values():
-                self.store.get(engine)
-        except FedspectError:
-            return False
-        return True
-
     def _run(
         self,
         folder: Path,
@@ -215,8 +166,16 @@ class Deployer:
             seed=self.settings.seed,
         )
         self._check_answers(candidate)
-        seconds: Dict[str, float] = {}
-        engines = self._build(candidate, settings.engine, seconds, report, cancel)
+        engines, seconds = build_engines(
+            candidate,
+            self.base(),
+            self.settings.classes,
+            settings.engine,
+            self.store,
+            scratch=self.home / "deployments" / "candidate",
+            report=report,
+            cancel=cancel,
+        )
         report("golden", 0, 1)
         remarks: Tuple[str, ...] = ()
         if self._look_again or not self.golden.exists():
@@ -253,48 +212,6 @@ class Deployer:
                 seen=f"{bad} of {len(logits)} drawn pictures",
                 remedy="headquarters should retire it: the run that made it diverged",
             )
-
-    def _build(
-        self,
-        candidate: Candidate,
-        choice: EngineChoice,
-        seconds: Dict[str, float],
-        report: Report,
-        cancel: Optional[threading.Event],
-    ) -> Dict[str, str]:
-        """Engines of the version by part; the backbone's is found in the store unless the base is new."""
-        kind, precision = _chosen(choice)
-        base, card = self.base(), candidate.card
-        facts = DeployFacts(card.content_hash, self.settings.classes, base.preprocessing, base.content_hash)
-        report("graphs", 0, 1)
-        form = TENSORRT if kind == "tensorrt" else CPU
-        graphs = deploy_graphs(candidate.network, facts, form=form, freeze_levels=card.freeze_levels)
-        place = self.home / "deployments" / "candidate"
-        shutil.rmtree(place, ignore_errors=True)
-        try:
-            save_graphs(place, graphs)
-            parts = ["whole"] if graphs.backbone is None else ["backbone", "head"]
-            engines = {}
-            for part in parts:
-                begun = time.monotonic()
-                report(part, 0, 100)
-
-                def told(event: BuildEvent, part: str = part) -> None:
-                    report(part, int(100 * (event.fraction or 0.0)), 100)
-
-                stored = build_engine(
-                    place / f"{part}.onnx",
-                    self.store,
-                    kind=kind,
-                    precision=precision,
-                    progress=told,
-                    cancel=cancel,
-                )
-                engines[part] = stored.id
-                seconds[part] = round(time.monotonic() - begun, 3)
-            return engines
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
 
     def _gate(
         self,
@@ -364,21 +281,6 @@ class Deployer:
     def _note(self, event: Any, version: str, number: int, who: str, why: str) -> None:
         with suppress(StorageError):  # a full disk is in the report already
             self.deployments.note(event, version, number, who=who, why=why[:LONGEST_REASON])
-
-
-def _chosen(choice: EngineChoice) -> Tuple[str, str]:
-    kinds = available_kinds()
-    kind = choice.kind if choice.kind != "auto" else (kinds[0] if kinds else "")
-    if kind not in kinds:
-        raise EngineError(
-            "no runtime for engines is installed" if not kind else "this kind of engine cannot be built here",
-            seen=kind or None,
-            accepted=", ".join(kinds) or None,
-            remedy="install onnxruntime for the worker's Python, or change `kind` in engines.toml",
-        )
-    if choice.precision != "auto":
-        return kind, choice.precision
-    return kind, "float16" if kind == "tensorrt" else "float32"
 
 
 def _name_of(folder: Path) -> str:

@@ -1,0 +1,59 @@
+"""Versions about which a device has nothing left to decide: what it answers without building anything."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any, Dict, List, Optional, Tuple
+
+from fedclient.worker.deployments import Deployment, Deployments
+from fedclient.worker.engines import EngineStore
+from fedspect.errors import DamagedFileError, FedspectError
+from fedspect.protocol.versions import Outcome, VersionCard
+
+Decision = Tuple[Outcome, List[str], Dict[str, Any]]
+"""What became of a version, the reasons and the figures."""
+
+
+def settled(deployments: Deployments, card: VersionCard) -> Optional[Decision]:
+    """The answer for a version that runs, that this plant went back from, or that is retired here."""
+    with suppress(DamagedFileError):
+        current = deployments.current()
+        if current is not None and current.version == card.content_hash:
+            return "activated", ["the line runs it already"], current.figures
+    left = deployments.left_behind(card.content_hash)
+    if left is not None:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(left.at))
+        return "refused", [f"this plant went back from it at {when} ({left.who}: {left.why})"], {}
+    for each in deployments.list():
+        if each.version == card.content_hash and each.standing == "retired":
+            return "refused", [f"it is retired: {'; '.join(each.reasons)}"], {}
+    return None
+
+
+def gone_back(
+    deployments: Deployments, store: EngineStore, card: VersionCard, who: str
+) -> Optional[Decision]:
+    """Headquarters retired what the line runs: a version before it that passed here needs no second gate,
+    where it might fail for not being as good as the one that was taken back. The line runs it at once.
+    """
+    with suppress(DamagedFileError):
+        current = deployments.current()
+        if current is None or card.number >= current.number:
+            return None
+        for each in deployments.list():
+            if each.version == card.content_hash and each.standing == "passed" and _usable(each, store):
+                why = f"headquarters went back to version {card.number}"
+                deployments.activate(each.id, who=who, why=why)
+                return "activated", [f"{why}, which passed the gate here before"], each.figures
+    return None
+
+
+def _usable(deployment: Deployment, store: EngineStore) -> bool:
+    """Whether its engines are in the store still."""
+    try:
+        for engine in deployment.engines.values():
+            store.get(engine)
+    except FedspectError:
+        return False
+    return True
