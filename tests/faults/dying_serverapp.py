@@ -4,7 +4,8 @@ Python tells of every file that is opened for writing, made, renamed or removed 
 of the product has to know of this. The first rename that closes a round is let through; from then on changes
 below the run's folder are counted, and the process ends itself (SIGKILL) before the one that it was given.
 Which one that is, is the first line of the file ``DYING_PLAN``, which every start takes for itself; without a
-line it lives, and writes what it would have counted from one round to the next into ``DYING_PLAN.seen``.
+line it lives, and writes what it would have counted from one round to the next into ``DYING_PLAN.seen``. A round
+that takes fewer changes than that (a busy machine says more often what it waits for) ends it before its last.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Counter:
         closing = event == "os.rename" and Path(path).name.isdigit()
         if self.closed == 1:
             self.seen.append(f"{event} {Path(path).name}")
-            if len(self.seen) == self.fatal:
+            if len(self.seen) == self.fatal or (closing and self.fatal is not None):
                 os.kill(os.getpid(), signal.SIGKILL)
         if closing:
             self.closed += 1
