@@ -64,6 +64,35 @@ def test_plants_lists_who_was_invited_and_revoke_shuts_one_out(
 
 
 @pytest.mark.parametrize(
+    ("group", "words"),
+    [("plants", ("show", "plant-a")), ("plants", ("revoke", "plant-a")), ("models", ("list",))],
+)
+def test_a_groups_workspace_is_that_of_its_commands(
+    hq: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    group: str,
+    words: tuple[str, ...],
+) -> None:
+    other = str(tmp_path / "other")
+    fedserver(capsys, "init", other, "--host", "other.example.org", "--classes", "pit,scratch")
+    fedserver(capsys, "invite", "plant-a", "-w", other)
+    fedserver(capsys, "invite", "plant-a", "-w", hq)
+    monkeypatch.chdir(hq)
+    monkeypatch.setenv("FEDSERVER_WORKSPACE", hq)
+    code = fedserver(capsys, group, "-w", other, *words, "--json")[0]
+    assert code == 0
+    states = [
+        json.loads(fedserver(capsys, "plants", "-w", each, "--json")[1])[0]["state"] for each in (hq, other)
+    ]
+    assert states == ["invited", "revoked" if "revoke" in words else "invited"]
+    fedserver(capsys, group, "-w", other, *words, "-w", hq)
+    row = json.loads(fedserver(capsys, "plants", "-w", hq, "--json")[1])[0]
+    assert row["state"] == ("revoked" if "revoke" in words else "invited")
+
+
+@pytest.mark.parametrize(
     ("words", "code"),
     [
         (("invite", "Plant A"), 10),

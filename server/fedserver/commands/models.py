@@ -30,6 +30,11 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(models_app, name="models")
 
 
+@models_app.callback()
+def models(workspace: WorkspaceOption = HERE) -> None:
+    """Take the workspace that the commands below work on; each may name its own."""
+
+
 @models_app.command("list")
 def list_command(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
     """List the versions, newest last."""
