@@ -24,8 +24,9 @@ from fedserver.enrolment_server import EnrolmentServer
 from fedserver.event_log import EventTail
 from fedserver.nodes import NODES_FILE, Nodes
 from fedserver.offering import Offering
+from fedserver.outcome import RunOutcome
 from fedserver.registry import Plant
-from fedserver.runs import is_finished, read_status
+from fedserver.runs import is_finished
 from fedserver.settings import ServerSettings
 from fedserver.store import RunStore
 from fedserver.superlink import SuperLink, check_port
@@ -87,6 +88,7 @@ class Headquarters:
 
         Raises:
             FederationError: something cannot be started, or dies again and again.
+            FedspectError: what ended the rounds, where another start cannot mend it.
 
         """
         network = self._settings.network
@@ -163,7 +165,7 @@ class Headquarters:
         if self._starts >= MOST_STARTS:
             raise FederationError(
                 "the rounds cannot be carried on",
-                seen=f"{self._starts} starts without a round in between: {self._last_words()}",
+                seen=f"{self._starts} starts without a round in between: {RunOutcome.read(store.folder).text}",
                 remedy=f"see {self._superlink.log} and {store.folder / 'status.json'}",
             )
         if time.monotonic() < self._not_before:
@@ -172,6 +174,7 @@ class Headquarters:
         self._not_before = time.monotonic() + self._starts  # a run that fails at once is not tried at once
         bundle = thin_bundle(SERVED_APP, {RUN_FOLDER_KEY: str(store.folder)})
         self._superlink.end_serverapp()
+        store.say("starting", "the rounds are being started")  # what an earlier process said is past
         self._run = control.submit(bundle, {})
         self._superlink.start_serverapp()
 
@@ -241,17 +244,12 @@ class Headquarters:
         closed = last >= store.facts.rounds.rounds and store.closing(last) is not None
         if closed or control.state(self._run).sub_status == "completed":
             return True
-        self._say(f"the rounds were cut: {self._last_words()}; going on")
+        outcome = RunOutcome.read(store.folder)
+        outcome.check()
+        self._say(f"the rounds were cut: {outcome.text}; going on")
         control.stop(self._run)
         self._run = None
         return False
-
-    def _last_words(self) -> str:
-        """What the ServerApp said in the run's folder before it went, or that it said nothing."""
-        assert self._store is not None
-        status = read_status(self._store.folder)
-        said = str(status.get("text", "")) if status.get("state") == "stopped" else ""
-        return said or "the ServerApp's process is gone"
 
     def _look_online(self, control: Control) -> None:
         if time.monotonic() < self._next_online:

@@ -37,6 +37,7 @@ from fedserver.events import (
 )
 from fedserver.exchange import Exchange, Tasks
 from fedserver.history import Course, Evaluation
+from fedserver.outcome import STOPPED, last_words
 from fedserver.patience import Patience
 from fedserver.plants import Plants
 from fedserver.roster import Admit, admit_all
@@ -107,8 +108,7 @@ class RoundLoop:
                 return self._run()
             except BaseException as error:
                 with contextlib.suppress(FedspectError):
-                    known = isinstance(error, FedspectError)
-                    self._store.say("stopped", str(error) if known else f"{type(error).__name__}")
+                    self._store.say(STOPPED, **last_words(error))
                 raise
 
     def _run(self) -> RunFinished:

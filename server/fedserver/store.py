@@ -10,7 +10,7 @@
         round.json            the round's record and how each plant stands
         closing.json          the closing evaluation, if the run ended here
     history.jsonl             the records again, a line a round, for whoever likes to follow a file
-    status.json               what the run is doing; for people, never read back
+    status.json               what the run is doing, and why its process ended (``outcome``)
     spool/                    answers of the round in progress; worthless after a restart
     readmit/                  a file for each plant that an operator lets in again
 

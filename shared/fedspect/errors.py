@@ -41,7 +41,7 @@ Codes are stable: scripts of plants rely on them. Each has a page in ``docs/exit
 from __future__ import annotations
 
 import errno
-from typing import ClassVar, Optional
+from typing import ClassVar, Mapping, Optional
 
 
 class FedspectError(Exception):
@@ -263,6 +263,16 @@ class InterruptedRunError(FedspectError):
     """Ctrl-C; what was finished is on disk."""
 
     exit_code = 130
+
+
+def error_from(facts: object) -> Optional[FedspectError]:
+    """The error that ``as_dict`` was made of; ``None`` when it is none of ours."""
+    if not isinstance(facts, Mapping):
+        return None
+    kind = globals().get(str(facts.get("error")))
+    if not (isinstance(kind, type) and issubclass(kind, FedspectError)):
+        return None
+    return kind(str(facts.get("what")), **{key: facts.get(key) for key in ("seen", "accepted", "remedy")})
 
 
 def storage_error(error: OSError, path: object, doing: str) -> StorageError:

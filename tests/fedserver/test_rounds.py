@@ -23,6 +23,7 @@ from fedserver.events import (
     RunFinished,
     Waiting,
 )
+from fedserver.outcome import RunOutcome
 from fedserver.round_settings import RoundSettings
 from fedserver.rounds import RoundLoop
 from fedserver.store import RunFacts, RunStore
@@ -260,7 +261,10 @@ def test_a_run_that_may_give_up_says_what_is_missing(tmp_path: Path) -> None:
     federation.grid.offline = {3}
     with pytest.raises(QuorumError, match="needs 3 plants and has 2"):
         federation.run()
-    assert read_json(federation.store.folder / "status.json")["state"] == "stopped"
+    outcome = RunOutcome.read(federation.store.folder)
+    assert "needs 3 plants and has 2" in outcome.text
+    with pytest.raises(QuorumError, match="needs 3 plants and has 2"):
+        outcome.check()
 
 
 def test_the_first_round_waits_for_the_plants_that_are_expected_but_not_for_ever(tmp_path: Path) -> None:

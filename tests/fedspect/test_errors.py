@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 from pathlib import Path
 
@@ -111,3 +112,12 @@ def test_what_the_system_answers_becomes_the_storage_error_that_it_means(number,
     error = errors.storage_error(OSError(number, "words of the system"), "a/file", "writing")
     assert type(error) is kind
     assert error.seen == "a/file"
+
+
+def test_an_error_survives_the_way_through_a_file():
+    error = errors.QuorumError("too few", seen="one", remedy="wait")
+    again = errors.error_from(json.loads(json.dumps(error.as_dict())))
+    assert isinstance(again, errors.QuorumError)
+    assert str(again) == str(error)
+    assert errors.error_from({"error": "Mapping", "what": "no error of ours"}) is None
+    assert errors.error_from(None) is None
