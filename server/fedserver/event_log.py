@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedserver.events import Event
-from fedspect.files import append_line
-
-LARGEST_FILE = 16 << 20  # bytes; an older file of the same size stays beside it
+from fedspect.files import append_bounded
 
 
 class EventLog:
@@ -24,13 +21,6 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         """Append one event."""
         append_bounded(self.path, {**event.as_dict(), "text": str(event)})
-
-
-def append_bounded(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a row as a line of JSON; when the file has grown large it is renamed first, and begun anew."""
-    if path.exists() and path.stat().st_size > LARGEST_FILE:
-        path.replace(path.with_suffix(".old.jsonl"))
-    append_line(path, json.dumps(row, ensure_ascii=False))
 
 
 class EventTail:

@@ -256,6 +256,7 @@ class Headquarters:
             return
         self._next_online = time.monotonic() + LOOK_ONLINE
         self._offering.look()
+        self._superlink.turn_log_over()
         online = self._nodes.plants(control.online())
         if online != self._online:
             for plant in sorted(set(online) - set(self._online)):

@@ -44,6 +44,8 @@ class SuperLink:
         self._authority = authority
         self._process: subprocess.Popen[bytes] | None = None
         self._serverapp: subprocess.Popen[bytes] | None = None
+        self._log_from = 0
+        """Where in the log what this start says begins."""
         self.serverapp_api = ""
         self._serverapp_secret = ""
         self.control_address = ControlAddress("", "")
@@ -96,7 +98,8 @@ class SuperLink:
         command += ["--ssl-keyfile", str(self._authority.server_key_path)]
         command += ["--enable-supernode-auth", "--database", str(self.folder / "database" / "state.db")]
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.log.unlink(missing_ok=True)
+        self.turn_log_over()
+        self._log_from = self.log.stat().st_size if self.log.exists() else 0
         self._process = self._spawn(command, {SECRET_VARIABLE: self.control_address.secret})
         try:
             self._wait_until_ready(bind, fleet_port)
@@ -171,11 +174,18 @@ class SuperLink:
         return Control(self.control_address, self._authority.certificate_path.read_bytes())
 
     def last_words(self) -> str:
-        """The end of its log, for an error message."""
+        """The end of what it logged since it was started, for an error message."""
         try:
-            return self.log.read_text("utf-8", "replace").strip()[-800:]
+            with self.log.open("rb") as file:
+                file.seek(max(self._log_from, file.seek(0, os.SEEK_END) - 4096))
+                return file.read().decode("utf-8", "replace").strip()[-800:]
         except OSError:
             return "nothing was logged"
+
+    def turn_log_over(self) -> None:
+        """Keep the log bounded; what was said before the last start stays in it, for whoever looks for a cause."""
+        if files.turn_over(self.log, open_elsewhere=True):
+            self._log_from = 0
 
     def stop(self) -> None:
         """End it and all that it started; nothing is left behind."""

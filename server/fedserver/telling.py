@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedserver.event_log import append_bounded
 from fedserver.events import event_from
 from fedserver.live import LiveView
+from fedspect.files import append_bounded
 
 QUIET = ("PlantReplied",)  # events that are for reports and the live view, not for the log
 

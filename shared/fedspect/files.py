@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Callable, Iterator, Mapping
 
 from fedspect.errors import DamagedFileError, storage_error
 
+LARGEST_LOG = 16 << 20  # bytes; an older one of the same size stays beside it
 TEMPORARY_PREFIX = ".writing-"
 MAKING_PREFIX = ".making-"
 
@@ -146,6 +147,34 @@ def append_line(path: Path, line: str) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise storage_error(error, path, "appending to a file") from error
+
+
+def append_bounded(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row as a line of JSON; a log that has grown large is put aside first, and begun anew."""
+    turn_over(path)
+    append_line(path, json.dumps(row, ensure_ascii=False))
+
+
+def turn_over(path: Path, *, open_elsewhere: bool = False) -> bool:
+    """Put a log that has grown large aside as ``NAME.old.SUFFIX``, in place of an older one; whether it was.
+
+    Args:
+        path: the log.
+        open_elsewhere: a process keeps it open for appending: it is copied and emptied, not renamed.
+
+    """
+    older = path.with_suffix(f".old{path.suffix}")
+    try:
+        if not path.exists() or path.stat().st_size <= LARGEST_LOG:
+            return False
+        if open_elsewhere:
+            shutil.copyfile(path, older)
+            os.truncate(path, 0)
+        else:
+            path.replace(older)
+    except OSError as error:
+        raise storage_error(error, path, "putting a log aside") from error
+    return True
 
 
 def read_json_lines(path: Path, *, on_damage: Callable[[str], None] = lambda line: None) -> list[Any]:

@@ -10,7 +10,7 @@ import pytest
 from flwr.app.user_config import UserConfig
 from flwr.common import Context, RecordDict
 
-import fedserver.event_log
+import fedspect.files
 import linear_plants
 from fedserver.app import app, build_server_app
 from fedserver.event_log import EventLog
@@ -72,7 +72,7 @@ def test_what_ended_a_run_is_handed_over_where_someone_listens(tmp_path: Path) -
 
 
 def test_the_event_log_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fedserver.event_log, "LARGEST_FILE", 2000)
+    monkeypatch.setattr(fedspect.files, "LARGEST_LOG", 2000)
     log = EventLog(tmp_path / "events.jsonl")
     for number in range(1, 200):
         log(PlantLost("plant-1", number, "it went offline"))

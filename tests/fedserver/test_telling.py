@@ -14,7 +14,7 @@ import pytest
 from headquarters_parts import finished_run, made_workspace, result
 from rich.console import Console
 
-import fedserver.event_log
+import fedspect.files
 from fedserver.cli import app
 from fedserver.event_log import EventLog, EventTail
 from fedserver.events import (
@@ -101,7 +101,7 @@ def test_logs_prints_the_last_lines_as_text_or_as_they_are_stored(
         return capsys.readouterr().out.splitlines()
 
     assert logs() == []
-    monkeypatch.setattr(fedserver.event_log, "LARGEST_FILE", 600)
+    monkeypatch.setattr(fedspect.files, "LARGEST_LOG", 600)
     telling = Telling(workspace.logs / "server.jsonl", lambda text: None)
     for number in range(20):
         telling.say(f"sentence {number}")

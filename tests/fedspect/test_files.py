@@ -141,3 +141,18 @@ def test_a_folder_that_exists_is_not_written_into(tmp_path: Path) -> None:
         files.write_folder(tmp_path / "0001", {"b": b"2"})
     assert [path.name for path in (tmp_path / "0001").iterdir()] == ["a"]
     files.remove_folder(tmp_path / "never")
+
+
+def test_a_log_that_another_process_keeps_open_is_emptied_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGEST_LOG", 10)
+    log = tmp_path / "it.log"
+    with log.open("ab", buffering=0) as kept_open:
+        kept_open.write(b"ten signs.")
+        assert not files.turn_over(log, open_elsewhere=True)
+        kept_open.write(b"and more")
+        assert files.turn_over(log, open_elsewhere=True)
+        kept_open.write(b"new")
+    assert log.read_bytes() == b"new"
+    assert (tmp_path / "it.old.log").read_bytes() == b"ten signs.and more"

@@ -7,7 +7,6 @@ and reasons come from elsewhere and are shown as text only. It writes to standar
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from rich.text import Text
 
 from fedspect.console import stderr
 from fedspect.errors import StorageError
-from fedspect.files import append_line
+from fedspect.files import append_bounded
 
 STYLE = {"lost": "yellow", "waiting": "yellow", "asking": "yellow", "working": "cyan", "idle": "green"}
 
@@ -73,7 +72,7 @@ class JoinView:
         """A sentence for the plant's engineer, and into the plant's log."""
         now = self._clock()
         with contextlib.suppress(StorageError):  # a full disk is no reason to end; it is said all the same
-            append_line(self._log, json.dumps({"time": now, "text": text}))
+            append_bounded(self._log, {"time": now, "text": text})
         if self._live is not None:
             line = Text(time.strftime("%H:%M:%S ", time.localtime(now)), style="dim")
             self._console.print(line.append(plain(text), style="not dim"))

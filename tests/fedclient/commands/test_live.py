@@ -7,8 +7,10 @@ import json
 import logging
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+import fedspect.files
 from fedclient.commands.live import JoinView, plain, round_text
 
 FACTS = {
@@ -78,3 +80,13 @@ def test_the_closing_evaluation_is_no_round_beyond_the_last() -> None:
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
     assert plain("a\x1b[2Jb\nc") == "a [2Jb c"
+
+
+def test_the_log_turns_over_when_it_has_grown_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fedspect.files, "LARGEST_LOG", 300)
+    made, _ = view(tmp_path, terminal=False)
+    for number in range(40):
+        made.say(f"sentence {number}")
+    assert (tmp_path / "log.jsonl").stat().st_size < 400
+    assert (tmp_path / "log.old.jsonl").stat().st_size < 400
+    assert "sentence 39" in (tmp_path / "log.jsonl").read_text()
