@@ -16,6 +16,8 @@ All but ``state/`` is worth a backup; ``state/`` is made anew by every start.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,8 +110,17 @@ class Workspace:
         """The lock that the running server holds."""
         return Occupied(self.state / "lock", f"a server on the workspace {self.folder}")
 
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold the lock of the running server for the block; what an earlier server wrote about itself goes."""
+        with self.occupied():
+            self.running_path.unlink(missing_ok=True)
+            yield
+
     def running(self) -> dict[str, Any] | None:
-        """What the running server wrote about itself (addresses, process), ``None`` when none runs."""
+        """What the running server wrote about itself (addresses, process); ``None`` when none runs, empty while
+        it is starting.
+        """
         if self.occupied().holder() is None:
             return None
         try:

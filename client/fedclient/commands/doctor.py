@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.text import Text
 
-from fedclient.commands.options import HomeOption, WorkerPythonOption
+from fedclient.commands.options import HomeOption, WorkerPythonOption, read_token
 from fedclient.node.home import PlantHome
 from fedspect.console import JsonOption, print_json, stdout
 
@@ -17,7 +17,8 @@ STYLE = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 def doctor(
     token: Annotated[
-        Optional[str], typer.Argument(help="A line from headquarters, to look before joining.")
+        Optional[str],
+        typer.Argument(help="A line from headquarters, to look before joining; - reads it unseen."),
     ] = None,
     data: Annotated[Optional[Path], typer.Option("--data", help="Pictures to look at.")] = None,
     home: HomeOption = None,
@@ -28,6 +29,7 @@ def doctor(
     from fedclient.node.doctor import examine, worst
     from fedspect.protocol.token import decode
 
+    token = read_token(token)
     checks = []
     console = stdout()
     decoded = None if token is None else decode(token)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Optional
@@ -14,20 +12,23 @@ from typing import Annotated, Optional
 import typer
 
 from fedclient.commands.live import JoinView
-from fedclient.commands.options import HomeOption, WorkerPythonOption, interpreter
+from fedclient.commands.options import HomeOption, WorkerPythonOption, interpreter, read_token
 from fedclient.node.home import PlantHome
 from fedclient.plant_settings import SettingsFile
 from fedspect.console import note
-from fedspect.errors import FederationError, NoPicturesError, SettingsError
+from fedspect.detaching import detach
+from fedspect.errors import NoPicturesError, SettingsError
 from fedspect.protocol.token import JoinToken, decode
 
 STARTS_WITHIN = 300.0  # seconds; looking at many pictures takes some
+UP = ("joined", "working", "idle", "waiting", "lost")
 YIELDING = "Yielding to the line (kept in plant.toml)"
 
 
 def join(
     token: Annotated[
-        Optional[str], typer.Argument(help="The line from headquarters; not needed again.")
+        Optional[str],
+        typer.Argument(help="The line from headquarters, or - to read it unseen; not needed again."),
     ] = None,
     data: Annotated[
         Optional[Path], typer.Option("--data", help="Folder of pictures, or a CSV or Parquet list.")
@@ -61,6 +62,7 @@ def join(
     """Join a federation with a token, or come back without one, and take part in its rounds."""
     plant_home = PlantHome(home)
     plant_home.occupied().check()
+    token = read_token(token)
     decoded = None if token is None else decode(token)
     if decoded is None:
         plant_home.membership()
@@ -78,7 +80,7 @@ def join(
         {"training.hours": hours, "training.memory_limit": memory_limit, "training.load_limit": load_limit},
     )
     if detach:
-        _detach(plant_home)
+        _detach(plant_home, token)
         return
     from fedclient.node.joining import Plant
     from fedclient.node.versions import line_version
@@ -119,30 +121,19 @@ def _title(home: PlantHome, token: JoinToken | None) -> str:
     return f"{membership.plant} of {membership.federation}"
 
 
-def _detach(home: PlantHome) -> None:
-    """Start again in the background with the same arguments, and stay until the plant is joined."""
-    arguments = [each for each in sys.argv[1:] if each != "--detach"]
-    home.prepare()
-    home.status_path.unlink(missing_ok=True)
-    log = home.folder / "node.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fedclient.cli", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + STARTS_WITHIN
-    while True:
-        state = (home.status() or {}).get("state")
-        if state in ("joined", "working", "idle", "waiting", "lost"):
-            note(f"{state}, as process {process.pid}; `fedclient status` looks, `fedclient stop` ends it")
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise FederationError(
-                "the plant did not come up",
-                seen=log.read_text("utf-8", "replace").strip()[-600:],
-                remedy=f"see {log}",
-            )
-        time.sleep(0.2)
+def _detach(home: PlantHome, token: str | None) -> None:
+    """Start again in the background with the same arguments, and stay until the plant is joined.
+
+    The token goes through a pipe: every user of the device may read command lines.
+    """
+    arguments = ["-" if each == token else each for each in sys.argv[1:] if each != "--detach"]
+
+    def up(pid: int) -> bool:
+        status = home.status() or {}
+        return status.get("pid") == pid and status.get("state") in UP
+
+    pid = detach(
+        "fedclient.cli", arguments, home.folder / "node.log", up=up, within=STARTS_WITHIN, told=token or ""
+    )
+    state = (home.status() or {}).get("state")
+    note(f"{state}, as process {pid}; `fedclient status` looks, `fedclient stop` ends it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,6 +11,7 @@ import typer
 
 from fedclient.node.home import HOME_VARIABLE
 from fedspect.errors import SettingsError
+from fedspect.protocol.token import LONGEST
 
 HomeOption = Annotated[
     Optional[Path],
@@ -35,3 +37,12 @@ def interpreter(name: str) -> str:
             "there is no such interpreter", seen=name, accepted="the path of a Python that has torch"
         )
     return str(Path(found).absolute())
+
+
+def read_token(given: Optional[str]) -> Optional[str]:
+    """A token as it was given; for ``-`` it is read from standard input, at a terminal without showing it."""
+    if given != "-":
+        return given
+    if sys.stdin.isatty():
+        return str(typer.prompt("token", hide_input=True, err=True))
+    return sys.stdin.readline(LONGEST + 1).strip()

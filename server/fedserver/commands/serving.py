@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,10 +16,11 @@ from fedserver.commands.options import HERE, WorkspaceOption
 from fedserver.runs import prepare_run, read_status, run_folders
 from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, stderr, stdout
+from fedspect.detaching import detach
 from fedspect.errors import FederationError, WorkspaceError
 
 LOG = "server.jsonl"
-STARTS_WITHIN = 120.0  # seconds
+STARTS_WITHIN = 300.0  # seconds; Flower's SuperLink alone may take 180
 STOPS_WITHIN = 60.0
 
 
@@ -64,7 +64,7 @@ def start(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     finished, store = False, None
-    with opened.occupied(), contextlib.ExitStack() as shown:
+    with opened.taken(), contextlib.ExitStack() as shown:
         settings = opened.settings()
         settings.ready_classes()
         base = opened.base()
@@ -83,27 +83,14 @@ def start(
 
 def _detach(workspace: Workspace) -> None:
     """Start again in the background with the same arguments, and stay until it is up."""
-    arguments = [each for each in sys.argv[1:] if each != "--detach"]
-    log = workspace.logs / "server.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fedserver.cli", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + STARTS_WITHIN
-    while not (workspace.running() or {}).get("pid"):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise FederationError(
-                "the server did not come up",
-                seen=log.read_text("utf-8", "replace").strip()[-600:],
-                remedy=f"see {log}",
-            )
-        time.sleep(0.2)
-    note(f"running as process {process.pid}; `fedserver status` looks, `fedserver stop` ends it")
+    pid = detach(
+        "fedserver.cli",
+        [each for each in sys.argv[1:] if each != "--detach"],
+        workspace.logs / "server.log",
+        up=lambda pid: (workspace.running() or {}).get("pid") == pid,
+        within=STARTS_WITHIN,
+    )
+    note(f"running as process {pid}; `fedserver status` looks, `fedserver stop` ends it")
 
 
 def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
@@ -127,6 +114,8 @@ def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
     console = stdout()
     if running is None:
         console.print("no server is running on this workspace", highlight=False)
+    elif not running:
+        console.print("a server is just starting", highlight=False)
     else:
         online = ", ".join(running.get("online", [])) or "nobody"
         console.print(f"running as process {running.get('pid')}; online: {online}", highlight=False)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import pty
 import subprocess
 import sys
 import time
@@ -201,6 +205,29 @@ def test_what_cannot_be_done_is_refused_before_anything_begins(
         request.getfixturevalue("home")
     assert fedclient(*words).code == code
     assert not (tmp_path / "home" / "status.json").exists()
+
+
+def test_a_token_may_come_through_standard_input(fedclient: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("fedspect1.no-token\n"))
+    ended = fedclient("join", "-")
+    assert ended.code == 64 and "18 characters" in ended.err
+
+
+def test_a_token_that_is_typed_is_not_shown(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if not pid:
+        environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "FEDSPECT_HOME": str(tmp_path)}
+        os.execve(sys.executable, [sys.executable, "-m", "fedclient.cli", "join", "-"], environment)
+    shown = b""
+    with os.fdopen(terminal, "r+b", buffering=0) as screen, contextlib.suppress(
+        OSError
+    ):  # at the end Linux says EIO
+        while more := screen.read(1024):
+            if b"token" in more and b"token" not in shown:
+                screen.write(b"fedspect1.no-token\n")
+            shown += more
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 64
+    assert b"18 characters" in shown and b"fedspect1.no-token" not in shown
 
 
 def test_stopping_a_plant_that_does_not_run_says_so(fedclient: Command, home: PlantHome) -> None:
