@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from flwr.app.error import Error
@@ -265,6 +266,19 @@ def test_a_run_that_may_give_up_says_what_is_missing(tmp_path: Path) -> None:
     assert "needs 3 plants and has 2" in outcome.text
     with pytest.raises(QuorumError, match="needs 3 plants and has 2"):
         outcome.check()
+
+
+def test_a_superlink_that_is_gone_is_said_in_words(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+
+    def gone() -> None:
+        raise grpc.RpcError
+
+    federation.on(RoundStarted, 1, gone)
+    with pytest.raises(grpc.RpcError):
+        federation.run()
+    outcome = RunOutcome.read(federation.store.folder)
+    assert (outcome.text, outcome.error) == ("Flower's SuperLink did not answer any more", None)
 
 
 def test_the_first_round_waits_for_the_plants_that_are_expected_but_not_for_ever(tmp_path: Path) -> None:

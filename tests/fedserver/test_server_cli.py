@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from headquarters_parts import begun_run, made_workspace
 
 from fedserver.cli import app
 from fedspect.console import run_app
+from fedspect.files import write_json
 from fedspect.protocol.token import decode
 
 
@@ -125,3 +127,20 @@ def test_status_and_stop_without_a_server_say_so(hq: str, capsys: pytest.Capture
     assert json.loads(fedserver(capsys, "status", "-w", hq, "--json")[1])["running"] is None
     code, _, said = fedserver(capsys, "stop", "-w", hq)
     assert code == 0 and "no server is running" in said
+
+
+def test_what_a_run_said_before_its_server_was_killed_is_told_as_past(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = made_workspace(tmp_path)
+    store = begun_run(workspace)
+    store.say("running", "round 1 of 4 begins with plant-a")
+    out = fedserver(capsys, "status", "-w", str(workspace.folder))[1]
+    assert "run-0001: cut; the last that was heard, at 2" in out
+    assert "running: round 1 of 4 begins" in " ".join(out.split())
+    with workspace.taken():
+        write_json(workspace.running_path, {"pid": 7, "online": [], "run": "run-0001"})
+        out = fedserver(capsys, "status", "-w", str(workspace.folder))[1]
+    assert "run-0001: running: round 1 of 4 begins with plant-a" in out
+    store.say("stopped", "too few plants")
+    assert "run-0001: stopped: too few" in fedserver(capsys, "status", "-w", str(workspace.folder))[1]

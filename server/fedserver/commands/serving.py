@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from typing import Annotated, Optional
+from collections.abc import Mapping
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -20,6 +21,7 @@ from fedspect.detaching import detach
 from fedspect.errors import FederationError, WorkspaceError
 
 LOG = "server.jsonl"
+ENDED = ("finished", "stopped")
 STARTS_WITHIN = 300.0  # seconds; Flower's SuperLink alone may take 180
 STOPS_WITHIN = 60.0
 
@@ -120,11 +122,17 @@ def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
         online = ", ".join(running.get("online", [])) or "nobody"
         console.print(f"running as process {running.get('pid')}; online: {online}", highlight=False)
     if run:
-        console.print(
-            f"{folders[-1].name}: {run.get('state')}: {run.get('text')}", highlight=False, markup=False
-        )
+        console.print(_run_line(folders[-1].name, run, running), highlight=False, markup=False)
     if version is not None:
         console.print(f"plants are to run version {version.name}", highlight=False, markup=False)
+
+
+def _run_line(name: str, run: Mapping[str, Any], running: Mapping[str, Any] | None) -> str:
+    """What the run said last; as past where it was cut and no server carries it on just now."""
+    said = f"{run.get('state')}: {run.get('text')}"
+    if run.get("state") in ENDED or (running or {}).get("run") == name:
+        return f"{name}: {said}"
+    return f"{name}: cut; the last that was heard, at {run.get('at')}: {said}"
 
 
 def stop(workspace: WorkspaceOption = HERE) -> None:
