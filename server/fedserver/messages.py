@@ -6,6 +6,11 @@ The two sides never import each other, so the few names below stand twice; a tes
 from __future__ import annotations
 
 from flwr.common import Array, ArrayRecord, Message, MessageType, RecordDict
+from flwr.server.superlink.linkstate.utils import (
+    MESSAGE_UNAVAILABLE_ERROR_REASON,
+    NODE_UNAVAILABLE_ERROR_REASON,
+    REPLY_MESSAGE_UNAVAILABLE_ERROR_REASON,
+)
 
 from fedspect.errors import UpdateFormatError
 
@@ -15,6 +20,11 @@ BYTES_STYPE = "fedspect.bytes"
 TRAIN = MessageType.TRAIN
 DESCRIBE = f"{MessageType.QUERY}.describe"
 NOTICE = f"{MessageType.QUERY}.notice"
+IN_OUR_WORDS = {
+    MESSAGE_UNAVAILABLE_ERROR_REASON: "no answer came in time",
+    REPLY_MESSAGE_UNAVAILABLE_ERROR_REASON: "its answer came too late",
+    NODE_UNAVAILABLE_ERROR_REASON: "it went offline",
+}
 
 
 def content_with(body: bytes) -> RecordDict:
@@ -48,7 +58,10 @@ def take_body(message: Message) -> bytes:
 def failure_of(message: Message) -> str:
     """The reason of an answer that is an error, in one line.
 
-    Flower reports an exception as class, message and sometimes a whole traceback: the first line says enough.
+    Flower reports an exception as class, message and sometimes a whole traceback: the first line says enough. For
+    what its database does not know any more it has words of its own.
     """
     reason = (message.error.reason or "").strip()
+    if reason in IN_OUR_WORDS:
+        return IN_OUR_WORDS[reason]
     return reason.splitlines()[0][:500] if reason else f"Flower's error {message.error.code} without a reason"

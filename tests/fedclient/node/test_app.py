@@ -7,9 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from flwr.app.error import Error
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.server.superlink.linkstate import utils as flower
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,6 +103,27 @@ def test_a_worker_that_cannot_even_be_found_is_reported() -> None:
 
     reply = ask(node.build_client_app(worker_for), server.TRAIN, b"task")
     assert "there is no worker" in server.failure_of(reply)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "words"),
+    [
+        (ErrorCode.MESSAGE_UNAVAILABLE, flower.MESSAGE_UNAVAILABLE_ERROR_REASON, "no answer came in time"),
+        (
+            ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+            flower.REPLY_MESSAGE_UNAVAILABLE_ERROR_REASON,
+            "its answer came too late",
+        ),
+        (ErrorCode.NODE_UNAVAILABLE, flower.NODE_UNAVAILABLE_ERROR_REASON, "it went offline"),
+        (ErrorCode.MESSAGE_UNAVAILABLE, "a part of an answer is gone", "a part of an answer is gone"),
+    ],
+)
+def test_what_flowers_database_does_not_know_any_more_is_said_in_our_words(
+    code: int, reason: str, words: str
+) -> None:
+    answer = Message(RecordDict(), dst_node_id=1, message_type=server.TRAIN)
+    answer.__dict__.update(_content=None, _error=Error(code, reason))
+    assert server.failure_of(answer) == words
 
 
 def test_a_message_of_another_form_is_refused_in_words() -> None:
