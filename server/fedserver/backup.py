@@ -156,7 +156,8 @@ def restore(stream: IO[bytes], folder: Path) -> Copied:
         )
     existed = folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        Workspace(folder).close_to_others()
         for rest in folder.glob(f"{RESTORING}*"):
             shutil.rmtree(rest, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=RESTORING, dir=folder))

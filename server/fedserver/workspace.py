@@ -1,5 +1,7 @@
 """The workspace: the one folder at headquarters that holds everything about a federation.
 
+The folder is its owner's only (0700).
+
 ::
 
     fedserver.toml        what the operator decides
@@ -16,6 +18,7 @@ All but ``state/`` is worth a backup; ``state/`` is made anew by every start.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -129,6 +132,17 @@ class Workspace:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def close_to_others(self) -> str | None:
+        """Let only the owner into the folder: runs and models hold what plants sent. What there is to say of it."""
+        mode = stat.S_IMODE(self.folder.stat().st_mode)
+        if not mode & 0o077:
+            return None
+        try:
+            self.folder.chmod(0o700)
+        except OSError as error:
+            return f"other users may look into {self.folder} (mode {mode:o}): {error.strerror}"
+        return f"{self.folder} was open to other users (mode {mode:o}); now only its owner may look into it"
+
     def ensure_server_certificate(self, hosts: list[str]) -> str | None:
         """Issue a server certificate where one is needed; the reason, or ``None`` when the old one serves."""
         reason = self.authority.renewal_reason(hosts)
@@ -178,13 +192,16 @@ def create(
     for part in (workspace.models.folder, workspace.runs, workspace.logs):
         part.mkdir(parents=True, exist_ok=True)
     workspace.state.chmod(0o700)
+    said = workspace.close_to_others()
+    if said is not None:
+        report.notes.append(said)
     return report
 
 
 def _make_folder(workspace: Workspace) -> None:
     folder = workspace.folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # A crash in `init` leaves some of these, and hidden files do no harm.
         ours = {SETTINGS_FILE, "authority", "registry", "bases", "models", "runs", "state"}
         foreign = [each.name for each in folder.iterdir() if each.name not in ours and each.name[0] != "."]

@@ -298,3 +298,12 @@ def test_a_backup_goes_through_a_pipe(tmp_path: Path) -> None:
     piped = command("backup", "-", "-w", str(made.folder))
     command("restore", "-", str(tmp_path / "again"), stdin=piped)
     assert content(tmp_path / "again") == content(made.folder)
+
+
+def test_only_its_owner_may_look_into_a_workspace_that_was_restored(tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir(mode=0o755)
+    copy = copy_of(workspace(tmp_path / "hq"))
+    for folder in (tmp_path / "again", tmp_path / "new"):
+        copy.seek(0)
+        restore(copy, folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700

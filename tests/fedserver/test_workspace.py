@@ -27,6 +27,15 @@ def test_init_makes_everything_a_server_needs(tmp_path: Path) -> None:
     assert workspace.registry.read().plants == {}
 
 
+def test_only_its_owner_may_look_into_a_workspace(tmp_path: Path) -> None:
+    assert create(tmp_path / "hq", ["hq.example.org"]).notes == []
+    assert stat.S_IMODE((tmp_path / "hq").stat().st_mode) == 0o700
+    (tmp_path / "old").mkdir(mode=0o755)
+    notes = create(tmp_path / "old", ["hq.example.org"]).notes
+    assert len(notes) == 1 and "mode 755" in notes[0]
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o700
+
+
 def test_a_loopback_workspace_listens_on_loopback_only(tmp_path: Path) -> None:
     create(tmp_path / "hq", ["localhost", "127.0.0.1"])
     assert Workspace.open(tmp_path / "hq").settings().network.bind == "127.0.0.1"

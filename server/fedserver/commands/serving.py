@@ -67,6 +67,9 @@ def start(
         signal.signal(number, lambda *_: stop.set())
     finished, store = False, None
     with opened.taken(), contextlib.ExitStack() as shown:
+        said = opened.close_to_others()
+        if said is not None:
+            note(said)
         settings = opened.settings()
         settings.ready_classes()
         base = opened.base()
