@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fedserver.history import Evaluation, PlantResult, RoundRecord
+from fedspect.report.words import plural
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class RoundClosed(Event):
     def __str__(self) -> str:
         """Say it."""
         used = sum(result.weight > 0 for result in self.record.plants)
-        return f"round {self.record.round} closed with {used} updates after {self.record.seconds:.1f} s"
+        return f"round {self.record.round} closed with {plural(used, 'update')} after {self.record.seconds:.1f} s"
 
 
 @dataclass(frozen=True)

@@ -222,8 +222,8 @@ class Headquarters:
             self._start_superlink()
         control = self._control
         assert control is not None
-        for plant in self._nodes.follow(control):
-            self._say(f"{plant} was shut out")
+        for sentence in self._nodes.follow(control):
+            self._say(sentence)
         self._look_online(control)
         self._tell_events()
         store = self._store

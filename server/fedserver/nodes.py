@@ -38,7 +38,7 @@ class Nodes:
             self._write()
 
     def follow(self, control: Control) -> list[str]:
-        """Let in and shut out what the registry says; answers the plants that were shut out.
+        """Let in and shut out what the registry says; answers in words who was let go of, and why.
 
         Cheap when nothing has changed.
         """
@@ -46,7 +46,8 @@ class Nodes:
         if seen == self._seen:
             return []
         with self._lock:
-            joined = {plant.name: plant for plant in self._registry.read().joined()}
+            plants = self._registry.read().plants
+            joined = {plant.name: plant for plant in plants.values() if plant.state == "joined"}
             gone = [
                 name
                 for name, (key, _) in self._keys.items()
@@ -54,11 +55,11 @@ class Nodes:
             ]
             for name in gone:
                 control.unregister(self._keys.pop(name)[1])
-            for plant in joined.values():
+            for plant in sorted(joined.values(), key=lambda each: each.name):
                 self._admit(control, plant)
             self._write()
         self._seen = seen
-        return gone
+        return [f"{name} {_why(plants.get(name))}" for name in gone]
 
     def admit(self, control: Control, plant: Plant) -> None:
         """Let one plant in now, without waiting for the next look at the registry."""
@@ -80,3 +81,11 @@ class Nodes:
 
     def _write(self) -> None:
         files.write_json(self._path, {str(node): name for name, (_, node) in sorted(self._keys.items())})
+
+
+def _why(plant: Plant | None) -> str:
+    """Why a plant's key is let in no more."""
+    state = None if plant is None else plant.state
+    return {"left": "left the federation", "joined": "goes on with another key"}.get(
+        str(state), "was shut out"
+    )

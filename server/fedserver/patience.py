@@ -9,6 +9,7 @@ from fedserver.events import OnEvent, RoundContext, Waiting
 from fedserver.round_settings import RoundSettings
 from fedserver.store import RunStore
 from fedspect.errors import InterruptedRunError, QuorumError
+from fedspect.report.words import plural
 
 MOST_CLAUSES = 10  # reasons in one text
 
@@ -48,14 +49,15 @@ class Patience:
 
         """
         needed = self._settings.quorum
-        said = f"{context} needs {needed} {of_what} and has {present}"
+        wanted = plural(needed, of_what)
+        said = f"{context} needs {wanted} and has {present}"
         if len(reasons) > MOST_CLAUSES:
             reasons = [*reasons[:MOST_CLAUSES], f"and {len(reasons) - MOST_CLAUSES} more"]
         if enough:
             raise QuorumError(
                 said,
                 seen="; ".join(reasons) or None,
-                accepted=f"at least {needed} {of_what}",
+                accepted=f"at least {wanted}",
                 remedy="mend the plants that failed, or ask for a smaller quorum",
             )
         text = "; ".join([said, *reasons])

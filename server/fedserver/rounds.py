@@ -230,7 +230,7 @@ class RoundLoop:
                 give_up = self._settings.give_up
                 enough = give_up is not None and self._clock() - waiting_since >= give_up
                 reasons = exchange.reasons()
-                self._patience.wait(exchange.context, exchange.in_time(), "updates", reasons, enough=enough)
+                self._patience.wait(exchange.context, exchange.in_time(), "update", reasons, enough=enough)
                 self._patience.rest(heard)
 
     def _check(self, exchange: Exchange, state: RunState) -> list[Accepted]:
@@ -284,7 +284,7 @@ class RoundLoop:
             if not heard:
                 enough = give_up is not None and now >= max(since + give_up, self._expecting)
                 missing = self._plants.roster.missing()
-                self._patience.wait(context, len(free), "plants", missing, enough=enough)
+                self._patience.wait(context, len(free), "plant", missing, enough=enough)
             self._patience.rest(heard)
 
     def _emit(self, event: Event) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from pathlib import Path
 from typing import Iterator
 
 import pytest
-from federation_parts import Federation
+from federation_parts import Federation, make_pictures
 from link_parts import PATIENCE
 
-from fedspect.errors import QuorumError
+from fedclient.node.home import PlantHome
+from fedspect.errors import ConnectionLostError, QuorumError, SettingsError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -23,8 +27,70 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
 
 def test_a_run_that_gives_up_ends_at_once_and_with_its_own_exit_code(federation: Federation) -> None:
     federation.set(give_up=1.0)
+    federation.workspace.chmod(0o755)
     server = federation.start()
     assert server.process.wait(PATIENCE) == QuorumError.exit_code, server.said
     assert "round 1 of 1 needs 2 plants and has 0" in server.said
     assert "going on" not in server.said and "Traceback" not in server.said
     assert federation.leftovers() == []
+    assert "was open to other users (mode 755)" in server.said
+    assert federation.workspace.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_start_in_the_background_ends_with_the_exit_code_of_one_in_the_foreground(
+    federation: Federation,
+) -> None:
+    old = federation.workspace / "state" / "logs" / "server.log"
+    old.write_text("what an earlier server said\n")
+    federation.set(strategy="nonsense")
+    answer = federation.fedserver("start", "--detach")
+    assert answer.returncode == SettingsError.exit_code
+    assert "nonsense" in answer.stderr and "earlier" not in answer.stderr
+
+
+def test_a_start_in_the_background_after_a_kill_answers_when_its_own_server_is_up(
+    federation: Federation,
+) -> None:
+    superlink_log = federation.workspace / "state" / "logs" / "superlink.log"
+    for _ in range(2):
+        answer = federation.fedserver("start", "--detach", "--no-rounds")
+        assert answer.returncode == 0, answer.stderr
+        running = json.loads(federation.fedserver("status", "--json").stdout)["running"]
+        assert f"running as process {running['pid']};" in answer.stderr
+        assert Path(f"/proc/{running['superlink']}").exists()
+        os.kill(running["pid"], signal.SIGKILL)
+        with superlink_log.open("a") as log:
+            log.write("the cause of it\n")
+    assert federation.fedserver("start", "--detach", "--no-rounds").returncode == 0
+    assert superlink_log.read_text().count("the cause of it\n") == 2
+    assert federation.fedserver("stop").returncode == 0
+
+
+def test_a_token_stands_on_no_command_line_while_the_plant_runs(federation: Federation) -> None:
+    server = federation.start("--no-rounds")
+    server.wait_for("plants may join")
+    make_pictures(federation.folder / "pictures", seed=1)
+    token = federation.invite("plant-a")
+    answer = federation.fedclient(
+        "plant-a", "join", token, "--data", str(federation.folder / "pictures"), "--detach"
+    )
+    assert answer.returncode == 0, answer.stderr
+    status = json.loads(federation.fedclient("plant-a", "status", "--json").stdout)["status"]
+    assert f"as process {status['pid']};" in answer.stderr
+    seen = Path(f"/proc/{status['pid']}/cmdline").read_bytes()
+    assert b"join" in seen and token.encode() not in seen
+    server.wait_for("plant-a is online")
+    assert federation.fedclient("plant-a", "leave", "--yes").returncode == 0
+    server.wait_for("plant-a left the federation")
+    assert PlantHome(federation.home("plant-a")).occupied().holder() is None
+
+
+def test_leaving_without_headquarters_leaves_the_plant_running(federation: Federation) -> None:
+    server = federation.start("--no-rounds")
+    server.wait_for("plants may join")
+    plant = federation.join("plant-a", federation.invite("plant-a"))
+    plant.wait_for("joined: at localhost")
+    assert federation.fedserver("stop").returncode == 0
+    answer = federation.fedclient("plant-a", "leave", "--yes")
+    assert answer.returncode == ConnectionLostError.exit_code, answer.stderr
+    assert plant.process.poll() is None

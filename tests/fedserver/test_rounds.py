@@ -268,6 +268,13 @@ def test_a_run_that_may_give_up_says_what_is_missing(tmp_path: Path) -> None:
         outcome.check()
 
 
+def test_one_plant_is_said_in_the_singular(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, quorum=1, give_up=5.0)
+    federation.grid.offline = {1, 2, 3}
+    with pytest.raises(QuorumError, match="needs 1 plant and has 0"):
+        federation.run()
+
+
 def test_a_superlink_that_is_gone_is_said_in_words(tmp_path: Path) -> None:
     federation = Federation(tmp_path)
 

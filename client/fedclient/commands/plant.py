@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import time
 from typing import Annotated
 
@@ -41,15 +43,18 @@ def leave(
     forget: Annotated[
         bool, typer.Option("--forget", help="Leave here even if headquarters cannot be told.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Leave the federation for good: headquarters forgets the key, and so does this device."""
     plant_home = PlantHome(home)
-    _end(plant_home)
+    if not yes and sys.stdin.isatty():
+        typer.confirm("Leave for good? Coming back needs a new token", abort=True, err=True)
     if not forget:
         from fedclient.node.enrol import returned
 
         with returned(plant_home, plant_home.membership()) as session:
             session.leave()
+    _end(plant_home)
     plant_home.forget()
     note("left; pictures and what was learned here are untouched")
 
@@ -59,7 +64,8 @@ def _end(home: PlantHome) -> bool:
     holder = home.occupied().holder()
     if holder is None:
         return False
-    os.kill(holder["pid"], signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+        os.kill(holder["pid"], signal.SIGTERM)
     deadline = time.monotonic() + STOPS_WITHIN
     while home.occupied().holder() is not None:
         if time.monotonic() > deadline:

@@ -45,7 +45,7 @@ def list_command(workspace: WorkspaceOption = HERE, json: JsonOption = False) ->
         return
     print_table(
         f"Versions of {opened.settings().federation.name}",
-        ["", "hash", "state", "run, round", "accuracy", "on lines", "published"],
+        ["version", "hash", "state", "run, round", "accuracy", "on lines", "published"],
         [
             [
                 row["version"],

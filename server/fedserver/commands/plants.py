@@ -33,7 +33,10 @@ def invite_command(
     plant: Annotated[str, typer.Argument(help="The plant's name from now on.")],
     expires: Annotated[str, typer.Option(help="How long the token is good: 30m, 24h, 7d.")] = "24h",
     replace: Annotated[
-        bool, typer.Option("--replace", help="The plant's device was exchanged: its old key goes.")
+        bool,
+        typer.Option(
+            "--replace", help="The plant's device was exchanged; the old key works until the token is used."
+        ),
     ] = False,
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
