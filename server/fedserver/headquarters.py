@@ -19,22 +19,21 @@ from typing import Any
 from fedserver.app import RUN_FOLDER_KEY
 from fedserver.base_files import BaseFiles
 from fedserver.control import Control, thin_bundle
-from fedserver.enrolment import EnrolmentService, Offer
-from fedserver.enrolment_server import EnrolmentServer
+from fedserver.enrolment import EnrolmentService
 from fedserver.event_log import EventTail
 from fedserver.nodes import NODES_FILE, Nodes
 from fedserver.offering import Offering
 from fedserver.outcome import RunOutcome
+from fedserver.reception import Reception, offer_of
 from fedserver.registry import Plant
 from fedserver.runs import is_finished
 from fedserver.settings import ServerSettings
 from fedserver.store import RunStore
-from fedserver.superlink import SuperLink, check_port
+from fedserver.superlink import SuperLink
 from fedserver.telling import Telling
 from fedserver.workspace import Workspace
 from fedspect import files
 from fedspect.errors import ConnectionLostError, FederationError
-from fedspect.protocol.names import join_address
 
 SERVED_APP = "fedserver.served_app"
 LOOK = 0.25  # seconds between two looks at everything
@@ -62,7 +61,6 @@ class Headquarters:
         self._done = False
         self._workspace = workspace
         self._settings = settings
-        self._base = base
         self._store = store
         self._telling = telling
         self._say = telling.say
@@ -80,6 +78,7 @@ class Headquarters:
         self._heard = time.monotonic()
         self._offering = Offering(workspace.models, base.content_hash, telling.say)
         self._events = None if store is None else EventTail(store.folder / "events.jsonl")
+        self._reception = Reception(workspace, settings, self._service(base), telling.say)
 
     def serve(self, stop: threading.Event) -> bool:
         """Stay until ``stop`` is set, or with ``until_done`` the run is finished; answers whether it is.
@@ -92,23 +91,18 @@ class Headquarters:
 
         """
         network = self._settings.network
-        reason = self._workspace.ensure_server_certificate(network.hosts)
-        if reason is not None:
-            self._say(f"a new server certificate was issued: {reason}")
-        check_port(network.bind, network.enrolment_port, "enrolment_port")
-        enrolment = EnrolmentServer(
-            self._service(), self._workspace.authority, network.bind, network.enrolment_port
-        )
         try:
+            self._reception.certify()
+            port = self._reception.open()
             self._start_superlink()
-            enrolment.start()
+            self._reception.answer()
             self._say(
-                f"plants may join at port {enrolment.port} and work at port {network.fleet_port} "
+                f"plants may join at port {port} and work at port {network.fleet_port} "
                 f"of {', '.join(network.hosts)}"
             )
             return self._watch(stop)
         finally:
-            enrolment.stop()
+            self._reception.close()
             if self._control is not None:
                 self._control.close()
             self._superlink.stop()
@@ -116,24 +110,11 @@ class Headquarters:
 
     # -- starting ------------------------------------------------------------------------------------------
 
-    def _service(self) -> EnrolmentService:
-        settings, hosts = self._settings, self._settings.network.hosts
-        offer = Offer(
-            federation=settings.federation.name,
-            fleet_addresses=tuple(join_address(host, settings.network.fleet_port) for host in hosts),
-            classes=tuple(settings.ready_classes()),
-            aliases=dict(settings.federation.aliases),
-            base=self._base,
-            settings={
-                "training": settings.training.model_dump(mode="json"),
-                "freeze_levels": settings.model.freeze_levels,
-                "seed": settings.run.seed,
-            },
-        )
+    def _service(self, base: BaseFiles) -> EnrolmentService:
         return EnrolmentService(
             self._workspace.registry,
             self._workspace.authority.fingerprint(),
-            offer,
+            offer_of(self._settings, base),
             self._workspace.models,
             self._workspace.deployments,
             on_admitted=self._admit,
@@ -159,6 +140,15 @@ class Headquarters:
         self._control = control
         self._run = None
         self._write_running()
+
+    def _open_anew(self) -> None:
+        """Go on with a new certificate on both ports; a round under way is cut and asked for again."""
+        self._say("opening the ports anew with it")
+        self._reception.close()
+        self._superlink.stop()
+        self._reception.open()
+        self._start_superlink()
+        self._reception.answer()
 
     def _submit(self, control: Control, store: RunStore) -> None:
         """Hand the run to Flower, and start the process that carries it."""
@@ -220,6 +210,8 @@ class Headquarters:
             self._say("Flower's SuperLink died; starting it again")
             logger.error("the SuperLink died: %s", self._superlink.last_words())
             self._start_superlink()
+        if self._reception.certify():
+            self._open_anew()
         control = self._control
         assert control is not None
         for sentence in self._nodes.follow(control):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 from pathlib import Path
 from typing import Iterator
 
 import pytest
-from federation_parts import Federation, make_pictures
-from link_parts import PATIENCE
+from federation_parts import Federation, Process, make_pictures
+from link_parts import PATIENCE, wait_for
 
+import fedserver.authority
 from fedclient.node.home import PlantHome
+from fedserver.workspace import Workspace
 from fedspect.errors import ConnectionLostError, QuorumError, SettingsError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -94,3 +97,36 @@ def test_leaving_without_headquarters_leaves_the_plant_running(federation: Feder
     answer = federation.fedclient("plant-a", "leave", "--yes")
     assert answer.returncode == ConnectionLostError.exit_code, answer.stderr
     assert plant.process.poll() is None
+
+
+LOOKING_OFTEN = """
+import fedserver.reception
+from fedserver.cli import main
+fedserver.reception.LOOK_CERTIFICATE = 0.5
+main()
+"""
+
+
+def test_a_certificate_that_grows_old_is_renewed_while_the_server_runs(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (federation.folder / "looking_often.py").write_text(LOOKING_OFTEN)
+    monkeypatch.syspath_prepend(federation.folder)
+    log = federation.folder / "start.log"
+    words = ("looking_often", "start", "--no-rounds", "-w", str(federation.workspace))
+    server = Process(log, *words)
+    federation.processes.append(server)
+    server.wait_for("plants may join")
+    plant = federation.join("plant-a", federation.invite("plant-a"))
+    server.wait_for("plant-a is online")
+    opened = Workspace.open(federation.workspace)
+    monkeypatch.setattr(fedserver.authority, "SERVER_DAYS", fedserver.authority.RENEW_DAYS - 1)
+    opened.authority.issue_server_certificate(["localhost"])
+    old = opened.authority.server_certificate_path.read_text()
+    server.wait_for("opening the ports anew")
+    wait_for(lambda: plant.said.count("joined: at localhost") == 2, "the plant to come back")
+    new = opened.authority.server_certificate_path.read_text()
+    network = opened.settings().network
+    for port in (network.fleet_port, network.enrolment_port):
+        assert ssl.get_server_certificate(("localhost", port)) in new
+    assert new != old and plant.process.poll() is None
