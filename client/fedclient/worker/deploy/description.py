@@ -52,10 +52,9 @@ class Excitation:
 
 @dataclass(frozen=True)
 class Branch:
-    """A 3x3 convolution and, behind it, perhaps a 1x1 that adds channels up. Branches are summed."""
+    """Convolutions one behind the other that keep height and width. Branches are summed."""
 
-    conv: Conv
-    total: Optional[Conv] = None
+    convs: Tuple[Conv, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ class Layer:
 
     ``new = excite(spatial(act(norm(swap(reduce(act(ready(gather(older)))))))))`` and
     ``refreshed = older + scatter(react(swap(act(again(new)))))``. A swap of r rows transposes the channels, seen
-    as a table of r rows; 0 rows: no swap. ``gather`` and ``scatter`` are channel numbers, None: as they come.
+    as a table of r rows; 0 rows: no swap. ``gather``, ``order`` (another order in place of the first swap) and
+    ``scatter`` are channel numbers, None: as they come.
     """
 
     name: str
@@ -83,14 +83,20 @@ class Layer:
     react_rows: int
     react: Conv
     scatter: Optional[np.ndarray]
+    order: Optional[np.ndarray] = None
 
 
 @dataclass(frozen=True)
 class Block:
-    """Dense layers; with ``early_pool`` the pool behind them is taken before the last refreshing sum."""
+    """Dense layers; with ``early_pool`` the pool behind them is taken before the last refreshing sum.
+
+    ``pack``: the channels to go on with, by number; None: all.
+
+    """
 
     layers: Tuple[Layer, ...]
     early_pool: bool = False
+    pack: Optional[np.ndarray] = None
 
 
 @dataclass(frozen=True)
@@ -103,13 +109,18 @@ class Linear:
 
 @dataclass(frozen=True)
 class Description:
-    """The whole network; ``stem_pooled`` is the stem and the first pool as one convolution, where used."""
+    """The whole network; ``stem_pooled`` is the stem and the first pool as one convolution, where used.
+
+    ``stem_ready``: the stem with the first layer's leading norm in it, where nothing else looks at the stem.
+
+    """
 
     architecture: str
     channels: int
     num_classes: int
     stem: Conv
     stem_pooled: Optional[Conv]
+    stem_ready: Optional[Conv]
     blocks: Tuple[Block, ...]
     norm: Affine
     excitation: Excitation
@@ -146,6 +157,7 @@ def describe(network: LevelledNetwork) -> Description:
         num_classes=network.num_classes,
         stem=Conv(array(cast(nn.Conv2d, modules["initial"]).weight)),
         stem_pooled=None,
+        stem_ready=None,
         blocks=tuple(blocks),
         norm=_affine(cast(nn.BatchNorm2d, parts["norm"])),
         excitation=_excitation(cast(SqueezeExcitation, parts["excitation"])),
@@ -173,7 +185,7 @@ def _layer(name: str, block: int, layer: DenseLayer) -> Layer:
         reduce=Conv(array(lgc.conv.weight), groups=lgc.groups),
         reduce_rows=lgc.groups,
         norm=_affine(layer.conv.norm),
-        spatial=(Branch(Conv(array(layer.conv.conv.weight), groups=layer.conv.conv.groups)),),
+        spatial=(Branch((Conv(array(layer.conv.conv.weight), groups=layer.conv.conv.groups),)),),
         excitation=_excitation(excitation) if isinstance(excitation, SqueezeExcitation) else None,
         again=_affine(sfr.norm),
         react_rows=sfr.conv.in_channels // sfr.groups,

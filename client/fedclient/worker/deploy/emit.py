@@ -5,6 +5,7 @@ Shapes: N images, C channels, H = W height and width, K classes, G groups.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Optional
 
 import numpy as np
@@ -24,6 +25,8 @@ from fedclient.worker.deploy.rewrites import swapped
 from fedclient.worker.deploy.writer import Features, Writer
 
 LEVELS = 12
+STEPS = {1: ("",), 2: ("", "/total"), 3: ("", "/move", "/total")}
+"""How the convolutions of a branch are called, by their number."""
 
 
 class Emitter:
@@ -40,7 +43,11 @@ class Emitter:
         level = first
         while level < last:
             if level == 0:
-                pixels, features = features, self.stem(features)
+                # with the pool behind block 1, nothing may be left that looks at the stem as it is
+                passed = self.description.stem_pooled is not None and last > 2
+                pixels = features
+                if not (passed and self.description.stem_ready is not None):
+                    features = self.stem(features)
             elif level < 10 and level % 2:
                 block = self.description.blocks[level // 2]
                 pooled = block.early_pool and level + 1 < last
@@ -57,17 +64,18 @@ class Emitter:
             level += 1
         return features
 
-    def stem(self, pixels: Features) -> Features:
+    def stem(self, pixels: Features, conv: Optional[Conv] = None) -> Features:
         """Normalised pixels (N, C, H, W) -> the first features, half as high and wide."""
-        conv = self.description.stem
-        name = self.writer.conv("initial", pixels.name, conv.weight, stride=2, pads=(1, 1, 1, 1))
+        conv = conv or self.description.stem
+        name = self.writer.conv("initial", pixels.name, conv.weight, conv.bias, stride=2, pads=(1, 1, 1, 1))
         return Features(name, conv.weight.shape[0], (pixels.size + 1) // 2)
 
     def block(self, features: Features, block: Block, pixels: Optional[Features], pooled: bool) -> Features:
         """All layers of a block, and the pool behind it if ``pooled``."""
         for layer in block.layers:
             last = layer is block.layers[-1]
-            new = self.new_features(features, layer)
+            ready_stem = None if pixels is None or not pooled else self.description.stem_ready
+            new = self.new_features(features, layer, ready_stem)
             ready = self.activate(
                 f"{layer.name}/again", self.affine(new, layer.again, f"{layer.name}/again"), layer
             )
@@ -76,19 +84,30 @@ class Emitter:
                 ready = self.pool(f"{layer.name}/pooled_again", ready)
                 new = self.pool(f"{layer.name}/pooled_new", new)
             features = self.joined(self.refreshed(features, ready, layer), new, layer)
-        return features
+        return features if block.pack is None else self.gather(f"block{layer.block}/pack", features, block.pack)
 
-    def new_features(self, older: Features, layer: Layer) -> Features:
+    def ready(self, older: Features, layer: Layer, stem: Optional[Conv]) -> Features:
+        """What the first 1x1 looks at; with ``stem``, older are the pixels."""
+        name = layer.name
+        if stem is not None:
+            features = self.stem(older, stem)
+        else:
+            features = older if layer.gather is None else self.gather(f"{name}/gather", older, layer.gather)
+            features = self.affine(features, layer.ready, f"{name}/ready")
+        return self.activate(f"{name}/ready", features, layer)
+
+    def new_features(self, older: Features, layer: Layer, stem: Optional[Conv] = None) -> Features:
         """Learned group convolution, 3x3, excitation."""
         name = layer.name
-        features = older if layer.gather is None else self.gather(f"{name}/gather", older, layer.gather)
-        features = self.activate(f"{name}/ready", self.affine(features, layer.ready, f"{name}/ready"), layer)
+        features = self.ready(older, layer, stem)
         features = self.pointwise(f"{name}/reduce", features, layer.reduce)
         if layer.norm is None:
             # The order of channels is nothing to an activation, and next to a convolution it costs nothing.
             features = self.activate(f"{name}/wide", features, layer)
         if layer.reduce_rows:
             features = self.swap(f"{name}/shuffle", features, layer.reduce_rows)
+        elif layer.order is not None:
+            features = self.gather(f"{name}/shuffle", features, layer.order)
         if layer.norm is not None:
             features = self.affine(features, layer.norm, f"{name}/norm")
             features = self.activate(f"{name}/wide", features, layer)
@@ -102,12 +121,13 @@ class Emitter:
         total = ""
         for place, branch in enumerate(layer.spatial, 1):
             name = f"{layer.name}/spatial" + (f"{place}" if len(layer.spatial) > 1 else "")
-            conv = branch.conv
-            output = self.writer.conv(
-                name, features.name, conv.weight, conv.bias, groups=conv.groups, pads=(1, 1, 1, 1)
-            )
-            if branch.total is not None:
-                output = self.writer.conv(f"{name}/total", output, branch.total.weight)
+            output = features.name
+            for conv, step in zip(branch.convs, STEPS[len(branch.convs)]):
+                down, right = (side // 2 for side in conv.weight.shape[2:])
+                pads = (down, right, down, right)
+                output = self.writer.conv(
+                    f"{name}{step}", output, conv.weight, conv.bias, groups=conv.groups, pads=pads
+                )
             total = self.writer.node("Add", f"{name}/sum", [total, output]) if total else output
         return Features(total, layer.growth, features.size)
 
@@ -137,7 +157,7 @@ class Emitter:
             return self.pool(f"{layer.name}/pooled_older", older)
         end = pixels.size % 2  # the last window reaches one row of padding where the size is odd
         name = self.writer.conv("initial_pooled", pixels.name, stem.weight, stride=4, pads=(1, 1, end, end))
-        return Features(name, older.channels, older.size // 2)
+        return Features(name, stem.weight.shape[0], (pixels.size + 1) // 2 // 2)
 
     def finish(self, features: Features) -> Features:
         """Block 5's norm, pool and excitation: a flat vector (N, C)."""
@@ -229,6 +249,9 @@ class Emitter:
                 coordinate_transformation_mode="asymmetric",
                 nearest_mode="floor",
             )
+            # inference says nothing of the batch behind a Resize, and only shapes that are known to be equal
+            # are multiplied in the blocked layout
+            self.writer.declare(replace(features, name=factors))
         self.writer.node("Mul", name, [features.name, factors])
         return Features(name, features.channels, features.size)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Dict, List, Tuple
 
-from fedclient.worker.deploy import rewrites
+from fedclient.worker.deploy import pools, rewrites, silent, spatial
 from fedclient.worker.deploy.description import Description, Layer
 from fedspect.errors import SettingsError
 
@@ -22,16 +22,19 @@ class Form:
     """The norm before each 3x3 goes into the 1x1 before it."""
     dense_reduce: Tuple[int, ...] = (1, 2, 3, 4, 5)
     """Blocks whose learned group convolutions are dense 1x1 convolutions; elsewhere they stay in groups."""
-    pad_reduce: int = 0
-    """Inputs of each group are filled up to a multiple of this where the convolution stays in groups."""
+    merge_reduce: int = 0
+    """Elsewhere groups share inputs until each has that many filters, and inputs by the same multiple (0: not)."""
     dense_react: bool = True
     """Reactivations are dense 1x1 convolutions, so that no channel is permuted."""
-    depthwise_spatial: Tuple[int, ...] = ()
-    """Blocks whose 3x3 convolutions are depthwise ones and a sum."""
+    depthwise_spatial: int = 0
+    """3x3 convolutions are depthwise ones and a sum where a group has at most so many filters."""
+    column_spatial: int = 0
+    """Otherwise they are three columns, moved and summed, where a group has at most so many filters."""
     merge_spatial: int = 0
     """Elsewhere groups of the 3x3 are merged until each has that many filters (0: left alone)."""
     pad_features: int = 0
     """New features are filled up with silent channels to a multiple of this (needs ``dense_react``)."""
+    pack: bool = True
     early_pools: bool = True
     """Transitions' pools before the last sum, and the stem's pool in a convolution."""
     affine: str = "batchnorm"
@@ -62,8 +65,9 @@ MASKED = Form("masked", fold_norms=False, early_pools=False, hard_swish="parts")
 CPU = Form(
     "cpu",
     dense_reduce=(1, 2, 3),
-    pad_reduce=16,
-    depthwise_spatial=(1, 2, 3),
+    merge_reduce=16,
+    depthwise_spatial=2,
+    column_spatial=8,
     merge_spatial=16,
     affine="depthwise",
     excitation="resize",
@@ -96,9 +100,14 @@ def rewritten(description: Description, form: Form) -> Description:
     ]
     description = replace(description, blocks=tuple(blocks))
     if form.pad_features:
-        description = rewrites.pad_features(description, form.pad_features)
+        description = silent.pad_features(description, form.pad_features, form.pack)
+        grouped = [
+            replace(block, layers=tuple(spatial.grouped_total(layer) for layer in block.layers))
+            for block in description.blocks
+        ]
+        description = replace(description, blocks=tuple(grouped))
     if form.early_pools:
-        description = rewrites.pooled_stem(rewrites.early_pools(description))
+        description = pools.ready_stem(pools.pooled_stem(pools.early_pools(description)))
     return description
 
 
@@ -107,12 +116,16 @@ def _layer(layer: Layer, form: Form) -> Layer:
         layer = rewrites.fold_norm(layer)
     if layer.block in form.dense_reduce:
         layer = rewrites.dense_reduce(layer)
-    elif form.pad_reduce:
-        layer = rewrites.pad_reduce(layer, form.pad_reduce)
+    elif form.merge_reduce:
+        layer = rewrites.merge_reduce(layer, form.merge_reduce)
     if form.dense_react:
         layer = rewrites.dense_react(layer)
-    if layer.block in form.depthwise_spatial:
-        layer = rewrites.depthwise_spatial(layer)
+    conv = layer.spatial[0].convs[0]
+    members = conv.weight.shape[0] // conv.groups
+    if members <= form.depthwise_spatial:
+        layer = spatial.any_order(spatial.depthwise_spatial(layer))
+    elif members <= form.column_spatial:
+        layer = spatial.column_spatial(layer)
     elif form.merge_spatial:
-        layer = rewrites.merge_spatial(layer, form.merge_spatial)
+        layer = spatial.merge_spatial(layer, form.merge_spatial)
     return layer

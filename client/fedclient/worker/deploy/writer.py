@@ -33,6 +33,7 @@ class Writer:
     def __init__(self) -> None:
         self.nodes: List[onnx.NodeProto] = []
         self.constants: Dict[str, onnx.TensorProto] = {}
+        self.declared: List[onnx.ValueInfoProto] = []
 
     def node(self, operator: str, name: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node; its output is called like the node itself."""
@@ -70,6 +71,11 @@ class Writer:
             pads=list(pads),
         )
 
+    def declare(self, features: Features) -> None:
+        """Say a value's shape where a runtime would not find out."""
+        shape = ["batch", features.channels, features.size, features.size]
+        self.declared.append(helper.make_tensor_value_info(features.name, onnx.TensorProto.FLOAT, shape))
+
     def rename(self, old: str, new: str) -> None:
         """Call a node's output otherwise, wherever it is read."""
         for node in self.nodes:
@@ -84,7 +90,14 @@ class Writer:
         metadata: Dict[str, str],
     ) -> onnx.ModelProto:
         """Everything as a model, checked by ONNX's own checker."""
-        graph = helper.make_graph(self.nodes, name, [source], [result], list(self.constants.values()))
+        graph = helper.make_graph(
+            self.nodes,
+            name,
+            [source],
+            [result],
+            list(self.constants.values()),
+            value_info=self.declared,
+        )
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET)],
