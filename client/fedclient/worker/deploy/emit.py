@@ -43,10 +43,9 @@ class Emitter:
         level = first
         while level < last:
             if level == 0:
-                # with the pool behind block 1, nothing may be left that looks at the stem as it is
-                passed = self.description.stem_pooled is not None and last > 2
                 pixels = features
-                if not (passed and self.description.stem_ready is not None):
+                # with block 1 and its pool in this part, nothing may look at the stem as it is
+                if self.description.stem_ready is None or last < 3:
                     features = self.stem(features)
             elif level < 10 and level % 2:
                 block = self.description.blocks[level // 2]
@@ -84,7 +83,17 @@ class Emitter:
                 ready = self.pool(f"{layer.name}/pooled_again", ready)
                 new = self.pool(f"{layer.name}/pooled_new", new)
             features = self.joined(self.refreshed(features, ready, layer), new, layer)
-        return features if block.pack is None else self.gather(f"block{layer.block}/pack", features, block.pack)
+        return (
+            features if block.pack is None else self.packed(f"block{layer.block}/pack", features, block.pack)
+        )
+
+    def packed(self, name: str, features: Features, index: np.ndarray) -> Features:
+        """Some of the channels. The pool of one pixel brings them back into the runtime's blocked layout, where
+        the block behind it can add and join.
+        """
+        features = self.gather(f"{name}/gather", features, index)
+        self.writer.node("AveragePool", name, [features.name], kernel_shape=[1, 1])
+        return replace(features, name=name)
 
     def ready(self, older: Features, layer: Layer, stem: Optional[Conv]) -> Features:
         """What the first 1x1 looks at; with ``stem``, older are the pixels."""
@@ -100,7 +109,15 @@ class Emitter:
         """Learned group convolution, 3x3, excitation."""
         name = layer.name
         features = self.ready(older, layer, stem)
-        features = self.pointwise(f"{name}/reduce", features, layer.reduce)
+        features = self.spatial(self.wide(features, layer), layer)
+        if layer.excitation is not None:
+            features = self.excite(f"{name}/excitation", features, layer.excitation)
+        return features
+
+    def wide(self, ready: Features, layer: Layer) -> Features:
+        """The first 1x1, ready for the 3x3."""
+        name = layer.name
+        features = self.pointwise(f"{name}/reduce", ready, layer.reduce)
         if layer.norm is None:
             # The order of channels is nothing to an activation, and next to a convolution it costs nothing.
             features = self.activate(f"{name}/wide", features, layer)
@@ -111,9 +128,6 @@ class Emitter:
         if layer.norm is not None:
             features = self.affine(features, layer.norm, f"{name}/norm")
             features = self.activate(f"{name}/wide", features, layer)
-        features = self.spatial(features, layer)
-        if layer.excitation is not None:
-            features = self.excite(f"{name}/excitation", features, layer.excitation)
         return features
 
     def spatial(self, features: Features, layer: Layer) -> Features:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Dict, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
 from fedclient.worker.deploy import pools, rewrites, silent, spatial
 from fedclient.worker.deploy.description import Description, Layer
@@ -34,9 +34,10 @@ class Form:
     """Elsewhere groups of the 3x3 are merged until each has that many filters (0: left alone)."""
     pad_features: int = 0
     """New features are filled up with silent channels to a multiple of this (needs ``dense_react``)."""
-    pack: bool = True
     early_pools: bool = True
     """Transitions' pools before the last sum, and the stem's pool in a convolution."""
+    ready_stem: bool = False
+    """The first leading norm goes into the stem (needs ``early_pools``)."""
     affine: str = "batchnorm"
     """A leading scale and shift: "batchnorm", or "depthwise": a depthwise 1x1 convolution where channels come in
     sixteens (ONNX Runtime's blocked layout takes no others)."""
@@ -64,11 +65,13 @@ MASKED = Form("masked", fold_norms=False, early_pools=False, hard_swish="parts")
 
 CPU = Form(
     "cpu",
-    dense_reduce=(1, 2, 3),
+    dense_reduce=(1,),
     merge_reduce=16,
     depthwise_spatial=2,
     column_spatial=8,
     merge_spatial=16,
+    pad_features=16,
+    ready_stem=True,
     affine="depthwise",
     excitation="resize",
 )
@@ -94,21 +97,19 @@ def form_named(name: str) -> Form:
 
 def rewritten(description: Description, form: Form) -> Description:
     """The description with the form's rewrites applied; the same function."""
-    blocks = [
-        replace(block, layers=tuple(_layer(layer, form) for layer in block.layers))
-        for block in description.blocks
-    ]
-    description = replace(description, blocks=tuple(blocks))
+    description = each_layer(description, lambda layer: _layer(layer, form))
     if form.pad_features:
-        description = silent.pad_features(description, form.pad_features, form.pack)
-        grouped = [
-            replace(block, layers=tuple(spatial.grouped_total(layer) for layer in block.layers))
-            for block in description.blocks
-        ]
-        description = replace(description, blocks=tuple(grouped))
+        description = silent.pad_features(description, form.pad_features)
+        description = each_layer(description, spatial.grouped_total)
     if form.early_pools:
-        description = pools.ready_stem(pools.pooled_stem(pools.early_pools(description)))
-    return description
+        description = pools.pooled_stem(pools.early_pools(description))
+    return pools.ready_stem(description) if form.ready_stem else description
+
+
+def each_layer(description: Description, rewrite: Callable[[Layer], Layer]) -> Description:
+    """The description with every layer rewritten."""
+    blocks = [replace(block, layers=tuple(map(rewrite, block.layers))) for block in description.blocks]
+    return replace(description, blocks=tuple(blocks))
 
 
 def _layer(layer: Layer, form: Form) -> Layer:
@@ -120,8 +121,7 @@ def _layer(layer: Layer, form: Form) -> Layer:
         layer = rewrites.merge_reduce(layer, form.merge_reduce)
     if form.dense_react:
         layer = rewrites.dense_react(layer)
-    conv = layer.spatial[0].convs[0]
-    members = conv.weight.shape[0] // conv.groups
+    members = spatial.filters_in_a_group(layer)
     if members <= form.depthwise_spatial:
         layer = spatial.any_order(spatial.depthwise_spatial(layer))
     elif members <= form.column_spatial:

@@ -1,5 +1,4 @@
-"""Rewrites that move pools and the stem: the mean of a sum is the sum of the means.
-"""
+"""Rewrites that move pools, and what the stem can take over once they are moved."""
 
 from __future__ import annotations
 

@@ -5,34 +5,37 @@ layout.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import List
 
 import numpy as np
 
-from fedclient.worker.deploy.description import Affine, Branch, Conv, Description, Layer
+from fedclient.worker.deploy.description import Affine, Block, Branch, Conv, Description, Layer
 
 
-def pad_features(description: Description, multiple: int = 16, pack: bool = True) -> Description:
-    """New features get silent (zero) channels behind them until their number is a multiple.
+def pad_features(description: Description, multiple: int = 16) -> Description:
+    """The stem and new features get silent (zero) channels until their number is a multiple.
 
-    A runtime with channels in blocks then never leaves its layout. Only layers whose 3x3 ends in a sum can be
-    filled up, and only where nothing is scattered; others must have a multiple already.
+    Only layers whose 3x3 ends in a sum and is not excited can be filled up, and only where nothing is scattered;
+    others must have a multiple already. Behind each block but the last the features are packed: as few silent
+    channels are left as a multiple needs.
 
     """
     stem, channels = description.stem.weight, description.stem.weight.shape[0]
     place, width = np.arange(channels), channels + -channels % multiple
     description = replace(description, stem=Conv(_placed(stem, place, width)))
-    blocks = []
+    blocks: List[Block] = []
     for block in description.blocks:
         layers = []
         for layer in block.layers:
-            more = -layer.growth % multiple if len(layer.spatial[0].convs) > 1 else 0
-            own = _evenly(layer.growth, layer.growth + more, multiple)
-            layers.append(_padded(layer, place, width, own, layer.growth + more))
+            sums = len(layer.spatial[0].convs) > 1 and layer.excitation is None
+            wider = layer.growth + (-layer.growth % multiple if sums else 0)
+            own = _evenly(layer.growth, wider, multiple)
+            layers.append(_padded(layer, place, width, own, wider))
             place = np.concatenate([place, width + own])
-            width += layer.growth + more
+            width += wider
         block = replace(block, layers=tuple(layers))
         packed = len(place) + -len(place) % multiple
-        if pack and packed < width and len(blocks) < len(description.blocks) - 1:
+        if packed < width and len(blocks) < len(description.blocks) - 1:
             silent = np.setdiff1d(np.arange(width), place)[: packed - len(place)]
             block = replace(block, pack=np.concatenate([place, silent]))
             place, width = np.arange(len(place)), packed
@@ -52,7 +55,9 @@ def pad_features(description: Description, multiple: int = 16, pack: bool = True
 
 
 def _evenly(count: int, width: int, multiple: int) -> np.ndarray:
-    """Where ``count`` channels go among ``width``: as many into each ``multiple`` of them."""
+    """Where ``count`` channels go among ``width``: as many into each ``multiple`` of them, so that the sums in
+    front of them can be taken in groups (``grouped_total``).
+    """
     blocks = width // multiple
     channels = np.arange(count)
     if count == width or count % blocks:

@@ -16,6 +16,12 @@ import numpy as np
 from fedclient.worker.deploy.description import Branch, Conv, Layer
 
 
+def filters_in_a_group(layer: Layer) -> int:
+    """How many filters a group of the 3x3 has, before any rewrite."""
+    conv = _grouped(layer)
+    return len(conv.weight) // conv.groups
+
+
 def depthwise_spatial(layer: Layer) -> Layer:
     """The 3x3 in groups as depthwise 3x3 convolutions, one per output of a group, and 1x1 sums of 0 and 1."""
     conv = _grouped(layer)

@@ -7,7 +7,7 @@ reads them. Arrays arrive as float64 and are stored as float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import onnx
@@ -73,7 +73,7 @@ class Writer:
 
     def declare(self, features: Features) -> None:
         """Say a value's shape where a runtime would not find out."""
-        shape = ["batch", features.channels, features.size, features.size]
+        shape: List[Union[str, int, None]] = ["batch", features.channels, features.size, features.size]
         self.declared.append(helper.make_tensor_value_info(features.name, onnx.TensorProto.FLOAT, shape))
 
     def rename(self, old: str, new: str) -> None:
