@@ -60,11 +60,8 @@ def merge_reduce(layer: Layer, multiple: int = 16) -> Layer:
     if layer.gather is None or layer.reduce.groups == 1:
         return layer
     groups, width = layer.reduce.groups, layer.reduce.weight.shape[1]
-    members, merged = layer.reduce.weight.shape[0] // groups, 1
-    while members * merged % multiple and merged < groups:
-        merged += 1
-        while groups % merged:
-            merged += 1
+    members = layer.reduce.weight.shape[0] // groups
+    merged = merges(groups, members, multiple)
     copies = list(zip(layer.gather.tolist(), layer.ready.scale.tolist(), layer.ready.shift.tolist()))
     inputs = [copies[group * width : (group + 1) * width] for group in range(groups)]
     sets = _alike([set(chosen) for chosen in inputs], merged)
@@ -103,6 +100,12 @@ def dense_react(layer: Layer) -> Layer:
     rows = np.zeros((layer.older, weight.shape[1]))
     np.add.at(rows, layer.scatter, weight[:, :, 0, 0])
     return replace(layer, react=Conv(rows[:, order, None, None]), react_rows=0, scatter=None)
+
+
+def merges(groups: int, members: int, multiple: int) -> int:
+    """How many groups of so many members make a multiple; all of them if none do."""
+    fitting = (count for count in range(1, groups) if groups % count == 0 and members * count % multiple == 0)
+    return next(fitting, groups)
 
 
 def spread(conv: Conv) -> np.ndarray:

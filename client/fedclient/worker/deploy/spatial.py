@@ -14,6 +14,7 @@ from typing import List
 import numpy as np
 
 from fedclient.worker.deploy.description import Branch, Conv, Layer
+from fedclient.worker.deploy.rewrites import merges
 
 
 def filters_in_a_group(layer: Layer) -> int:
@@ -42,12 +43,8 @@ def depthwise_spatial(layer: Layer) -> Layer:
 def merge_spatial(layer: Layer, outputs: int = 16) -> Layer:
     """Neighbouring groups of the 3x3 become one, with zeros, until each group has ``outputs`` filters."""
     conv = _grouped(layer)
-    members, merged = conv.weight.shape[0] // conv.groups, 1
-    while members * merged % outputs and merged < conv.groups:
-        merged += 1
-        while conv.groups % merged:
-            merged += 1
-    return replace(layer, spatial=(Branch((_merged(conv, merged),)),))
+    merged = _merged(conv, merges(conv.groups, filters_in_a_group(layer), outputs))
+    return replace(layer, spatial=(Branch((merged,)),))
 
 
 def column_spatial(layer: Layer, multiple: int = 16) -> Layer:
@@ -58,8 +55,7 @@ def column_spatial(layer: Layer, multiple: int = 16) -> Layer:
 
     """
     conv = _grouped(layer)
-    while conv.weight.shape[1] % multiple and conv.groups % 2 == 0:
-        conv = _merged(conv, 2)
+    conv = _merged(conv, merges(conv.groups, conv.weight.shape[1], multiple))
     filters, width, _, columns = conv.weight.shape
     members = filters // conv.groups
     lanes = columns * members + -(columns * members) % multiple

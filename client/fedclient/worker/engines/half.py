@@ -60,6 +60,8 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes.append(_cast(f"half/{result}", result, TensorProto.FLOAT))
     for name in halved:
         constants[name].CopyFrom(_halved(constants[name]))
+    for value in graph.value_info:  # only what lies inside is declared
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
     del graph.node[:]
     graph.node.extend(nodes)
     onnx.checker.check_model(half)
