@@ -2,8 +2,9 @@
 
 It admits a device that shows an invitation and proves that it holds its private key, hands out what the
 federation prescribes, the base model and the published version, and takes what plants report. Everything that a
-stranger can send is bounded before it is looked at: the size of a message, the number of calls at once
-(``enrolment_server``), and how often one address may try.
+stranger can send is bounded before it is looked at: the size of a message and the number of calls at once
+(``enrolment_server``), how long an unfinished call is waited for (``open_service``), and how often one address
+may try.
 
 A refusal is an error that ``fedspect.protocol.services`` carries over to the plant: an ``EnrolmentError``
 is final, a ``ConnectionLostError`` means later.
@@ -26,10 +27,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedserver.base_files import BaseFiles
 from fedserver.deployments import Deployments
-from fedserver.limits import RateLimit, Remembered, address_of
+from fedserver.limits import AtOnce, RateLimit, Remembered, address_of
 from fedserver.models import Models
 from fedserver.plant_reports import deployment_report, json_object
 from fedserver.registry import Plant, Registry
+from fedserver.served_files import ServedFiles
 from fedserver.tokens import redeem
 from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError
 from fedspect.protocol.enrolment_pb2 import (
@@ -61,6 +63,7 @@ NONCE_LIFE = 60.0  # seconds
 SESSION_LIFE = 3600.0
 TRIES = 30  # per address, at once ...
 TRIES_PER_SECOND = 1.0  # ... and from then on
+DOWNLOADS = 4  # per plant, at once
 LARGEST_KEY = 2048  # bytes of PEM
 
 
@@ -110,6 +113,7 @@ class EnrolmentService:
         self._sessions: Remembered[str] = Remembered(SESSION_LIFE)
         self._tries = RateLimit(TRIES, TRIES_PER_SECOND)
         self._questions = RateLimit(TRIES, TRIES_PER_SECOND)
+        self._downloads = AtOnce(DOWNLOADS)
 
     # -- methods of the service ----------------------------------------------------------------------------
 
@@ -159,7 +163,7 @@ class EnrolmentService:
 
     def fetch_base(self, request: FetchBaseRequest, context: grpc.ServicerContext) -> Iterator[BaseChunk]:
         """Stream one file of the base model."""
-        self._plant_of(request.session)
+        name = self._plant_of(request.session)
         if request.base_hash != self._offer.base.content_hash:
             raise EnrolmentError(
                 "headquarters has another base model by now",
@@ -167,8 +171,7 @@ class EnrolmentService:
                 accepted=self._offer.base.content_hash[:12],
                 remedy="join again",
             )
-        for piece in self._offer.base.served.pieces(request.name, request.offset):
-            yield BaseChunk(data=piece)
+        yield from self._download(name, self._offer.base.served, request)
 
     def report(self, request: ReportRequest, context: grpc.ServicerContext) -> ReportReply:
         """Keep a plant's site report."""
@@ -207,7 +210,7 @@ class EnrolmentService:
         self, request: FetchVersionRequest, context: grpc.ServicerContext
     ) -> Iterator[BaseChunk]:
         """Stream one file of a version that is not retired."""
-        self._asking(request.session)
+        name = self._asking(request.session)
         version = self._models.by_hash(request.version_hash)
         if version is None or version.retired is not None:
             raise FederationError(
@@ -215,8 +218,7 @@ class EnrolmentService:
                 seen=request.version_hash[:12],
                 remedy="ask again for the published one",
             )
-        for piece in self._models.served(version).pieces(request.name, request.offset):
-            yield BaseChunk(data=piece)
+        yield from self._download(name, self._models.served(version), request)
 
     def report_deployment(
         self, request: ReportDeploymentRequest, context: grpc.ServicerContext
@@ -230,6 +232,17 @@ class EnrolmentService:
         return ReportDeploymentReply()
 
     # -- parts ---------------------------------------------------------------------------------------------
+
+    def _download(
+        self, plant: str, served: ServedFiles, request: FetchBaseRequest | FetchVersionRequest
+    ) -> Iterator[BaseChunk]:
+        with self._downloads.one(plant) as allowed:
+            if not allowed:
+                raise ConnectionLostError(
+                    "too many downloads of this plant at once", remedy="try again later"
+                )
+            for piece in served.pieces(request.name, request.offset):
+                yield BaseChunk(data=piece)
 
     def _limit(self, context: grpc.ServicerContext) -> None:
         if not self._tries.allow(address_of(context.peer())):

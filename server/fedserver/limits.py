@@ -1,11 +1,12 @@
-"""What holds strangers to a measure: tries per address, and memories that forget."""
+"""What holds strangers to a measure: tries and unfinished calls per address, and memories that forget."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 MOST_REMEMBERED = 10_000  # entries; the oldest give way
@@ -34,6 +35,29 @@ class RateLimit:
             if len(self._buckets) > MOST_REMEMBERED:
                 self._buckets.popitem(last=False)
             return allowed
+
+
+class AtOnce:
+    """How many of one thing everybody may have under way at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self, whose: str) -> Iterator[bool]:
+        """Whether one more is allowed; if so, it counts until the ``with`` block ends."""
+        with self._lock:
+            allowed = self._counts[whose] < self._most
+            self._counts[whose] += allowed
+        try:
+            yield allowed
+        finally:
+            with self._lock:
+                self._counts[whose] -= allowed
+                if not self._counts[whose]:
+                    del self._counts[whose]
 
 
 class Remembered(Generic[V]):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import Any, Callable, Dict, Final, Iterator, NoReturn, Optional
+from typing import Any, Callable, Dict, Final, Iterator, NoReturn, Optional, Tuple
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -50,7 +50,7 @@ class Stub:
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
             wrap = _streaming if method.server_streaming else _single
-            self._calls[_snake(method.name)] = wrap(call)
+            self._calls[snake_name(method.name)] = wrap(call)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         try:
@@ -90,7 +90,7 @@ def handler(service: ServiceDescriptor, implementation: object) -> grpc.GenericR
         make = grpc.unary_stream_rpc_method_handler if streaming else grpc.unary_unary_rpc_method_handler
         serve = _serve_stream if streaming else _serve_single
         handlers[method.name] = make(
-            serve(getattr(implementation, _snake(method.name))),
+            serve(getattr(implementation, snake_name(method.name))),
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
@@ -117,20 +117,25 @@ def _serve_stream(method: Callable[..., Iterator[Any]]) -> Callable[..., Iterato
     return served
 
 
-def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+def told(error: Exception, peer: str) -> Tuple[grpc.StatusCode, str]:
+    """How an error crosses the wire: the code and the details of a failed call. It is logged here."""
     if isinstance(error, FedspectError):
-        logger.warning("refused %s: %s", context.peer(), error)
+        logger.warning("refused %s: %s", peer, error)
         parts = error.as_dict()
         code = grpc.StatusCode.FAILED_PRECONDITION
     else:
-        logger.error("a defect while answering %s", context.peer(), exc_info=error)
+        logger.error("a defect while answering %s", peer, exc_info=error)
         parts = {
             "error": "FedspectError",
             "what": "the other side failed by a defect of its own; see its log",
         }
         code = grpc.StatusCode.INTERNAL
     kept = {key: value[:LONGEST_PART] for key, value in parts.items() if isinstance(value, str)}
-    context.abort(code, json.dumps(kept))
+    return code, json.dumps(kept)
+
+
+def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    context.abort(*told(error, context.peer()))
     raise AssertionError("abort raises")
 
 
@@ -154,5 +159,6 @@ def _text(part: object) -> Optional[str]:
     return None if part is None else str(part)[:LONGEST_PART]
 
 
-def _snake(name: str) -> str:
+def snake_name(name: str) -> str:
+    """A method's name in Python: ``FetchBase`` is ``fetch_base``."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
