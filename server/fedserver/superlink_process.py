@@ -1,11 +1,10 @@
 """The process in which Flower's SuperLink runs: Flower's own program with a few things set before it starts.
 
-* The Control API, through which a run is started and a run is code, asks for a secret that only this
-workspace's
+* The Control API, through which a run is started, and a run is code, asks for a secret that only this workspace's
   owner can read. Flower 1.30 leaves it open to everybody who reaches the port.
-* A device's message is bounded; Flower accepts 2 GB from anybody who completes a TLS handshake. * A
-ServerApp has two minutes to come up; Flower gives up after thirty seconds, which a busy machine needs for
-its
+* The Fleet API, which devices reach, has bounds (``fleet_port``). Flower accepts 2 GB from anybody who completes a
+  TLS handshake, and a thousand calls of theirs.
+* A ServerApp has two minutes to come up. Flower gives up after thirty seconds, which a busy machine needs for its
   imports alone. That one died is noticed by ``superlink``, which looks at the process.
 * The process ends when the one that started it is gone.
 
@@ -30,9 +29,9 @@ from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.auth_plugin.noop_auth_plugin import NOOP_ACCOUNT_INFO
 
 from fedserver.control import SECRET_HEADER
+from fedserver.fleet_port import bounded_server
 from fedserver.superlink import PARENT_VARIABLE, SECRET_VARIABLE
 
-LARGEST_MESSAGE = 80 << 20  # bytes of one call of a device
 SERVERAPP_PATIENCE = 120  # seconds without a sign of life from a ServerApp
 
 
@@ -71,7 +70,7 @@ def main() -> None:
     if not SecretAuthn.secret:
         sys.exit("no secret for the Control API")
     flower.get_control_authn_plugins = lambda: {AuthnType.NOOP: SecretAuthn}
-    vars(flower)["GRPC_MAX_MESSAGE_LENGTH"] = LARGEST_MESSAGE
+    vars(flower)["generic_create_grpc_server"] = bounded_server
     vars(sql_corestate)["HEARTBEAT_DEFAULT_INTERVAL"] = SERVERAPP_PATIENCE
     parent = int(os.environ.pop(PARENT_VARIABLE))
     threading.Thread(target=end_with, args=(parent,), name="parent", daemon=True).start()

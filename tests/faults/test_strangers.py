@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 import os
 import shutil
@@ -10,21 +11,28 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
+import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from federation_parts import command
+from flwr.common.constant import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from tiny_parts import TinyFederation, descendants, listening_ports, wait_for
 from tiny_worker import Behaviour
 
+from fedclient.node.home import PlantHome
 from fedserver import tokens
 from fedserver.authority import Authority
+from fedserver.fleet_port import CALLS_OF_ONE_PLANT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NOT_ADMITTED = 64
+Call = Callable[[], grpc.Future]
 
 
 def refused_join(federation: TinyFederation, home: str, token: str) -> str:
@@ -149,3 +157,77 @@ def test_garbage_on_every_open_port_ends_that_connection_only(federation: TinyFe
     federation.wait_for_rounds(2)
     assert descendants(server) == pids
     wait_for(lambda: federation.server.process.poll() is None, "a living server")
+
+
+def fleet_call(federation: TinyFederation, key: ec.EllipticCurvePrivateKey | None, opened: ExitStack) -> Call:
+    """A call of the Fleet API whose content never comes, signed with this key."""
+    network, never = federation.opened.settings().network, threading.Event()
+    authority = federation.opened.authority.certificate_path.read_bytes()
+    channel = opened.enter_context(
+        grpc.secure_channel(
+            f"localhost:{network.fleet_port}",
+            grpc.ssl_channel_credentials(authority),
+            [("grpc.use_local_subchannel_pool", 1)],
+        )
+    )
+    opened.callback(never.set)
+    call = channel.stream_unary("/flwr.proto.Fleet/ActivateNode")
+
+    def nothing() -> Iterator[bytes]:
+        never.wait()
+        yield from ()
+
+    def calling() -> grpc.Future:
+        return call.future(nothing(), metadata=signed(key) if key is not None else (), timeout=60.0)
+
+    return calling
+
+
+def signed(key: ec.EllipticCurvePrivateKey) -> list[tuple[str, str | bytes]]:
+    """What Flower knows a device by."""
+    now = dt.datetime.now(dt.timezone.utc).isoformat()
+    return [
+        (PUBLIC_KEY_HEADER, public_key_to_bytes(key.public_key())),
+        (TIMESTAMP_HEADER, now),
+        (SIGNATURE_HEADER, sign_message(key, now.encode("ascii"))),
+    ]
+
+
+def threads_of(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def superlink_of(federation: TinyFederation) -> int:
+    """The SuperLink's process."""
+    names = {
+        pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(federation.server.process.pid)
+    }
+    return next(pid for pid, name in names.items() if b"superlink_process" in name)
+
+
+@pytest.mark.parametrize("key", [None, ec.generate_private_key(ec.SECP384R1())], ids=["no key", "a key"])
+def test_a_strangers_calls_are_refused_before_their_content_comes(
+    federation: TinyFederation, key: ec.EllipticCurvePrivateKey | None
+) -> None:
+    superlink = superlink_of(federation)
+    with ExitStack() as opened:
+        calling = fleet_call(federation, key, opened)
+        calls = [calling() for _ in range(600)]
+        answers = {call.exception(timeout=60.0).code() for call in calls}
+        assert threads_of(superlink) < 300
+    assert grpc.StatusCode.UNAUTHENTICATED in answers and grpc.StatusCode.DEADLINE_EXCEEDED not in answers
+    federation.wait_for_rounds(2)
+
+
+def test_a_plants_calls_whose_content_never_comes_hold_up_nobody_else(federation: TinyFederation) -> None:
+    federation.plant_processes["third"].end()
+    with ExitStack() as opened:
+        key = PlantHome(federation.home("third")).key()
+        calls = [fleet_call(federation, key, opened)() for _ in range(3 * CALLS_OF_ONE_PLANT)]
+        refused = 2 * CALLS_OF_ONE_PLANT
+        wait_for(lambda: sum(call.done() for call in calls) == refused, f"{refused} refused calls")
+        assert {call.exception().details() for call in calls if call.done()} == {
+            "too many calls of this plant at once"
+        }
+        federation.wait_for_rounds(2)
+    federation.plant("third")

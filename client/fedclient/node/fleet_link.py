@@ -25,10 +25,8 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from fedspect.errors import FederationError
-from fedspect.protocol.limits import grpc_options
+from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE, grpc_options
 
-LARGEST_MESSAGE = 80 << 20
-"""Bytes of one call, either way."""
 HEARTBEAT_INTERVAL = 10.0
 """Seconds; the least that the Fleet API accepts. A device is offline after twice that."""
 CALL_TIMEOUT = 15.0
@@ -78,7 +76,7 @@ class FleetLink:
         self._clock_offset = dt.timedelta(seconds=clock_offset)
         self._version = RuntimeVersionMetadata.from_local_component("SuperNode")
         credentials = grpc.ssl_channel_credentials(authority)
-        self._channel = grpc.secure_channel(address, credentials, options=grpc_options(LARGEST_MESSAGE))
+        self._channel = grpc.secure_channel(address, credentials, options=grpc_options(LARGEST_FLEET_MESSAGE))
         self._stub = FleetStub(self._channel)
         self._closed = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
