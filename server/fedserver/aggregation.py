@@ -33,10 +33,12 @@ from fedspect.update.checks import (
     CheckSettings,
     Expected,
     Step,
+    believed,
     check_reply,
     check_step,
     refusal,
     step_outliers,
+    weighed,
 )
 from fedspect.update.encoding import decode, largest_message
 from fedspect.update.exchange import MAX_HEADER_BYTES, RoundReply
@@ -70,7 +72,9 @@ class Accepted:
     spooled: Spooled
     step: Step
     weight: float
-    """Pictures, less the discount for being late."""
+    """Pictures that it counts for, less the discount for being late."""
+    claim: int | None = None
+    """Pictures that it claims, where it counts for fewer."""
 
 
 @dataclass(frozen=True)
@@ -107,24 +111,35 @@ def check_updates(
 
     """
     length = StepSize.of(head)
-    accepted: list[Accepted] = []
+    found: dict[str, Spooled] = {}
+    claims: dict[str, int] = {}
+    steps: list[Step] = []
     refused: dict[str, UpdateRefusedError] = {}
     for one in sorted(spooled, key=lambda each: each.plant):
         try:
             reply = one.read()
-            step = Step(
-                one.plant, StepSize.of(check_reply(reply, one.expected, settings)), reply.num_examples
-            )
+            size = StepSize.of(check_reply(reply, one.expected, settings))
+            step = Step(one.plant, size, believed(reply.num_examples, one.expected, settings))
             check_step(step, length, settings)
         except UpdateRefusedError as error:
             refused[one.plant] = error
         except UpdateError as error:
             refused[one.plant] = refusal(one.plant, error.what, seen=error.seen, accepted=error.accepted)
         else:
-            accepted.append(Accepted(one, step, reply.num_examples * discount**one.late_by))
-    outliers = step_outliers([one.step for one in accepted], earlier=earlier, settings=settings)
-    refused.update(outliers)
-    return [one for one in accepted if one.spooled.plant not in outliers and one.weight > 0], refused
+            found[one.plant], claims[one.plant] = one, reply.num_examples
+            steps.append(step)
+    outliers = step_outliers(steps, earlier=earlier, settings=settings)
+    usual = [step for step in steps if step.plant not in outliers]
+    accepted = [
+        _accepted(found[step.plant], step, claims[step.plant], discount)
+        for step in weighed(usual, earlier=earlier, settings=settings)
+    ]
+    return [one for one in accepted if one.weight > 0], {**refused, **outliers}
+
+
+def _accepted(spooled: Spooled, step: Step, claim: int, discount: float) -> Accepted:
+    weight = step.examples * discount**spooled.late_by
+    return Accepted(spooled, step, weight, claim if claim > step.examples else None)
 
 
 def aggregate(strategy: Strategy, round_number: int, accepted: Sequence[Accepted]) -> Aggregate:
@@ -156,7 +171,8 @@ def _one_by_one(strategy: Strategy, round_number: int, accepted: Sequence[Accept
     learned = {name: values for name, values in mean.items() if not is_statistic(name)}
     answer, _ = _aggregate_train(strategy, round_number, [_reply(_single(learned), total)])
     change = _single({**mean, **answer})
-    return Aggregate(change, {one.spooled.plant: one.weight / total for one in accepted}, [])
+    shares = {one.spooled.plant: one.weight / total for one in accepted}
+    return Aggregate(change, shares, _doubted(accepted))
 
 
 def running_mean(updates: Iterable[tuple[float, Arrays]]) -> dict[str, npt.NDArray[np.float64]]:
@@ -197,11 +213,21 @@ def _all_at_once(strategy: Strategy, round_number: int, accepted: Sequence[Accep
         notes.append(f"Krum took the update of {accepted[taken].spooled.plant}")
     else:
         weights = [one.weight for one in accepted]
+        notes += _doubted(accepted)
         change = _single({**running_mean(zip(weights, changes, strict=True)), **answer})
     if isinstance(strategy, FedTrimmedAvg):
         cut = int(strategy.beta * len(accepted))
         notes.append(f"cut the {cut} largest and {cut} smallest of {len(accepted)} values everywhere")
     return Aggregate(change, shares, notes)
+
+
+def _doubted(accepted: Sequence[Accepted]) -> list[str]:
+    """Whose number of pictures is not taken at its word in a mean."""
+    return [
+        f"{one.spooled.plant} counts for {one.step.examples} of the {one.claim} pictures that it claims"
+        for one in accepted
+        if one.claim is not None
+    ]
 
 
 def _cost(strategy: Strategy, changes: Sequence[Arrays]) -> str:

@@ -86,6 +86,7 @@ class Plants:
                 schema=exchange.tasks.schema,
                 classes=self._facts.classes,
                 enrolled=member.description.counts or None,
+                at_first=self.roster.standing(plant).pictures,
             )
             lifetime = (self._settings.deadline or NO_DEADLINE) * (1 + self._settings.late_rounds)
             self._courier.send(

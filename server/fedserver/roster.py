@@ -83,7 +83,10 @@ class Roster:
         self._admit(node, description)
         self.kept_out.pop(node, None)
         self.members[plant] = Member(node, description, description.holds)
-        self.standings.setdefault(plant, PlantStanding())
+        standing = self.standing(plant)
+        if standing.pictures is None:
+            standing = standing.model_copy(update={"pictures": sum(description.counts.values()) or None})
+        self.standings[plant] = standing
         return self.members[plant]
 
     def keep_out(self, node: int, reason: str, until: float) -> None:
@@ -117,8 +120,10 @@ class Roster:
         return self.standings[plant]
 
     def readmit(self, plant: str) -> None:
-        """An operator looked: the plant takes part again, with a clean sheet."""
-        update = {"refusals": 0, "set_aside": False}
+        """An operator looked: the plant takes part again, with a clean sheet and the pictures that it has now."""
+        member = self.members.get(plant)
+        pictures = sum(member.description.counts.values()) if member is not None else 0
+        update = {"refusals": 0, "set_aside": False, "pictures": pictures or None}
         self.standings[plant] = self.standing(plant).model_copy(update=update)
 
     def accepted(self, plant: str, round_number: int) -> None:

@@ -39,6 +39,10 @@ class RoundSettings(Settings):
     """The share of its weight that a late update keeps, once for every round that it is late."""
     late_rounds: int = Field(2, ge=1, le=100)
     """An update that is later than this many rounds is refused."""
+    of_others: float = Field(10.0, ge=1, le=1e6)
+    """A plant counts in a mean for at most this many times the median of the others' pictures: nobody can
+    check how many it has. The round's notes name the plant.
+    """
     refusals_before_set_aside: int = Field(3, ge=1, le=1000)
     """Refused updates in a row after which a plant is left out until an operator looks."""
 

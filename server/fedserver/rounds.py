@@ -46,7 +46,7 @@ from fedserver.store import RunState, RunStore
 from fedserver.strategies import array_record, begin_round, restore_strategy, strategy_state
 from fedspect.errors import FedspectError, QuorumError
 from fedspect.update.change import apply_change
-from fedspect.update.checks import DEFAULT_CHECKS, CheckSettings
+from fedspect.update.checks import CheckSettings
 from fedspect.update.schema import is_statistic
 
 EARLIER_ROUNDS = 3  # whose accepted steps say what is usual
@@ -65,7 +65,7 @@ class RoundLoop:
         on_event: is told what happens, in this thread.
         should_stop: asked at every pause; ``True`` ends the run as if interrupted.
         admit: a further look at who joins.
-        checks: how far an update may stray.
+        checks: how far an update may stray; by default what ``settings`` says of it.
         clock: seconds that never go back.
 
     """
@@ -80,7 +80,7 @@ class RoundLoop:
         *,
         should_stop: Callable[[], bool] = lambda: False,
         admit: Admit = admit_all,
-        checks: CheckSettings = DEFAULT_CHECKS,
+        checks: CheckSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grid = grid
@@ -89,7 +89,7 @@ class RoundLoop:
         self._settings = settings or store.facts.rounds
         self._on_event = on_event
         self._admit = admit
-        self._checks = checks
+        self._checks = checks or CheckSettings(of_others=self._settings.of_others)
         self._clock = clock
         self._patience = Patience(store, self._settings, self._emit, should_stop)
 

@@ -48,6 +48,8 @@ class PlantStanding(BaseModel):
     last_refusal: str | None = None
     last_round: int | None = None
     """The last round that used an update of this plant."""
+    pictures: int | None = None
+    """Training pictures when it first described itself in this run, or when an operator last let it in."""
 
 
 @dataclass(frozen=True)

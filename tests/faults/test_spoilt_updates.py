@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny_parts import TinyFederation
+from tiny_parts import TinyFederation, wait_for
 from tiny_worker import Behaviour
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -37,6 +37,19 @@ def test_a_spoilt_update_is_refused_with_the_reason_and_the_others_go_on(
     row = next(each for each in federation.run.history() if each.round == refused["round"])
     assert "third" not in [each.plant for each in row.plants if each.weight > 0]
     assert [each.plant for each in row.refused] == ["third"]
+
+
+def test_a_plant_that_claims_a_million_pictures_throughout_gets_no_weight_of_a_million(
+    federation: TinyFederation,
+) -> None:
+    federation.plant_processes["third"].end()
+    federation.behave("third", Behaviour(pictures=500_000))  # of two classes; before it was 12 of each
+    federation.plant("third")
+    note = "third counts for 72 of the 1000000 pictures that it claims"
+    wait_for(lambda: any(note in record.notes for record in federation.records(0)), note)
+    record = next(one for one in federation.records(0) if note in one.notes)
+    assert {one.plant: one.weight for one in record.plants}["third"] <= 72 / (72 + 24)
+    federation.plant_processes["third"].end()
 
 
 def test_a_plant_refused_three_times_running_is_set_aside_until_an_operator_lets_it_in(

@@ -43,6 +43,8 @@ class Behaviour:
     """Another plant's name to describe itself by."""
     killed_by: int = 0
     """Rounds up to this one are not survived."""
+    pictures: int = PICTURES
+    """Of each class, as it says."""
     noise: bool = False
     """Change every value by something else, as training does; costs more to encode and to send."""
 
@@ -70,11 +72,12 @@ class TinyPlant:
         return {"counts": self.counts, "problems": {}}
 
     def describe(self) -> PlantDescription:
+        behaviour = Behaviour.read(self.home)
         return PlantDescription(
-            plant=Behaviour.read(self.home).name or self.name,
+            plant=behaviour.name or self.name,
             software="tiny",
             classes=self.classes,
-            counts=self.counts,
+            counts=dict.fromkeys(self.classes, behaviour.pictures),
             base_hash=self.base_hash,
             holds=None if self.held is None else self.held[0],
         )
@@ -107,7 +110,7 @@ class TinyPlant:
         )
         self.held = (task.version, head)
         fault = behaviour.fault
-        pictures = 10**9 if fault == "a billion pictures" else PICTURES
+        pictures = 10**9 if fault == "a billion pictures" else behaviour.pictures
         counts = dict.fromkeys(self.classes, pictures)
         reply = RoundReply(
             plant=self.name,

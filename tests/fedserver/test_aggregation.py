@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tracemalloc
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,34 @@ def values(found: Mapping[str, np.ndarray]) -> tuple[float, float, float]:
 
 
 THREE = [change(1.0, 0.3), change(2.0, 0.6), change(6.0, 0.9)]
+
+
+def test_a_claim_of_a_million_pictures_is_no_weight_of_a_million(tmp_path: Path) -> None:
+    spooled = [spool(tmp_path, f"plant-{n}", change(0.1), 150) for n in (1, 2, 3)]
+    spooled.append(spool(tmp_path, "plant-4", change(0.3), 1_000_000))
+    found, refused = check_updates(spooled, HEAD)
+    assert not refused and [one.weight for one in found] == [150, 150, 150, 1500]
+    strategy = build_strategy("fedavg")
+    begin_round(strategy, 1, array_record({"weight": np.zeros((2, 2), np.float32)}))
+    aggregated = aggregate(strategy, 1, found)
+    assert aggregated.shares["plant-4"] == pytest.approx(10 / 13)
+    assert aggregated.notes == ["plant-4 counts for 1500 of the 1000000 pictures that it claims"]
+
+
+def test_what_a_plant_said_first_bounds_what_it_counts_for_and_its_lateness_discounts_that(
+    tmp_path: Path,
+) -> None:
+    one = spool(tmp_path, "plant-1", change(0.1), 1_000_000, late_by=1)
+    grown = dataclasses.replace(one, expected=dataclasses.replace(one.expected, at_first=150))
+    [found], _ = check_updates([grown], HEAD, discount=0.5)
+    assert (found.weight, found.step.examples, found.claim) == (225.0, 450, 1_000_000)
+
+
+def test_ordinary_unequal_plants_weigh_what_they_claim(tmp_path: Path) -> None:
+    pictures = [520, 61, 240, 390, 229]  # six classes of 240 by a Dirichlet draw with alpha 0.5
+    spooled = [spool(tmp_path, f"plant-{n}", change(0.1), number) for n, number in enumerate(pictures)]
+    found, _ = check_updates(spooled, HEAD)
+    assert [one.weight for one in found] == pictures and not any(one.claim for one in found)
 
 
 # -- by hand -------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
@@ -38,7 +38,11 @@ class CheckSettings(Settings):
     max_pictures: int = Field(1_000_000, ge=1)
     """No plant may claim more training pictures than this."""
     growth: float = Field(3.0, ge=1.0)
-    """A plant may train on at most this many times the pictures that it had when it last described itself."""
+    """A plant may train on at most this many times the pictures that it had when it last described itself,
+    and counts for at most this many times those that it had when it first did so in this run.
+    """
+    of_others: float = Field(10.0, ge=1.0)
+    """A plant counts for at most this many times the median of the others' pictures."""
     deviations: float = Field(6.0, gt=0.0)
     """A step may be this many standard deviations (from the MAD) longer than the median step."""
     slack: float = Field(5.0, ge=1.0)
@@ -69,6 +73,8 @@ class Expected:
     classes: Sequence[str]
     enrolled: Optional[Mapping[str, int]] = None
     """Training pictures by class when the plant last described itself; None skips the comparison."""
+    at_first: Optional[int] = None
+    """All its training pictures when it first described itself in this run; None skips the comparison."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class Step:
     plant: str
     size: StepSize
     examples: int
+    """The pictures that it counts for."""
 
     @property
     def pace(self) -> float:
@@ -170,24 +177,48 @@ def check_step(step: Step, head: StepSize, settings: CheckSettings = DEFAULT_CHE
             )
 
 
+def believed(claim: int, expected: Expected, settings: CheckSettings = DEFAULT_CHECKS) -> int:
+    """The pictures that a plant may count for by what it first said of itself."""
+    if expected.at_first is None:
+        return claim
+    return min(claim, math.ceil(settings.growth * max(1, expected.at_first)))
+
+
+def weighed(
+    steps: Sequence[Step], *, earlier: Sequence[Step] = (), settings: CheckSettings = DEFAULT_CHECKS
+) -> List[Step]:
+    """The steps with the pictures that they count for beside the others': nobody else can check a plant's own number.
+
+    ``earlier``: accepted steps of the rounds before; those of other plants are others too.
+    """
+    everybody = [*steps, *earlier]
+    result = []
+    for step in steps:
+        others = [other.examples for other in everybody if other.plant != step.plant]
+        most = settings.of_others * max(1.0, statistics.median(others)) if others else math.inf
+        result.append(replace(step, examples=int(min(step.examples, most))))
+    return result
+
+
 def step_outliers(
     steps: Sequence[Step], *, earlier: Sequence[Step] = (), settings: CheckSettings = DEFAULT_CHECKS
 ) -> Dict[str, UpdateRefusedError]:
     """The plants whose steps are far longer than the others', each with its refusal.
 
-    Steps are compared per root of the pictures. With four or more (``earlier`` counts: accepted steps of
-    the rounds before) the limit is the median and so many deviations, estimated from the median absolute
-    deviation, but at least ``slack`` medians. With two or three it is a generous multiple of the lower
-    median. A step alone has nothing to be compared with; ``check_step`` still holds it to the head's own
-    length. Short steps are never refused.
+    Steps are compared per root of the pictures that they count for (``weighed``). With four or more
+    (``earlier`` counts: accepted steps of the rounds before) the limit is the median and so many deviations,
+    estimated from the median absolute deviation, but at least ``slack`` medians. With two or three it is a
+    generous multiple of the lower median. A step alone has nothing to be compared with; ``check_step`` still
+    holds it to the head's own length. Short steps are never refused.
 
     """
     refused: Dict[str, UpdateRefusedError] = {}
-    paces = [step.pace for step in steps] + [step.pace for step in earlier]
-    moves = [step.size.statistics for step in steps] + [step.size.statistics for step in earlier]
+    everybody = weighed([*steps, *earlier], settings=settings)
+    paces = [step.pace for step in everybody]
+    moves = [step.size.statistics for step in everybody]
     pace_limit = _limit(paces, settings.slack, settings)
     move_limit = _limit(moves, settings.slack_of_statistics, settings)
-    for step in steps:
+    for step in everybody[: len(steps)]:
         for what, size, sizes, limit in (
             ("its step is far longer than the others'", step.pace, paces, pace_limit),
             (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Dict, List
 
 import numpy as np
@@ -7,7 +8,16 @@ import pytest
 
 from fedspect.errors import UpdateRefusedError
 from fedspect.update.change import StepSize
-from fedspect.update.checks import CheckSettings, Expected, Step, check_reply, check_step, step_outliers
+from fedspect.update.checks import (
+    CheckSettings,
+    Expected,
+    Step,
+    believed,
+    check_reply,
+    check_step,
+    step_outliers,
+    weighed,
+)
 from fedspect.update.encoding import encode
 from fedspect.update.exchange import ReplyError, RoundReply
 from fedspect.update.schema import Schema
@@ -134,8 +144,38 @@ def test_two_plants_that_merely_differ_pass() -> None:
 
 
 def test_a_large_plant_among_small_ones_passes_because_it_takes_more_steps() -> None:
-    assert step_outliers(steps(0.1, 0.1, 0.12, 2.0, examples=[5, 5, 5, 500])) == {}
-    assert list(step_outliers(steps(0.1, 0.1, 0.12, 2.0, examples=[5, 5, 5, 5]))) == ["plant-4"]
+    assert step_outliers(steps(0.1, 0.1, 0.12, 1.0, examples=[5, 5, 5, 500])) == {}
+    assert list(step_outliers(steps(0.1, 0.1, 0.12, 1.0, examples=[5, 5, 5, 5]))) == ["plant-4"]
+
+
+def test_a_claim_of_a_million_pictures_does_not_excuse_a_long_step() -> None:
+    honest = [150, 150, 150]
+    refused = step_outliers(steps(1.0, 1.0, 1.0, 30.0, examples=[*honest, 1_000_000]))
+    assert list(refused) == ["plant-4"]
+    assert refused["plant-4"].seen == "0.7746"  # 30 / root of 10 times 150
+    earlier = steps(1.0, 1.0, 1.0, examples=honest)
+    alone = [Step("plant-4", StepSize(30.0, 1.0), 1_000_000)]
+    assert list(step_outliers(alone, earlier=earlier)) == ["plant-4"]
+
+
+def test_a_plant_counts_for_a_bounded_number_of_the_others_pictures() -> None:
+    claimed = steps(1.0, 1.0, 1.0, 1.0, examples=[100, 120, 200, 1_000_000])
+    assert [step.examples for step in weighed(claimed)] == [100, 120, 200, 1200]
+    assert [step.examples for step in weighed(claimed, settings=CheckSettings(of_others=2.0))] == [
+        100, 120, 200, 240,
+    ]  # fmt: skip
+
+
+def test_who_is_alone_counts_for_what_it_claims() -> None:
+    alone = steps(1.0, examples=[1_000_000])
+    assert weighed(alone) == alone
+    assert weighed(alone, earlier=alone) == alone  # its own rounds before are no others
+
+
+def test_a_plant_counts_for_three_times_what_it_first_had_at_most() -> None:
+    assert believed(90, replace(EXPECTED, at_first=30)) == 90
+    assert believed(91, replace(EXPECTED, at_first=30)) == 90
+    assert believed(1_000_000, EXPECTED) == 1_000_000
 
 
 def test_a_plant_alone_is_compared_with_the_rounds_before() -> None:
