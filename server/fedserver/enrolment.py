@@ -63,6 +63,8 @@ NONCE_LIFE = 60.0  # seconds
 SESSION_LIFE = 3600.0
 TRIES = 30  # per address, at once ...
 TRIES_PER_SECOND = 1.0  # ... and from then on
+TRIES_OF_ALL = 600  # together
+TRIES_OF_ALL_PER_SECOND = 50.0
 DOWNLOADS = 4  # per plant, at once
 LARGEST_KEY = 2048  # bytes of PEM
 
@@ -112,6 +114,7 @@ class EnrolmentService:
         self._nonces: Remembered[bool] = Remembered(NONCE_LIFE)
         self._sessions: Remembered[str] = Remembered(SESSION_LIFE)
         self._tries = RateLimit(TRIES, TRIES_PER_SECOND)
+        self._tries_of_all = RateLimit(TRIES_OF_ALL, TRIES_OF_ALL_PER_SECOND)
         self._questions = RateLimit(TRIES, TRIES_PER_SECOND)
         self._downloads = AtOnce(DOWNLOADS)
 
@@ -248,6 +251,10 @@ class EnrolmentService:
         if not self._tries.allow(address_of(context.peer())):
             raise ConnectionLostError(
                 "too many tries from this address", remedy="wait a minute and try again"
+            )
+        if not self._tries_of_all.allow("all"):
+            raise ConnectionLostError(
+                "headquarters is asked by too many at once", remedy="wait a minute and try again"
             )
 
     def _proved(self, public_key: bytes, nonce: bytes, signature: bytes, statement: bytes) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
+from urllib.parse import unquote
 
 MOST_REMEMBERED = 10_000  # entries; the oldest give way
 
@@ -90,5 +92,16 @@ class Remembered(Generic[V]):
 
 
 def address_of(peer: str) -> str:
-    """The address in gRPC's "ipv4:192.0.2.7:4711", without the port that changes with every connection."""
-    return peer.rpartition(":")[0] or peer
+    """Whose connection it is, from gRPC's "ipv4:192.0.2.7:4711": the port changes with every connection, and an IPv6
+    address within its network of 2**64 as one likes.
+    """
+    place = peer.rpartition(":")[0] or peer
+    try:
+        address = ipaddress.ip_address(unquote(place.partition(":")[2]).strip("[]"))
+    except ValueError:
+        return place
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return str(ipaddress.ip_network((int(address), 64), strict=False))
+        address = address.ipv4_mapped
+    return str(address)

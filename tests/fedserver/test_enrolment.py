@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import socket
@@ -24,6 +25,7 @@ from fedserver.authority import Authority
 from fedserver.base_files import BaseFiles
 from fedserver.enrolment import EnrolmentService, Offer
 from fedserver.enrolment_server import EnrolmentServer
+from fedserver.limits import RateLimit
 from fedserver.models import Version
 from fedserver.registry import Plant
 from fedserver.tokens import invite, revoke
@@ -381,6 +383,27 @@ def test_an_address_that_tries_too_often_has_to_wait(office: Office) -> None:
     with pytest.raises(ConnectionLostError, match="too many tries"):
         for _ in range(200):
             stub.challenge(ChallengeRequest(protocol=PROTOCOL), timeout=10)
+
+
+def test_many_addresses_together_have_to_wait_too(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count()
+    monkeypatch.setattr("fedserver.enrolment.address_of", lambda peer: f"address-{next(numbers)}")
+    office.service._tries_of_all = RateLimit(5, 0.0)
+    stub = office.stub()
+    for _ in range(5):
+        assert stub.challenge(ChallengeRequest(protocol=PROTOCOL), timeout=10).nonce
+    with pytest.raises(ConnectionLostError, match="by too many at once"):
+        stub.challenge(ChallengeRequest(protocol=PROTOCOL), timeout=10)
+
+
+@pytest.mark.parametrize("prescribed", ["{", "[" * 100_000, "[1]", "9" * 5000, '"text"'])
+def test_what_cannot_be_prescribed_is_an_error_with_a_page(
+    office: Office, home: PlantHome, prescribed: str
+) -> None:
+    with joined(home, office.token()) as (session, _):
+        session.admission.settings_json = prescribed
+        with pytest.raises(EnrolmentError, match="prescribes something that cannot be understood"):
+            session.membership(["localhost:1"], b"f" * 32)
 
 
 def test_garbage_on_the_port_leaves_the_service_answering(office: Office, home: PlantHome) -> None:

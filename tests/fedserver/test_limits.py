@@ -53,7 +53,17 @@ def test_what_is_remembered_is_forgotten_in_time_and_taken_once() -> None:
 
 @pytest.mark.parametrize(
     ("peer", "address"),
-    [("ipv4:192.0.2.7:4711", "ipv4:192.0.2.7"), ("ipv6:%5B::1%5D:99", "ipv6:%5B::1%5D"), ("unix:", "unix")],
+    [
+        ("ipv4:192.0.2.7:4711", "192.0.2.7"),
+        ("ipv6:%5B2001:db8:0:1::1%5D:99", "2001:db8:0:1::/64"),
+        ("ipv6:%5B2001:db8:0:1:ffff::2%5D:98", "2001:db8:0:1::/64"),
+        ("ipv6:%5B2001:db8:0:2::1%5D:99", "2001:db8:0:2::/64"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:99", "fe80::/64"),
+        ("ipv6:%5B::ffff:192.0.2.7%5D:99", "192.0.2.7"),
+        ("unix:", "unix"),
+    ],
 )
-def test_the_port_of_a_connection_does_not_count_as_another_address(peer: str, address: str) -> None:
+def test_neither_the_port_nor_a_place_in_ones_own_network_counts_as_another_address(
+    peer: str, address: str
+) -> None:
     assert address_of(peer) == address

@@ -165,26 +165,37 @@ class Session:
         self._stub.leave(LeaveRequest(session=self.admission.session), timeout=CALL_TIMEOUT)
 
     def membership(self, addresses: Sequence[str], fingerprint: bytes, **kept: object) -> Membership:
-        """What to remember, checked: headquarters is trusted to prescribe, not to break names and bounds."""
+        """What to remember, checked: headquarters is trusted to prescribe, not to break names and bounds.
+
+        Raises:
+            EnrolmentError, SettingsError: it broke them.
+
+        """
         admission = self.admission
         if not 0 < len(admission.classes) <= MOST_CLASSES:
             raise EnrolmentError("the federation has no classes", seen=len(admission.classes))
         for address in admission.fleet_addresses:
             split_address(address)
-        return Membership.model_validate(
-            {
-                "plant": checked_name(admission.plant),
-                "federation": checked_name(admission.federation, "federation"),
-                "fingerprint": fingerprint.hex(),
-                "enrolment_addresses": list(addresses),
-                "fleet_addresses": list(admission.fleet_addresses),
-                "classes": list(admission.classes),
-                "aliases": dict(admission.aliases),
-                "base_hash": hash_name(admission.base_hash),
-                "settings": json.loads(admission.settings_json or "{}"),
-                **kept,
-            }
-        )
+        known = {
+            "plant": checked_name(admission.plant),
+            "federation": checked_name(admission.federation, "federation"),
+            "fingerprint": fingerprint.hex(),
+            "enrolment_addresses": list(addresses),
+            "fleet_addresses": list(admission.fleet_addresses),
+            "classes": list(admission.classes),
+            "aliases": dict(admission.aliases),
+            "base_hash": hash_name(admission.base_hash),
+            **kept,
+        }
+        try:
+            prescribed = json.loads(admission.settings_json or "{}")
+            return Membership.model_validate({**known, "settings": prescribed})
+        except (ValueError, RecursionError) as error:
+            raise EnrolmentError(
+                "headquarters prescribes something that cannot be understood",
+                seen=str(error)[:300],
+                remedy="bring both sides to the same version of Fedspect",
+            ) from error
 
 
 @contextmanager

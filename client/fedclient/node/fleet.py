@@ -41,7 +41,13 @@ from flwr.supercore.inflatable.inflatable_utils import (
     push_objects,
 )
 
-from fedclient.node.fleet_link import FleetLink, LinkLostError, NotRecognisedError, RunOverError
+from fedclient.node.fleet_link import (
+    FleetLink,
+    LinkLostError,
+    NotRecognisedError,
+    RefusedError,
+    RunOverError,
+)
 from fedclient.node.in_hand import InHand
 from fedspect.errors import FederationError, UpdateFormatError
 
@@ -55,6 +61,8 @@ LARGEST_TASK = 256 << 20
 """Bytes of all objects of one message."""
 MOST_OBJECTS = 10_000
 UPLOAD_TIMEOUT = 120.0
+MOST_REFUSALS = 10
+"""Of one call, in half a minute and more, until its message is given up."""
 
 
 @dataclass(frozen=True)
@@ -180,13 +188,17 @@ class FleetNode:
 
     def _patiently(self, stop: threading.Event, action: Callable[[], T]) -> T:
         """Do something again and again while the link is cut: a message in hand, or its answer, is not
-        given up.
+        given up, unless the server is there and refuses it again and again.
         """
         delay = self.pace.first_retry
+        refusals = 0
         while True:
             try:
                 return action()
             except LinkLostError as error:
+                refusals += isinstance(error, RefusedError)
+                if refusals == MOST_REFUSALS:
+                    raise RunOverError("the server will not take this message", seen=error.seen) from error
                 self.on_state("lost", str(error))
             if stop.wait(delay * random.uniform(0.8, 1.2)):
                 raise _StoppedError("told to stop while the link was cut")

@@ -40,6 +40,10 @@ class LinkLostError(FederationError):
     """The server cannot be reached at the moment."""
 
 
+class RefusedError(LinkLostError):
+    """The server is there and does not take this call; asking again may help, or never will."""
+
+
 class RunOverError(FederationError):
     """The run that a message belongs to is not running any more."""
 
@@ -50,6 +54,13 @@ class _StillActiveError(FederationError):
 
 OF_ONE_MESSAGE = ("PullObject", "PushObject", "PushMessages", "ConfirmMessageReceived")
 """Calls about a message that the node has in hand, which can be over while the link is well."""
+
+NOT_TAKEN = (
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.OUT_OF_RANGE,
+)
 
 
 class FleetLink:
@@ -107,7 +118,7 @@ class FleetLink:
         """One signed call of the Fleet API.
 
         Raises:
-            LinkLostError, NotRecognisedError, RunOverError: by what went wrong.
+            LinkLostError, RefusedError, NotRecognisedError, RunOverError: by what went wrong.
 
         """
         if self._refusal:
@@ -168,6 +179,10 @@ class FleetLink:
         if code == grpc.StatusCode.UNKNOWN and method in OF_ONE_MESSAGE and "Exception calling" in details:
             # A server that was started again fails on a message of a run that it has never heard of.
             return RunOverError("the server knows nothing of this message any more", seen=details)
+        if code in NOT_TAKEN or (code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than" in details):
+            return RefusedError(
+                f"the server at {self.address} does not take a call", seen=f"{code.name.lower()}: {details}"
+            )
         # gRPC tells how it got there; what helps is where it ended.
         reason = details.rsplit(": ", 1)[-1].lower() if "failed to connect" in details else details
         return LinkLostError(

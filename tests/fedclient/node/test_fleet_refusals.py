@@ -1,0 +1,92 @@
+"""A server that is there and does not take a call: a node gives the message up, and not at once."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Iterator
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
+
+from fedclient.node.fleet import MOST_REFUSALS, FleetNode, Pace
+from fedclient.node.fleet_link import FleetLink, LinkLostError, RefusedError, RunOverError
+from fedclient.node.in_hand import InHand
+from fedserver.authority import Authority
+
+LARGEST = 1 << 20
+KEY = ec.generate_private_key(ec.SECP384R1())
+
+
+@pytest.fixture
+def link(tmp_path: Path) -> Iterator[FleetLink]:
+    """A link to a server that knows one method and takes no large message."""
+    authority = Authority(tmp_path)
+    authority.create("a server")
+    authority.issue_server_certificate(["localhost"])
+    server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", LARGEST)])
+    push = grpc.unary_unary_rpc_method_handler(
+        lambda request, context: PushObjectResponse(stored=True),
+        request_deserializer=PushObjectRequest.FromString,
+        response_serializer=PushObjectResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("flwr.proto.Fleet", {"PushObject": push}),)
+    )
+    credentials = grpc.ssl_server_credentials(
+        [(authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes())]
+    )
+    port = server.add_secure_port("localhost:0", credentials)
+    server.start()
+    yield FleetLink(f"localhost:{port}", authority.certificate_path.read_bytes(), KEY)
+    server.stop(None).wait()
+
+
+def node(tmp_path: Path, heard: list[str]) -> FleetNode:
+    return FleetNode(
+        ["localhost:1"],
+        b"",
+        KEY,
+        app=lambda message, context: message,
+        in_hand=InHand(tmp_path / "message"),
+        on_state=lambda state, detail: heard.append(state),
+        pace=Pace(first_retry=0.001, longest_retry=0.002),
+    )
+
+
+def test_what_is_too_large_or_unknown_to_the_server_is_refused_and_what_fits_is_taken(
+    link: FleetLink,
+) -> None:
+    assert link.call("PushObject", PushObjectRequest(object_content=b"x")).stored
+    with pytest.raises(RefusedError, match="does not take a call") as caught:
+        link.call("PushObject", PushObjectRequest(object_content=bytes(LARGEST)))
+    assert "resource_exhausted" in str(caught.value.seen)
+    with pytest.raises(RefusedError, match="does not take a call"):
+        link.call("PullMessages", PullMessagesRequest())
+
+
+def test_a_message_that_the_server_refuses_is_given_up_after_some_tries(
+    link: FleetLink, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    with pytest.raises(RunOverError, match="will not take this message"):
+        node(tmp_path, heard)._patiently(
+            threading.Event(),
+            lambda: link.call("PushObject", PushObjectRequest(object_content=bytes(LARGEST))),
+        )
+    assert heard == ["lost"] * (MOST_REFUSALS - 1)
+
+
+def test_a_lost_link_is_waited_for_however_long(tmp_path: Path) -> None:
+    tries = iter(range(5 * MOST_REFUSALS))
+
+    def action() -> str:
+        if next(tries) < 5 * MOST_REFUSALS - 1:
+            raise LinkLostError("the server does not answer")
+        return "done"
+
+    assert node(tmp_path, [])._patiently(threading.Event(), action) == "done"
