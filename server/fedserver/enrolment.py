@@ -61,6 +61,7 @@ logger = logging.getLogger("fedserver.enrolment")
 NONCE_BYTES = 32
 NONCE_LIFE = 60.0  # seconds
 SESSION_LIFE = 3600.0
+SEEN_EVERY = 60.0  # seconds within which another visit is not worth writing the registry
 TRIES = 30  # per address, at once ...
 TRIES_PER_SECOND = 1.0  # ... and from then on
 TRIES_OF_ALL = 600  # together
@@ -280,9 +281,11 @@ class EnrolmentService:
 
     def _admission(self, plant: Plant, software: str) -> Admission:
         self._on_admitted(plant)
-        with self._registry.change() as roll:
-            entry = roll.named(plant.name)
-            entry.seen, entry.software = self._clock(), software[:64]
+        now, software = self._clock(), software[:64]
+        if plant.software != software or plant.seen is None or abs(now - plant.seen) > SEEN_EVERY:
+            with self._registry.change() as roll:
+                entry = roll.named(plant.name)
+                entry.seen, entry.software = now, software
         offer = self._offer
         session = secrets.token_bytes(32)
         self._sessions.put(session, plant.name)

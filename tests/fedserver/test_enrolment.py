@@ -158,6 +158,19 @@ def test_a_plant_comes_back_with_its_key_alone(office: Office, home: PlantHome) 
         assert abs(session.clock_offset) < 30
 
 
+def test_a_plant_that_comes_back_soon_does_not_write_the_registry_again(
+    office: Office, home: PlantHome
+) -> None:
+    membership = join(home, office.token())
+    before = office.workspace.registry.stamp()
+    with returned(home, membership):
+        assert office.workspace.registry.stamp() == before
+    seen = office.plant().seen
+    office.service._clock = lambda: time.time() + 61.0
+    with returned(home, membership):
+        assert (office.plant().seen or 0.0) > (seen or 0.0)
+
+
 def test_a_base_model_is_fetched_again_only_when_it_is_damaged(office: Office, home: PlantHome) -> None:
     membership = join(home, office.token())
     weights = home.base_folder(HASH) / "model.safetensors"
