@@ -58,6 +58,10 @@ class DeviceSection(Settings):
     """How far training steps back from other programs that want a processor; 0: not at all."""
     cache: int = Field(2048, ge=0, le=1 << 20)
     """MiB of disk for what the frozen levels answer, which makes a round several times faster."""
+    silence: int = Field(300, ge=30, le=86_400)
+    """Seconds without a sign of life after which a trainer that hangs is ended and started again. It gives
+    one every ten seconds, also in the middle of a long step and while it waits for the line.
+    """
 
 
 class VersionsSection(Settings):

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from federation_parts import Process
 from tiny_parts import TinyFederation, wait_for
 from tiny_worker import Behaviour
 
@@ -97,6 +98,36 @@ def test_a_worker_killed_in_training_is_started_again_and_repeats_the_round(
     wait_for(lambda: federation.last() >= cut, "the round that was cut")
     used = {one.plant for one in federation.records(cut - 1)[0].plants}
     assert used == {"good-a", "good-b", "third"}
+
+
+def impatient_plant(federation: TinyFederation) -> Process:
+    """The third plant, which waits half a minute for a sign of life from its worker."""
+    federation.plant_processes["third"].end()
+    settings = federation.home("third") / "plant.toml"
+    settings.write_text(settings.read_text().replace("silence = 300", "silence = 30"))
+    assert "silence = 30\n" in settings.read_text()
+    return federation.plant("third")
+
+
+def test_a_worker_that_hangs_is_noticed_ended_and_repeats_the_round(federation: TinyFederation) -> None:
+    node = impatient_plant(federation)
+    federation.behave("third", Behaviour(seconds=3600.0))
+    worker = federation.worker_at_work("third")
+    federation.behave("third")
+    os.kill(worker, signal.SIGSTOP)
+    node.wait_for("it gave no sign of life for 30 s and was ended")
+    assert not Path(f"/proc/{worker}").exists()
+    federation.well(["good-a", "good-b", "third"])
+
+
+def test_a_worker_that_takes_long_over_one_step_is_left_in_peace(federation: TinyFederation) -> None:
+    node = impatient_plant(federation)
+    federation.behave("third", Behaviour(seconds=50.0))  # in which the worker tells of no progress
+    worker = federation.worker_at_work("third")
+    mark = federation.home("third") / "at-work"
+    wait_for(lambda: not mark.exists() or mark.read_text() != str(worker), "the end of the long step")
+    assert Path(f"/proc/{worker}").exists() and "no sign of life" not in node.said
+    federation.behave("third")
 
 
 def test_a_worker_that_dies_over_every_task_fails_its_rounds_and_the_node_lives_on(

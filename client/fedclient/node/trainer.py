@@ -58,7 +58,7 @@ class Trainer:
 
         """
         content = worker_settings(self.home, membership, self.courtesy.settings)
-        agreed = (membership.worker_python, content)
+        agreed = (membership.worker_python, self.courtesy.settings.device.silence, content)
         with self._turn:
             if self._link is not None and self._agreed == agreed:
                 return False
@@ -70,6 +70,7 @@ class Trainer:
                 path,
                 self.home.folder / "worker.log",
                 python=membership.worker_python,
+                silence=self.courtesy.settings.device.silence,
                 on_progress=self.board.progress,
                 on_restart=lambda why: self._say(f"the worker died and is started again: {why}"),
             )

@@ -2,7 +2,8 @@
 
 The worker runs on the device's own Python with torch; the node never imports it. Its socket lies in a
 folder of its own that only this user may enter. A worker that dies in the middle of a round is started
-again and asked again: it repeats the round from the state that it began it with.
+again and asked again: it repeats the round from the state that it began it with. So is one that hangs: however
+long its work takes, it gives a sign of life every few seconds, and one that gives none for ``silence`` is ended.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import grpc
 
+from fedclient.node.watchdog import Watchdog
 from fedspect.errors import ConnectionLostError, WorkerError
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.services import WORKER, Stub
@@ -38,6 +40,7 @@ ABOUT_WITHIN = 600.0  # importing torch takes some time on a small or busy devic
 STOP_WITHIN = 5.0
 LARGEST_LOG = 4 << 20  # bytes; then it is begun anew, and the one before stays beside it
 MOST_STARTS = 3  # for one question
+SILENCE = 300.0  # seconds
 Progress = Callable[[str, int, int], None]
 
 
@@ -50,12 +53,15 @@ class WorkerLink:
         log: Path,
         *,
         python: str | None = None,
+        silence: float = SILENCE,
         on_progress: Progress = lambda stage, done, total: None,
         on_restart: Callable[[str], None] = lambda why: None,
     ) -> None:
         self._settings = settings
         self._log = log
         self._python = python or sys.executable
+        self._silence = silence
+        self._hung = False
         self._on_progress = on_progress
         self._on_restart = on_restart
         self._folder: Path | None = None
@@ -141,11 +147,22 @@ class WorkerLink:
         raise AssertionError("unreachable")
 
     def _answer(self, events: Iterator[Any]) -> bytes:
-        for event in events:
-            if event.WhichOneof("kind") == "reply":
-                return bytes(event.reply)
-            self._on_progress(event.progress.stage, event.progress.done, event.progress.total)
+        with Watchdog(self._silence, self._end_hung) as watchdog:
+            for event in events:
+                watchdog.heard()
+                kind = event.WhichOneof("kind")
+                if kind == "reply":
+                    return bytes(event.reply)
+                if kind == "progress":
+                    self._on_progress(event.progress.stage, event.progress.done, event.progress.total)
         raise WorkerError("the worker hung up without an answer", remedy=f"see {self._log}")
+
+    def _end_hung(self) -> None:
+        """End a worker that gives no sign of life; whoever waits for its answer notices, and starts another."""
+        process = self._process
+        if process is not None:
+            self._hung = True
+            process.kill()
 
     def _ready(self) -> Stub:
         with self._lock:
@@ -160,6 +177,7 @@ class WorkerLink:
     def _start(self) -> None:
         # A folder that only this user may enter, with a short name: a socket's path has 107 characters at
         # most.
+        self._hung = False
         self._folder = Path(tempfile.mkdtemp(prefix="fedspect-"))
         path = self._folder / "worker.sock"
         command = [self._python, "-m", "fedclient.worker.service"]
@@ -217,6 +235,8 @@ class WorkerLink:
             return True
 
     def _last_words(self) -> str:
+        if self._hung:
+            return f"it gave no sign of life for {self._silence:.0f} s and was ended"
         code = None if self._process is None else self._process.poll()
         try:
             with self._log.open("rb") as log:

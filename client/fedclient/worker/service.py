@@ -45,6 +45,7 @@ from fedspect.protocol.worker_pb2 import (
 )
 
 PROGRESS_EVERY = 0.2  # seconds
+SIGN_OF_LIFE = 10.0  # seconds without progress after which the node hears that this process lives
 THREADS = 4
 
 logger = logging.getLogger("fedclient.worker")
@@ -168,7 +169,11 @@ class WorkerService:
 
         threading.Thread(target=run, name="work", daemon=True).start()
         while True:
-            event = events.get()
+            try:
+                event = events.get(timeout=SIGN_OF_LIFE)
+            except queue.Empty:
+                yield WorkEvent()  # from this thread, however long the work's own is busy with one step
+                continue
             if isinstance(event, FedspectError):
                 raise event
             if isinstance(event, Exception):
