@@ -256,7 +256,7 @@ def _row(deployment: Deployment, current: Deployment | None, usable: bool) -> tu
         sign + deployment.id,
         deployment.standing if usable else f"{deployment.standing}, engines gone",
         f"{mine['right']} of {mine['pictures']}" if mine else "",
-        mine.get("escapes", ""),
+        "" if mine.get("escapes") is None else mine["escapes"],
         "" if mine.get("false_rejects") is None else mine["false_rejects"],
         (figures.get("latency_ms") or {}).get("candidate") or "",
         _when(deployment.added_at),

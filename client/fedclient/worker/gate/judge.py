@@ -1,7 +1,8 @@
 """The gate's decision: reasons in sentences with figures, and the figures themselves. Nothing is measured here.
 
 Four questions. Are all answers numbers? Does the engine answer what the trained model answers? Is it not worse
-than the current engine on the golden pictures, escapes counted apart from false rejects? Is it quick enough?
+than the current engine on the golden pictures, escapes counted apart from false rejects and from pictures of
+which a person is asked? Is it quick enough? What becomes of a piece is what the line itself makes of the answer.
 
 Shapes: N pictures, K classes.
 """
@@ -17,9 +18,13 @@ import numpy as np
 from fedclient.worker.engines.model import softmax
 from fedclient.worker.gate.evidence import Answers, Evidence
 from fedclient.worker.gate.settings import GateSettings
-from fedspect.errors import SettingsError
-from fedspect.training.metrics import line_figures
-from fedspect.training.reports import Predictions
+from fedclient.worker.line.settings import VerdictSettings
+from fedclient.worker.line.verdicts import ASK, PASS, REJECT, Judge
+
+NOTHING_PASSES = (
+    "no class is good, so nothing passes on this line: escapes and false rejects are not counted"
+    " (`fedclient thresholds --good CLASS` names one)"
+)
 
 
 @dataclass(frozen=True)
@@ -35,21 +40,14 @@ class Verdict:
         return not self.reasons
 
 
-def judge(evidence: Evidence, settings: GateSettings) -> Verdict:
-    """Decide.
+def judge(evidence: Evidence, settings: GateSettings, line: VerdictSettings) -> Verdict:
+    """Decide; ``line`` says which classes are good and how sure an answer must be.
 
     Raises:
-        SettingsError: a good class of the settings is not among the classes.
+        SettingsError: the line's settings name a class that is not among the classes.
 
     """
-    for name in settings.good_classes or ():
-        if name not in evidence.candidate.classes:
-            raise SettingsError(
-                "a good class of the gate is not a class of this federation",
-                seen=name,
-                accepted=", ".join(evidence.candidate.classes),
-                remedy="mend good_classes in engines.toml, or in line/line.toml",
-            )
+    Judge(line, evidence.candidate.classes)  # a mistake there is not the candidate's
     figures: Dict[str, Any] = {
         "pictures": len(evidence.labels),
         "engine": {"kind": evidence.kind, "precision": evidence.precision},
@@ -58,7 +56,7 @@ def judge(evidence: Evidence, settings: GateSettings) -> Verdict:
     reasons = _numbers(evidence, figures)
     if not reasons:
         reasons += _agreement(evidence, settings, figures)
-        reasons += _quality(evidence, settings, figures)
+        reasons += _quality(evidence, settings, line, figures)
         reasons += _latency(evidence, settings, figures)
     if not evidence.labels and settings.without_pictures == "refuse":
         reasons.append('there is no golden picture, and without_pictures = "refuse" lets no engine in then')
@@ -114,7 +112,9 @@ def _agreement(evidence: Evidence, settings: GateSettings, figures: Dict[str, An
     return reasons
 
 
-def _quality(evidence: Evidence, settings: GateSettings, figures: Dict[str, Any]) -> List[str]:
+def _quality(
+    evidence: Evidence, settings: GateSettings, line: VerdictSettings, figures: Dict[str, Any]
+) -> List[str]:
     """The engine beside the current one, on golden pictures whose class both know."""
     if not evidence.labels:
         return []
@@ -124,8 +124,10 @@ def _quality(evidence: Evidence, settings: GateSettings, figures: Dict[str, Any]
             f"the current engine is not compared, it fails: {current.fault or 'no numbers'}"[:300]
         )
         current = None
-    mine = _counted(candidate, evidence.labels, settings)
+    mine = _counted(candidate, evidence.labels, line)
     figures["candidate"] = mine
+    if mine["escapes"] is None:
+        figures["remarks"].append(NOTHING_PASSES)
     for name, right in mine.pop("right_by_class").items():
         figures["classes"][name]["right"] = right
     reasons = []
@@ -138,24 +140,31 @@ def _quality(evidence: Evidence, settings: GateSettings, figures: Dict[str, Any]
         figures["current"] = None
         return reasons
     both = [each if each in current.classes else "" for each in evidence.labels]
-    mine, theirs = _counted(candidate, both, settings), _counted(current, both, settings)
+    mine, theirs = _counted(candidate, both, line), _counted(current, both, line)
     for name, right in theirs.pop("right_by_class").items():
         figures["classes"][name]["right_before"] = right
     figures["current"] = theirs
     pictures, good = mine["pictures"], mine["good"]
-    reasons += _worse(
-        mine["escapes"],
-        theirs["escapes"],
-        settings.more_escapes,
-        "{} golden pictures with a defect would pass, {} with the current engine; {} more are allowed",
-    )
-    if mine["false_rejects"] is not None and theirs["false_rejects"] is not None:
+    if mine["escapes"] is not None and theirs["escapes"] is not None:
+        reasons += _worse(
+            mine["escapes"],
+            theirs["escapes"],
+            settings.more_escapes,
+            "{} golden pictures with a defect would pass, {} with the current engine; {} more are allowed",
+        )
         reasons += _worse(
             mine["false_rejects"],
             theirs["false_rejects"],
             max(1, int(settings.more_false_rejects * good)),
             "{} good golden pictures would be rejected, {} with the current engine; {} more are allowed",
         )
+    reasons += _worse(
+        mine["asked"],
+        theirs["asked"],
+        max(1, int(settings.more_asked * pictures)),
+        f"of {{}} of {pictures} golden pictures a person would be asked, of {{}} with the current engine;"
+        " {} more are allowed",
+    )
     reasons += _worse(
         pictures - mine["right"],
         pictures - theirs["right"],
@@ -190,30 +199,44 @@ def _worse(mine: int, theirs: int, more: int, sentence: str) -> List[str]:
     return [sentence.format(mine, theirs, more)] if mine > theirs + more else []
 
 
-def _counted(answers: Answers, labels: Sequence[str], settings: GateSettings) -> Dict[str, Any]:
-    """Right verdicts, escapes and false rejects; a label that the model does not know is left out."""
+def _counted(answers: Answers, labels: Sequence[str], line: VerdictSettings) -> Dict[str, Any]:
+    """Right answers, and what the line would make of them; a label that the model does not know is left out.
+
+    Without a good class escapes and false rejects are None: nothing passes, and no piece is good.
+    """
     places = {name: place for place, name in enumerate(answers.classes)}
     truth = np.asarray([places.get(each, -1) for each in labels], dtype=np.int64)
     logits = answers.logits[: len(truth)]
-    predictions = Predictions(softmax(logits), truth, tuple(str(place) for place in range(len(truth))))
-    good = [name for name in settings.good_classes or () if name in places]
-    line = line_figures(predictions, answers.classes, good_classes=good, threshold=settings.threshold)
+    judge = Judge(_known(line, answers.classes), answers.classes)
+    outcomes = np.asarray([each.outcome for each in judge.judge(softmax(logits))])
     known = truth >= 0
     right = (logits.argmax(1) == truth) & known
     by_class = {
         name: (int(right[truth == place].sum()), int((truth == place).sum()))
         for name, place in places.items()
     }
+    good = judge.good[truth] & known
     shares = [hits / count for hits, count in by_class.values() if count]
     return {
         "pictures": int(known.sum()),
         "right": int(right.sum()),
         "balanced_accuracy": float(np.mean(shares)) if shares else 1.0,
-        "escapes": line.escapes,
-        "false_rejects": line.false_rejects,
-        "good": line.good,
+        "escapes": int((known & ~good & (outcomes == PASS)).sum()) if judge.good.any() else None,
+        "false_rejects": int((good & (outcomes == REJECT)).sum()) if judge.good.any() else None,
+        "asked": int((known & (outcomes == ASK)).sum()),
+        "good": int(good.sum()),
         "right_by_class": {name: hits for name, (hits, count) in by_class.items() if count},
     }
+
+
+def _known(line: VerdictSettings, classes: Sequence[str]) -> VerdictSettings:
+    """The line's settings as far as a model with these classes can follow them."""
+    return line.model_copy(
+        update={
+            "good_classes": [name for name in line.good_classes if name in classes],
+            "sure_of": {name: value for name, value in line.sure_of.items() if name in classes},
+        }
+    )
 
 
 def _difference(logits: np.ndarray, reference: np.ndarray) -> float:

@@ -242,11 +242,7 @@ class Deployer:
                 report=report,
                 remarks=(*remarks, *more),
             )
-        limits = settings.gate
-        if limits.good_classes is None:  # said once, for the line and for what it runs
-            good = read_settings(self.home / "line").verdicts.good_classes
-            limits = limits.model_copy(update={"good_classes": list(good)})
-        return judge(evidence, limits)
+        return judge(evidence, settings.gate, read_settings(self.home / "line").verdicts)
 
     def _leave_reference(self, deployment: Deployment, settings: DeploySettings) -> None:
         preprocessing = self.base().preprocessing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Literal, Optional
+from typing import Literal, Optional
 
 from pydantic import Field
 
@@ -29,14 +29,10 @@ class EngineChoice(Settings):
 
 
 class GateSettings(Settings):
-    """The limits of the gate."""
-
-    good_classes: Optional[List[str]] = None
-    """Classes that mean that the piece is good; not set: those of the line (`fedclient thresholds`). Without one
-    every class is a defect, and a defect escapes when no class reaches the threshold.
+    """The limits of the gate. Which classes are good and how sure an answer must be is the line's to say
+    (`fedclient thresholds`).
     """
-    threshold: float = Field(0.5, gt=0, lt=1)
-    """Probability from which the line would believe the engine."""
+
     logits_tolerance: float = Field(1e-4, gt=0, le=1)
     """Largest difference of a float32 engine's logits from the trained model's, as a share of their scale."""
     logits_tolerance_float16: float = Field(0.02, gt=0, le=1)
@@ -46,6 +42,10 @@ class GateSettings(Settings):
     more_false_rejects: float = Field(0.02, ge=0, le=1)
     """Good golden pictures that may be rejected beyond those of the current engine, as a share of the good
     ones; one picture is always allowed.
+    """
+    more_asked: float = Field(0.05, ge=0, le=1)
+    """Golden pictures of which a person would be asked beyond those of the current engine, as a share of all;
+    one picture is always allowed.
     """
     more_wrong: float = Field(0.02, ge=0, le=1)
     """Golden pictures that may be called wrong beyond those of the current engine, as a share of all; one

@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 
 from fedclient.worker.gate.evidence import Answers, Evidence
-from fedclient.worker.gate.judge import judge
+from fedclient.worker.gate.judge import NOTHING_PASSES, Verdict
+from fedclient.worker.gate.judge import judge as judged
 from fedclient.worker.gate.settings import GateSettings
+from fedclient.worker.line.settings import VerdictSettings
 from fedspect.errors import SettingsError
 
 CLASSES = ("crack", "good", "stain")
 LABELS = ("crack",) * 4 + ("good",) * 4 + ("stain",) * 2
-SETTINGS = GateSettings(good_classes=["good"])
+SETTINGS = GateSettings()
+LINE = VerdictSettings(good_classes=["good"])
+
+
+def judge(evidence: Evidence, settings: GateSettings, line: VerdictSettings = LINE) -> Verdict:
+    return judged(evidence, settings, line)
 
 
 def logits(called: Sequence[str], drawn: int = 2) -> np.ndarray:
@@ -93,12 +100,39 @@ def test_defects_called_by_another_defects_name_are_counted_as_wrong() -> None:
     assert reason == "2 of 10 golden pictures are called wrong, 0 with the current engine; 1 more are allowed"
 
 
-def test_without_a_good_class_a_defect_escapes_when_no_class_is_likely() -> None:
-    unsure = evidence(before=LABELS)
-    pale = replace(unsure.candidate, logits=unsure.candidate.logits * 0.01)
-    unsure = replace(unsure, candidate=pale, trained=Answers(CLASSES, pale.logits))
-    [reason] = judge(unsure, GateSettings()).reasons
-    assert reason.startswith("10 golden pictures with a defect would pass, 0 with")
+def paler(evidence: Evidence, by: float) -> Evidence:
+    """The same verdicts, less sure of them: 0.4 makes 0.92 of 0.999, and 0.04 of each other class."""
+    pale = replace(evidence.candidate, logits=evidence.candidate.logits * np.float32(by))
+    return replace(evidence, candidate=pale, trained=Answers(CLASSES, pale.logits))
+
+
+def test_a_piece_that_the_line_would_ask_about_neither_escapes_nor_is_rejected() -> None:
+    strict = LINE.model_copy(update={"sure": 0.95})
+    unsure = paler(evidence(called(crack="good"), None), 0.4)  # 0.925: sure enough by default
+    assert judge(unsure, SETTINGS).figures["candidate"]["escapes"] == 1
+    counted = judge(unsure, SETTINGS, strict).figures["candidate"]
+    assert (counted["escapes"], counted["false_rejects"], counted["asked"]) == (0, 0, 5)
+    single = LINE.model_copy(update={"sure_of": {"good": 0.95}})
+    counted = judge(unsure, SETTINGS, single).figures["candidate"]
+    assert (counted["escapes"], counted["asked"]) == (0, 5)
+
+
+def test_asking_about_many_more_pictures_is_a_reason_against_a_candidate() -> None:
+    strict = LINE.model_copy(update={"sure": 0.95})
+    [reason] = judge(paler(evidence(), 0.4), SETTINGS, strict).reasons
+    assert reason == (
+        "of 4 of 10 golden pictures a person would be asked, of 0 with the current engine; 1 more are allowed"
+    )
+    assert judge(paler(evidence(), 0.4), SETTINGS).passed
+    assert judge(paler(evidence(), 0.4), SETTINGS.model_copy(update={"more_asked": 1.0}), strict).passed
+
+
+def test_without_a_good_class_nothing_passes_so_nothing_escapes_and_the_figures_say_so() -> None:
+    verdict = judge(evidence(called(crack="good")), SETTINGS, VerdictSettings())
+    assert verdict.passed
+    assert verdict.figures["candidate"]["escapes"] is None
+    assert verdict.figures["current"]["false_rejects"] is None
+    assert verdict.figures["remarks"] == [NOTHING_PASSES]
 
 
 def test_a_first_engine_must_be_right_more_often_than_the_floor() -> None:
@@ -195,4 +229,4 @@ def test_a_plant_without_golden_pictures_goes_by_its_rule() -> None:
 
 def test_a_good_class_that_nobody_knows_is_a_mistake_in_the_settings() -> None:
     with pytest.raises(SettingsError, match="fine"):
-        judge(evidence(), GateSettings(good_classes=["fine"]))
+        judge(evidence(), SETTINGS, VerdictSettings(good_classes=["fine"]))

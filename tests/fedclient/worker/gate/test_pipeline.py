@@ -16,7 +16,7 @@ from PIL import Image
 from fedclient.worker.deploy import DeployGraphs, save_graphs
 from fedclient.worker.deployments import Deployments
 from fedclient.worker.engines import open_model
-from fedclient.worker.gate import pipeline
+from fedclient.worker.gate import building, pipeline
 from fedclient.worker.gate.pipeline import Deployer
 from fedclient.worker.line.reference import BY_DEPLOYMENT, BY_HAND, Reference
 from fedspect import files
@@ -132,7 +132,7 @@ def test_a_worse_version_is_refused_with_figures_and_the_current_one_stays(
     assert deployer.deployments.history()[-1].forced
 
 
-def test_the_lines_good_classes_are_the_gates_unless_it_has_its_own(
+def test_the_gate_counts_by_the_lines_good_classes(
     deployer: Deployer, publish: Publish, trained_head: Arrays, home: Path
 ) -> None:
     (home / "line").mkdir()
@@ -140,10 +140,10 @@ def test_the_lines_good_classes_are_the_gates_unless_it_has_its_own(
     report = deployer.deploy(publish(trained_head))
     assert report.outcome == "activated", report.reasons
     assert report.figures["candidate"]["false_rejects"] is not None
-    write_text(home / "engines.toml", '[gate]\nruns = 3\ngood_classes = ["fine"]\n')
+    write_text(home / "line" / "line.toml", '[verdicts]\ngood_classes = ["fine"]\n')
     report = deployer.deploy(publish(changed(trained_head), number=2))
     assert report.outcome == "failed"
-    assert "mend good_classes in engines.toml" in report.reasons[0]
+    assert "line.toml names a class that the model does not know" in report.reasons[0]
 
 
 def test_a_version_that_answers_no_numbers_is_refused(
@@ -216,7 +216,7 @@ def test_damaged_files_on_the_way_stop_a_candidate_and_a_damaged_current_engine_
         (folder / "head.onnx").write_bytes(bytes(content))
         return paths
 
-    monkeypatch.setattr(pipeline, "save_graphs", save_damaged)
+    monkeypatch.setattr(building, "save_graphs", save_damaged)
     report = deployer.deploy(second)
     monkeypatch.undo()
     assert report.outcome == "failed"
