@@ -9,7 +9,8 @@ import typer
 
 from fedclient.commands.options import HomeOption
 from fedclient.node.home import PlantHome
-from fedspect.console import JsonOption, note, print_json, print_table, progress_bar
+from fedspect.console import JsonOption, note, print_json, print_table, progress_bar, warn
+from fedspect.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from fedclient.worker.golden import GoldenSet
@@ -48,12 +49,12 @@ def init(
         )
     golden = _golden(plant_home)
     if json:
-        print_json({**reply, **_facts(golden)})
+        print_json({**reply, **_facts(golden, plant_home)})
         return
     note(f"{reply['new']} pictures are new; the held-out share has {reply['share']}")
     if "golden" in reply["given_up"]:
         note("there are too few pictures for a held-out share: add some by hand, `fedclient golden add`")
-    _table(golden)
+    _table(golden, plant_home)
 
 
 @app.command()
@@ -73,10 +74,10 @@ def add(
     classes = ClassList(tuple(membership.classes), membership.aliases)
     added = add_by_hand(golden, files, label, classes=classes, state=plant_home.state)
     if json:
-        print_json({"added": [each.model_dump() for each in added], **_facts(golden)})
+        print_json({"added": [each.model_dump() for each in added], **_facts(golden, plant_home)})
         return
     note(f"{len(added)} pictures of class {added[0].label} are golden")
-    _table(golden)
+    _table(golden, plant_home)
 
 
 @app.command()
@@ -86,16 +87,18 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show the golden set."""
-    golden = _golden(PlantHome(home))
+    plant_home = PlantHome(home)
+    golden = _golden(plant_home)
     if html is not None:
         from fedclient.worker.golden.page import write_page
 
         write_page(golden, html)
         note(f"written to {html}")
     if json:
-        print_json({"pictures": [each.model_dump() for each in golden.pictures()], **_facts(golden)})
+        pictures = [each.model_dump() for each in golden.pictures()]
+        print_json({"pictures": pictures, **_facts(golden, plant_home)})
         return
-    _table(golden)
+    _table(golden, plant_home)
 
 
 def _golden(home: PlantHome) -> GoldenSet:
@@ -104,11 +107,22 @@ def _golden(home: PlantHome) -> GoldenSet:
     return GoldenSet(home.folder / "golden")
 
 
-def _facts(golden: GoldenSet) -> dict[str, object]:
-    return {"folder": str(golden.folder), "counts": golden.counts()}
+def _facts(golden: GoldenSet, home: PlantHome) -> dict[str, object]:
+    return {"folder": str(golden.folder), "counts": golden.counts(), "without": _without(golden, home)}
 
 
-def _table(golden: GoldenSet) -> None:
+def _without(golden: GoldenSet, home: PlantHome) -> list[str]:
+    """Classes of the federation that no golden picture shows."""
+    from fedclient.worker.golden.pictures import without_pictures
+
+    try:
+        classes = home.membership().classes
+    except WorkspaceError:  # it may have left the federation
+        return []
+    return without_pictures(classes, golden.counts())
+
+
+def _table(golden: GoldenSet, home: PlantHome) -> None:
     pictures = golden.pictures()
     if not pictures:
         note("the golden set is empty: `fedclient golden init` takes the held-out share")
@@ -119,3 +133,6 @@ def _table(golden: GoldenSet) -> None:
         by_hand = sum(each.source == "added" for each in members)
         rows.append((name, len(members), by_hand, f"{sum(each.size for each in members) / 1e6:.1f}"))
     print_table(f"Golden set, {len(pictures)} pictures", ("class", "pictures", "added by hand", "MB"), rows)
+    missing = _without(golden, home)
+    if missing:
+        warn(f"no golden picture shows {', '.join(missing)}: a new engine is not tried there")

@@ -188,9 +188,11 @@ def test_golden_pictures_are_added_by_hand_and_shown(fedclient: Fedclient, home:
     assert "golden init" in fedclient("golden", "show")[2]
     code, out, _ = fedclient("golden", "add", *paths, "--class", "Stripes")
     assert (code, "striped" in out) == (0, True)
+    assert "no golden picture shows plain" in fedclient("golden", "show")[2]
     page = home.folder.parent / "golden.html"
     code, out, _ = fedclient("golden", "show", "--html", page, "--json")
     assert json.loads(out)["counts"] == {"striped": 2}
+    assert json.loads(out)["without"] == ["plain"]
     text = page.read_text()
     assert text.count("data:image/jpeg") == 2
     assert "&lt;0&gt;.png" in text

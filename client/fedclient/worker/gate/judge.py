@@ -18,6 +18,7 @@ import numpy as np
 from fedclient.worker.engines.model import softmax
 from fedclient.worker.gate.evidence import Answers, Evidence
 from fedclient.worker.gate.settings import GateSettings
+from fedclient.worker.golden.pictures import without_pictures
 from fedclient.worker.line.settings import VerdictSettings
 from fedclient.worker.line.verdicts import ASK, PASS, REJECT, Judge
 
@@ -51,7 +52,7 @@ def judge(evidence: Evidence, settings: GateSettings, line: VerdictSettings) -> 
     figures: Dict[str, Any] = {
         "pictures": len(evidence.labels),
         "engine": {"kind": evidence.kind, "precision": evidence.precision},
-        "remarks": list(evidence.remarks),
+        "remarks": [*evidence.remarks, *_unproved(evidence)],
     }
     reasons = _numbers(evidence, figures)
     if not reasons:
@@ -61,6 +62,12 @@ def judge(evidence: Evidence, settings: GateSettings, line: VerdictSettings) -> 
     if not evidence.labels and settings.without_pictures == "refuse":
         reasons.append('there is no golden picture, and without_pictures = "refuse" lets no engine in then')
     return Verdict(tuple(reasons), figures)
+
+
+def _unproved(evidence: Evidence) -> List[str]:
+    """Classes about which the golden pictures say nothing."""
+    missing = without_pictures(evidence.candidate.classes, evidence.labels)
+    return [f"classes without a golden picture, unproved: {', '.join(missing)}"[:300]] if missing else []
 
 
 def _numbers(evidence: Evidence, figures: Dict[str, Any]) -> List[str]:

@@ -215,6 +215,12 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
 
 
+def without_pictures(classes: Sequence[str], labels: Iterable[str]) -> List[str]:
+    """Those of the classes that no picture shows: a new engine is not tried on them."""
+    shown = set(labels)
+    return [name for name in classes if name not in shown]
+
+
 def _remove(path: Path) -> None:
     try:
         path.unlink()

@@ -135,6 +135,13 @@ def test_without_a_good_class_nothing_passes_so_nothing_escapes_and_the_figures_
     assert verdict.figures["remarks"] == [NOTHING_PASSES]
 
 
+def test_a_class_without_golden_pictures_is_named_in_the_figures() -> None:
+    fewer = LABELS[:8]
+    verdict = judge(evidence(fewer, fewer, labels=fewer, names=fewer), SETTINGS)
+    assert verdict.passed
+    assert verdict.figures["remarks"] == ["classes without a golden picture, unproved: stain"]
+
+
 def test_a_first_engine_must_be_right_more_often_than_the_floor() -> None:
     always = ["crack"] * 10
     [reason] = judge(evidence(always, None), SETTINGS).reasons
