@@ -53,7 +53,10 @@ def list_engines(
                 "current": current and current.id,
                 "previous": previous and previous.id,
                 "deployments": [
-                    {**each.model_dump(mode="json"), "engines_present": _usable(folder, each)}
+                    {
+                        **each.model_dump(mode="json"),
+                        "engines_present": _fault(folder, each, thorough=False) is None,
+                    }
                     for each in made
                 ],
                 "engines": [_engine_facts(each, deployments) for each in store.list()],
@@ -81,7 +84,7 @@ def list_engines(
     else:
         headings = ("deployment", "standing", "right", "escapes", "false rejects", "ms", "added")
         caption = f"the line runs {current.id}, since {_when(current.activated_at)}" if current else ""
-        rows_of = [_row(each, current, _usable(folder, each)) for each in made]
+        rows_of = [_row(each, current, _fault(folder, each, thorough=False)) for each in made]
         print_table("Deployments", headings, rows_of, caption=caption or "the line runs none of them yet")
     facts = [_engine_facts(each, deployments) for each in store.list()]
     if facts:
@@ -157,10 +160,11 @@ def activate(
     """Let the line run a deployment that was built here."""
     deployments, folder = _opened(home)
     chosen = _chosen(deployments, deployment)
-    if not _usable(folder, chosen):
+    fault = _fault(folder, chosen)
+    if fault is not None:
         raise EngineError(
-            "the engines of this deployment are gone",
-            seen=chosen.id,
+            "the engines of this deployment are gone or damaged",
+            seen=f"{chosen.id}: {fault}",
             remedy=f"build them again: fedclient engines build {chosen.number} --activate",
         )
     now = deployments.activate(chosen.id, who=_who(), why=why, force=force)
@@ -177,7 +181,7 @@ def rollback(
 ) -> None:
     """Go back to what the line ran before; again, to what it ran before that."""
     deployments, folder = _opened(home)
-    _tell(deployments.rollback(who=_who(), why=why, usable=lambda each: _usable(folder, each)), json)
+    _tell(deployments.rollback(who=_who(), why=why, usable=lambda each: _fault(folder, each) is None), json)
 
 
 # -- parts -------------------------------------------------------------------------------------------------
@@ -200,9 +204,11 @@ def _current(deployments: Deployments) -> tuple[Deployment | None, Deployment | 
         return None, None
 
 
-def _usable(folder: Path, deployment: Deployment) -> bool:
-    """Whether its engines are in the store; none is opened."""
-    return all((folder / engine / "engine.json").is_file() for engine in deployment.engines.values())
+def _fault(folder: Path, deployment: Deployment, *, thorough: bool = True) -> str | None:
+    """Why the line could not run it: an engine is gone or damaged. None is opened."""
+    from fedclient.engine_files import fault_of
+
+    return fault_of(folder, deployment.engines.values(), thorough=thorough)
 
 
 def _chosen(deployments: Deployments, name: str) -> Deployment:
@@ -248,13 +254,13 @@ def _version_folder(home: PlantHome, version: str | None) -> Path:
     return found[-1][1]
 
 
-def _row(deployment: Deployment, current: Deployment | None, usable: bool) -> tuple[object, ...]:
+def _row(deployment: Deployment, current: Deployment | None, fault: str | None) -> tuple[object, ...]:
     figures: dict[str, Any] = deployment.figures
     mine = figures.get("candidate") or {}
     sign = "> " if current is not None and current.id == deployment.id else "  "
     return (
         sign + deployment.id,
-        deployment.standing if usable else f"{deployment.standing}, engines gone",
+        deployment.standing if fault is None else f"{deployment.standing}, engines gone or damaged",
         f"{mine['right']} of {mine['pictures']}" if mine else "",
         "" if mine.get("escapes") is None else mine["escapes"],
         "" if mine.get("false_rejects") is None else mine["false_rejects"],

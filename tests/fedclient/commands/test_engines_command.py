@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -85,7 +86,16 @@ def add(home: PlantHome, number: int, **more: Any) -> Deployment:
 
 @pytest.fixture
 def with_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedclient.commands.engines._usable", lambda folder, deployment: True)
+    monkeypatch.setattr("fedclient.engine_files.fault_of", lambda *_, **__: None)
+
+
+def put_engine(home: PlantHome, number: int) -> Path:
+    """The files of the engine that ``add`` names, as far as they are looked at."""
+    file = home.folder / "engines" / f"engine-{number}" / "engine.onnx"
+    write_bytes(file, b"an engine")
+    facts = {"key": {"kind": "onnxruntime"}, "bytes": 9, "sha256": hashlib.sha256(b"an engine").hexdigest()}
+    write_json(file.with_name("engine.json"), facts)
+    return file
 
 
 def test_a_device_without_engines_is_told_what_to_do(fedclient: Fedclient) -> None:
@@ -148,6 +158,24 @@ def test_a_deployment_whose_engines_are_gone_is_not_activated(fedclient: Fedclie
     assert "engines gone" in fedclient("engines", "list")[1]
 
 
+def test_damaged_engines_are_named_before_the_pointer_moves(fedclient: Fedclient, home: PlantHome) -> None:
+    files = []
+    for number in (1, 2, 3):
+        add(home, number)
+        files.append(put_engine(home, number))
+        assert fedclient("engines", "activate", number)[0] == 0
+    files[1].write_bytes(b"an engima")  # as long as what was built
+    assert fedclient("engines", "activate", "2")[0] == 80
+    code, out, _ = fedclient("engines", "rollback", "--json")
+    assert (code, json.loads(out)["number"]) == (0, 1)
+    fedclient("engines", "activate", "3")
+    files[0].write_bytes(b"")
+    code, _, err = fedclient("engines", "rollback")
+    assert (code, "engines gone or damaged: 0001-abc" in err) == (81, True)
+    assert "gone or damaged" in fedclient("engines", "list")[1]
+    assert json.loads(fedclient("engines", "list", "--json")[1])["current"] == "0003-abc"
+
+
 @pytest.mark.usefixtures("with_engines")
 def test_a_damaged_pointer_is_named_and_mended_by_activating(fedclient: Fedclient, home: PlantHome) -> None:
     add(home, 1)
@@ -155,7 +183,7 @@ def test_a_damaged_pointer_is_named_and_mended_by_activating(fedclient: Fedclien
     (home.folder / "deployments" / "current.json").write_bytes(b"{")
     code, out, err = fedclient("engines", "list")
     assert (code, "0001-abc" in out, "not valid JSON" in err) == (0, True, True)
-    assert fedclient("engines", "rollback")[0] == 53
+    assert fedclient("engines", "rollback")[0] == 81  # there was nothing before it
     assert fedclient("engines", "activate", "1")[0] == 0
     assert "> 0001-abc" in fedclient("engines", "list")[1]
 

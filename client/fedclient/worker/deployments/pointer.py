@@ -5,11 +5,12 @@
     deployments/
         current.json          the pointer: a deployment's id, those to go back to, and the last move
         records/<id>.json     a candidate that has engines: passed, refused or retired
-        history.jsonl         everything that was decided, a line each
+        history.jsonl         everything that was decided, a line each (``history``)
         lock                  held while something is decided
 
 The pointer carries its own line of the history. A process that is killed between moving the pointer and
-writing that line leaves a history that is mended by the next reader: no move goes unrecorded.
+writing that line leaves a history that is mended by the next reader: no move goes unrecorded. And where the
+pointer cannot be read, the history's moves tell where it stood.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, S
 
 from pydantic import ValidationError
 
+from fedclient.worker.deployments.history import MOST_EARLIER, History, left_behind, remembered
 from fedclient.worker.deployments.record import Deployment, Entry, Event, Pointer
 from fedspect.errors import DamagedFileError, GateError, StorageError, storage_error
-from fedspect.files import append_line, read_json, read_json_lines, write_json
+from fedspect.files import read_json, write_json
 from fedspect.locking import exclusive
 
-MOST_EARLIER = 20  # deployments that rollback can still reach
 ENGINES_KEPT = 3  # current, and two to go back to: their engines stay in the store
 MOST_RECORDS = 50
 
@@ -41,6 +42,7 @@ class Deployments:
         self.folder = folder
         self.pointer_path = folder / "current.json"
         self.history_path = folder / "history.jsonl"
+        self._history = History(self.history_path)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -103,8 +105,8 @@ class Deployments:
         return sorted(found, key=lambda each: (each.added_at, each.id))
 
     def history(self) -> List[Entry]:
-        """Everything that was decided, the oldest first; a torn line is left out."""
-        entries = self._written()
+        """What was decided, the oldest first; a torn line is left out."""
+        entries = self._history.entries()
         missing = self._unwritten(entries)
         return entries if missing is None else [*entries, missing]
 
@@ -112,17 +114,7 @@ class Deployments:
         """The rollback by which this device went back from a version; None where it did not, or took it again
         since.
         """
-        found: Optional[Entry] = None
-        running = ""
-        for entry in self.history():
-            if entry.serial == 0:
-                continue
-            if entry.event == "rolled back" and running == version:
-                found = entry
-            if entry.version == version:
-                found = None
-            running = entry.version
-        return found
+        return left_behind(self.history(), version)
 
     def engines_in_use(self) -> Set[str]:
         """Ids of engines that must not be removed: those of the current deployment and the nearest ones to
@@ -153,7 +145,9 @@ class Deployments:
         )
         with self._deciding():
             write_json(self._record_path(record.id), record.model_dump(mode="json"))
-            self._note(_entry("refused" if refused else "added", record, who, "; ".join(refused) or why))
+            self._history.append(
+                _entry("refused" if refused else "added", record, who, "; ".join(refused) or why)
+            )
             self._forget_old()
         return record
 
@@ -177,10 +171,9 @@ class Deployments:
             pointer = self._pointer_or_none()
             if pointer is not None and pointer.current == deployment_id:
                 return self._as_current(deployment, pointer.move)
-            earlier: List[str] = []
-            if pointer is not None:
-                earlier = [each for each in pointer.earlier if each != deployment_id] + [pointer.current]
-                earlier = earlier[-MOST_EARLIER:]
+            pointer = pointer or remembered(self._history.entries())
+            earlier = [] if pointer is None else [*pointer.earlier, pointer.current]
+            earlier = [each for each in earlier if each != deployment_id][-MOST_EARLIER:]
             move = _entry("activated", deployment, who, why, forced=forced)
             return self._move(pointer, deployment, earlier, move)
 
@@ -189,31 +182,39 @@ class Deployments:
     ) -> Deployment:
         """Go back to the deployment before the current one; again, to the one before that.
 
-        What was refused or retired is passed over, and what is not ``usable`` (its engines are gone).
+        What was refused or retired is passed over, and what is not ``usable`` (its engines are gone or damaged).
+        A pointer that cannot be read is no obstacle: the history knows where it stood.
 
         Raises:
             GateError: there is nothing to go back to.
             StorageError: the pointer cannot be written; the current deployment stays.
 
         """
-        if not self.pointer_path.exists():
+        if not self.pointer_path.exists() and not self.history_path.exists():
             raise GateError("the line runs no engine yet, so there is nothing to go back to")
         with self._deciding():
-            pointer = self._pointer()
-            earlier = [] if pointer is None else list(pointer.earlier)
+            pointer = self._pointer_or_none() or remembered(self._history.entries())
+            if pointer is None:
+                raise GateError("the line runs no engine yet, so there is nothing to go back to")
+            earlier, unusable = list(pointer.earlier), []
             while earlier:
                 try:
                     deployment = self.get(earlier.pop())
                 except (GateError, DamagedFileError):
                     continue
-                if deployment.standing == "passed" and usable(deployment):
+                if deployment.standing != "passed":
+                    continue
+                if usable(deployment):
                     return self._move(
                         pointer, deployment, earlier, _entry("rolled back", deployment, who, why)
                     )
+                unusable.append(deployment.id)
+            lost = f"; engines gone or damaged: {', '.join(unusable)}" if unusable else ""
             raise GateError(
                 "there is no earlier deployment to go back to",
-                seen=None if pointer is None else f"current: {pointer.current}",
-                remedy="`fedclient engines list` shows what can be activated",
+                seen=f"current: {pointer.current}{lost}",
+                remedy="`fedclient engines list` shows what can be activated; `fedclient engines build` builds"
+                " engines again",
             )
 
     def retire(self, version: str, *, who: str, why: str) -> List[Deployment]:
@@ -228,7 +229,7 @@ class Deployments:
             for each in marked:
                 record = each.model_copy(update={"standing": "retired", "reasons": (*each.reasons, why)})
                 write_json(self._record_path(each.id), record.model_dump(mode="json"))
-                self._note(_entry("retired", each, who, why))
+                self._history.append(_entry("retired", each, who, why))
             return marked
 
     def note(
@@ -248,7 +249,7 @@ class Deployments:
 
         """
         with self._deciding():
-            self._note(
+            self._history.append(
                 Entry(
                     at=time.time(),
                     event=event,
@@ -266,10 +267,13 @@ class Deployments:
     def _deciding(self) -> Iterator[None]:
         """One decision at a time; what a killed process left unwritten is written first."""
         with exclusive(self.folder / "lock"):
-            missing = self._unwritten(self._written())
+            entries = self._history.entries()
+            missing = self._unwritten(entries)
             if missing is not None:
                 with contextlib.suppress(StorageError):  # it waits in the pointer until there is room
-                    self._note(missing)
+                    self._history.append(missing)
+            else:
+                self._history.bound(entries)
             yield
 
     def _record_path(self, deployment_id: str) -> Path:
@@ -307,7 +311,7 @@ class Deployments:
             if self._pointer_or_none() != moved:  # it may be in place, and only its folder not flushed
                 raise
         with contextlib.suppress(StorageError):  # the line runs it, and the pointer carries this entry
-            self._note(move)
+            self._history.append(move)
         return self._as_current(deployment, move)
 
     def _engines_of(self, deployment_ids: Sequence[str]) -> List[str]:
@@ -319,16 +323,6 @@ class Deployments:
 
     def _as_current(self, deployment: Deployment, move: Entry) -> Deployment:
         return deployment.model_copy(update={"activated_at": move.at, "who": move.who, "why": move.why})
-
-    def _note(self, entry: Entry) -> None:
-        append_line(self.history_path, entry.model_dump_json())
-
-    def _written(self) -> List[Entry]:
-        entries = []
-        for row in read_json_lines(self.history_path):
-            with contextlib.suppress(ValidationError):
-                entries.append(Entry.model_validate(row))
-        return entries
 
     def _unwritten(self, entries: Sequence[Entry]) -> Optional[Entry]:
         """The pointer's last move, where the history lacks it."""

@@ -26,13 +26,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
+from fedclient.engine_files import FILES, SIDECAR, file_hash
 from fedclient.worker.deployments.pointer import Deployments
 from fedspect.errors import DamagedFileError, EngineError, StorageError, storage_error
 from fedspect.files import read_json, sync_folder, write_json
 from fedspect.locking import exclusive
 
-SIDECAR = "engine.json"
-FILES = {"onnxruntime": "engine.onnx", "tensorrt": "engine.plan"}
 NEW, OLD = ".new-", ".old-"
 FORMAT = 1
 DEFAULT_LIMIT = 2 << 30
@@ -99,7 +98,9 @@ class EngineStore:
         return self.folder / "timing"
 
     def find(self, key: EngineKey) -> Optional[StoredEngine]:
-        """The engine of a key, whole and unchanged; a damaged one counts as none and is built again."""
+        """The engine of a key, whole and unchanged: its file is read and hashed here, for whoever finds one does
+        not build. A damaged one counts as none and is built again.
+        """
         try:
             stored = self._read(self.folder / key.name)
             stored.check()
@@ -111,11 +112,12 @@ class EngineStore:
         return stored
 
     def get(self, engine_id: str) -> StoredEngine:
-        """The engine of an id, as deployments name it.
+        """The engine of an id, as deployments name it. Only the sidecar is read: opening the engine checks its
+        file, and so does ``check``.
 
         Raises:
             EngineError: there is none.
-            DamagedFileError: its sidecar or file is not what was written.
+            DamagedFileError: its sidecar is not what was written.
 
         """
         if not engine_id or Path(engine_id).name != engine_id or engine_id.startswith("."):
@@ -304,15 +306,6 @@ class EngineStore:
     def _touch(self, stored: StoredEngine) -> None:
         with contextlib.suppress(OSError):
             os.utime(str(stored.folder / SIDECAR))
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _used_at(folder: Path) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedclient.worker.deployments import Deployment, Deployments
+from fedclient.worker.deployments import Deployment, Deployments, history
 from fedclient.worker.deployments.record import deployment_id
 from fedspect import files
 from fedspect.errors import DamagedFileError, DiskFullError, GateError
@@ -203,6 +203,45 @@ def test_a_damaged_pointer_is_named_and_mended_by_activating(
     deployments.activate(one.id, who="a test", why="mending")
     current = deployments.current()
     assert current is not None and current.id == one.id
+
+
+@pytest.mark.parametrize("content", [b"{", None])
+def test_the_history_knows_the_way_back_where_the_pointer_does_not(
+    deployments: Deployments, content: bytes | None
+) -> None:
+    one, two, three, four = activated(deployments, 1, 2, 3, 4)
+    deployments.rollback(who="a test", why="w")
+    deployments.activate(two.id, who="a test", why="w")  # two after one and three
+    if content is None:
+        deployments.pointer_path.unlink()
+    else:
+        deployments.pointer_path.write_bytes(content)
+    assert deployments.rollback(who="a test", why="w").id == three.id
+    assert deployments.rollback(who="a test", why="w").id == one.id
+    deployments.pointer_path.write_bytes(b"{")
+    deployments.activate(four.id, who="a test", why="w")
+    assert deployments.rollback(who="a test", why="w").id == one.id
+    with pytest.raises(GateError, match="no earlier"):
+        deployments.rollback(who="a test", why="w")
+
+
+def test_the_history_is_bounded_and_keeps_the_moves(
+    deployments: Deployments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST_ENTRIES", 5)
+    monkeypatch.setattr(history, "SLACK", 3)
+    one, two = activated(deployments, 1, 2)
+    deployments.rollback(who="a test", why="scratches are missed")
+    for number in range(3, 40):
+        deployments.note("failed", f"{number:064x}", number, who="a test", why="w")
+    entries = deployments.history()
+    assert len(entries) <= 3 + 5 + 3 + 1
+    assert entries[-1].number == 39
+    assert [each.serial for each in entries if each.serial] == [1, 2, 3]
+    assert deployments.left_behind(two.version) is not None
+    deployments.pointer_path.unlink()
+    deployments.activate(two.id, who="a test", why="w")
+    assert deployments.rollback(who="a test", why="w").id == one.id
 
 
 def test_many_threads_decide_one_after_the_other(deployments: Deployments) -> None:
