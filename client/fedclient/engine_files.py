@@ -37,6 +37,22 @@ def fault_of(store: Path, engines: Iterable[str], *, thorough: bool = True) -> O
     return None
 
 
+def line_fault(home: Path) -> Optional[str]:
+    """Why the line of a plant's home could not open what it is to run; None where it could, or runs nothing yet."""
+    deployments = home / "deployments"
+    try:
+        current = read_json(deployments / "current.json")["current"]
+    except FileNotFoundError:
+        return None
+    except (OSError, DamagedFileError, KeyError, TypeError) as error:
+        return f"current.json cannot be read: {type(error).__name__}"
+    try:
+        engines = read_json(deployments / "records" / f"{current}.json")["engines"].values()
+    except (OSError, DamagedFileError, KeyError, TypeError, AttributeError) as error:
+        return f"the record of {current} cannot be read: {type(error).__name__}"
+    return fault_of(home / "engines", engines)
+
+
 def _fault(folder: Path, thorough: bool) -> Optional[str]:
     try:
         sidecar = read_json(folder / SIDECAR)

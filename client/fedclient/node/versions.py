@@ -6,7 +6,8 @@
     outcomes.json     what became of each version here, and what headquarters was told
 
 A version is tried once. If it is refused by the gate it stays out, whatever happens, until a person
-activates it (`fedclient engines activate`). If it failed for another reason (no memory, no disk, a dead
+activates it (`fedclient engines activate`). When the node starts, and once a day, the files of the line's engines
+are looked at; damaged ones are built again. If it failed for another reason (no memory, no disk, a dead
 worker) it is tried again after a minute, two, four, up to an hour. If headquarters goes back to an
 earlier version, so does the plant.
 """
@@ -24,6 +25,7 @@ from typing import Any, Dict, Optional, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedclient.courtesy import Courtesy
+from fedclient.engine_files import line_fault
 from fedclient.node.board import Board
 from fedclient.node.home import PlantHome
 from fedspect import files
@@ -32,6 +34,7 @@ from fedspect.protocol.enrolment_pb2 import PublishedReply
 from fedspect.protocol.versions import DeploymentReport
 
 FIRST_RETRY, LONGEST_RETRY = 60.0, 3600.0  # seconds
+LOOK_AT_ENGINES = 86400.0  # seconds
 LONGEST_REASON = 1000
 
 logger = logging.getLogger("fedclient.node")
@@ -103,6 +106,7 @@ class VersionKeeper:
         self._clock = clock
         self._folder = home.folder / "versions"
         self._path = self._folder / "outcomes.json"
+        self._next_look = 0.0
 
     def look(self, session: Offers, base_hash: str) -> None:
         """See what is published and deal with it; tell headquarters what it does not know yet.
@@ -130,7 +134,7 @@ class VersionKeeper:
         if known is not None:
             settled = known.report.outcome == "refused" or outcomes.last == offered.version_hash
             waits = known.report.outcome == "failed" and self._clock() >= known.next_try
-            if settled and not waits:
+            if settled and not waits and not self._to_mend(offered.version_hash):
                 self._show(offered, known.report.outcome, "; ".join(known.report.reasons))
                 return False
         if offered.base_hash != base_hash:
@@ -142,11 +146,23 @@ class VersionKeeper:
             return False
         return True
 
+    def _to_mend(self, version: str) -> bool:
+        """Whether the line is to run this version and could not open its engines; only files are read."""
+        if self._clock() < self._next_look:
+            return False
+        moved, fault = line_version(self._home), line_fault(self._home.folder)
+        if fault is None or (moved is not None and moved["version"] != version):
+            self._next_look = self._clock() + LOOK_AT_ENGINES
+            return False
+        logger.warning("the line's engines are built again: %s", fault)
+        return True
+
     def _deal(self, offered: PublishedReply, folder: Path) -> None:
         if not self._courtesy.settings.versions.automatic:
             self._show(offered, "waiting", "it is here; `fedclient engines build` makes engines of it")
             return
         self._show(offered, "deploying", "")
+        self._next_look = self._clock() + LOOK_AT_ENGINES
         self._say(f"version {offered.number} is published; making engines of it")
         started = self._clock()
         try:

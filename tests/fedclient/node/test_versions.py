@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -11,9 +12,9 @@ import pytest
 from fedclient.courtesy import Courtesy
 from fedclient.node.board import Board
 from fedclient.node.home import PlantHome
-from fedclient.node.versions import FIRST_RETRY, LONGEST_RETRY, VersionKeeper, line_version
+from fedclient.node.versions import FIRST_RETRY, LONGEST_RETRY, LOOK_AT_ENGINES, VersionKeeper, line_version
 from fedspect.errors import ConnectionLostError, WorkerError
-from fedspect.files import write_json
+from fedspect.files import write_bytes, write_json
 from fedspect.protocol.enrolment_pb2 import PublishedReply
 
 BASE = "ba" * 32
@@ -73,7 +74,12 @@ class Trainer:
 def move_line(home: PlantHome, number: int, event: str = "activated", who: str = "") -> None:
     serial = 1 + (line_version(home) or {"serial": 0})["serial"]
     move = {"version": f"{number:02x}" * 32, "number": number, "at": 1.0, "event": event, "who": who}
-    write_json(home.folder / "deployments" / "current.json", {"move": {**move, "serial": serial}})
+    write_bytes(home.folder / "engines" / "e" / "engine.onnx", b"an engine")
+    facts = {"key": {"kind": "onnxruntime"}, "bytes": 9, "sha256": hashlib.sha256(b"an engine").hexdigest()}
+    write_json(home.folder / "engines" / "e" / "engine.json", facts)
+    write_json(home.folder / "deployments" / "records" / f"{number}.json", {"engines": {"whole": "e"}})
+    pointer = {"current": str(number), "move": {**move, "serial": serial}}
+    write_json(home.folder / "deployments" / "current.json", pointer)
 
 
 class Plant:
@@ -118,6 +124,31 @@ def test_a_published_version_is_fetched_deployed_once_and_reported_once(plant: P
     assert plant.headquarters.reports[0]["seconds"] == 3.5
     line = line_version(plant.home)
     assert line is not None and line["number"] == 1
+
+
+def test_damaged_engines_of_the_line_are_built_again_after_a_restart_and_within_a_day(plant: Plant) -> None:
+    plant.publish(1)
+    engine = plant.home.folder / "engines" / "e" / "engine.onnx"
+    engine.write_bytes(b"an engima")
+    plant.look(3)
+    assert plant.trainer.deployed == [1]
+    plant.start()
+    plant.look(3)
+    assert plant.trainer.deployed == [1, 1] and engine.read_bytes() == b"an engine"
+    (plant.home.folder / "deployments" / "current.json").write_bytes(b"{")
+    plant.now += LOOK_AT_ENGINES
+    plant.look(3)
+    assert plant.trainer.deployed == [1, 1, 1]
+
+
+def test_engines_of_another_version_than_the_published_one_are_not_the_nodes_to_mend(plant: Plant) -> None:
+    plant.publish(1)
+    plant.publish(2)
+    move_line(plant.home, 1, "rolled back", who="anna")
+    (plant.home.folder / "engines" / "e" / "engine.onnx").unlink()
+    plant.start()
+    plant.look(2)
+    assert plant.trainer.deployed == [1, 2]
 
 
 def test_a_refused_version_is_never_tried_again_by_itself(plant: Plant) -> None:

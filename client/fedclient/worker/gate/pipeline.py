@@ -83,8 +83,8 @@ class Deployer:
     ) -> DeploymentReport:
         """Build a version's engines, take them through the gate and let the line run them.
 
-        ``activate=False`` stops after the gate. A version that the line runs already, or that this plant went
-        back from, is answered without work unless ``again``.
+        ``activate=False`` stops after the gate. A version that the line runs already (with whole engines), or
+        that this plant went back from, is answered without work unless ``again``.
 
         Returns:
             What became of it; never raises but for an interrupt.
@@ -101,7 +101,7 @@ class Deployer:
                 card = read_card(folder)
                 _check_name(card, version, number)
                 version, told = card.content_hash, card.number
-                decision = None if again else settled(self.deployments, card)
+                decision = None if again else settled(self.deployments, self.store, card)
                 if decision is None and activate and not again:
                     decision = gone_back(self.deployments, self.store, card, who)
                 if decision is None:

@@ -6,20 +6,26 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional, Tuple
 
-from fedclient.worker.deployments import Deployment, Deployments
+from fedclient.engine_files import fault_of
+from fedclient.worker.deployments import Deployments
 from fedclient.worker.engines import EngineStore
-from fedspect.errors import DamagedFileError, FedspectError
+from fedspect.errors import DamagedFileError
 from fedspect.protocol.versions import Outcome, VersionCard
 
 Decision = Tuple[Outcome, List[str], Dict[str, Any]]
 """What became of a version, the reasons and the figures."""
 
 
-def settled(deployments: Deployments, card: VersionCard) -> Optional[Decision]:
-    """The answer for a version that runs, that this plant went back from, or that is retired here."""
+def settled(deployments: Deployments, store: EngineStore, card: VersionCard) -> Optional[Decision]:
+    """The answer for a version that runs, that this plant went back from, or that is retired here.
+
+    None for one that the line is to run and could not: its engines are gone or damaged, and are built again.
+    """
     with suppress(DamagedFileError):
         current = deployments.current()
         if current is not None and current.version == card.content_hash:
+            if fault_of(store.folder, current.engines.values()) is not None:
+                return None
             return "activated", ["the line runs it already"], current.figures
     left = deployments.left_behind(card.content_hash)
     if left is not None:
@@ -42,18 +48,9 @@ def gone_back(
         if current is None or card.number >= current.number:
             return None
         for each in deployments.list():
-            if each.version == card.content_hash and each.standing == "passed" and _usable(each, store):
+            usable = each.standing == "passed" and fault_of(store.folder, each.engines.values()) is None
+            if each.version == card.content_hash and usable:
                 why = f"headquarters went back to version {card.number}"
                 deployments.activate(each.id, who=who, why=why)
                 return "activated", [f"{why}, which passed the gate here before"], each.figures
     return None
-
-
-def _usable(deployment: Deployment, store: EngineStore) -> bool:
-    """Whether its engines are in the store still."""
-    try:
-        for engine in deployment.engines.values():
-            store.get(engine)
-    except FedspectError:
-        return False
-    return True

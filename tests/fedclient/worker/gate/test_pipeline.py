@@ -19,6 +19,7 @@ from fedclient.worker.engines import open_model
 from fedclient.worker.gate import building, pipeline
 from fedclient.worker.gate.pipeline import Deployer
 from fedclient.worker.line.reference import BY_DEPLOYMENT, BY_HAND, Reference
+from fedclient.worker.setup import Site
 from fedspect import files
 from fedspect.files import write_text
 from fedspect.update.schema import Arrays
@@ -97,6 +98,27 @@ def test_a_version_is_built_proved_and_activated_and_the_next_keeps_the_backbone
     again = deployer.deploy(publish(changed(trained_head), number=2))
     assert (again.outcome, again.reasons) == ("activated", ["the line runs it already"])
     assert len([entry for entry in deployer.deployments.history() if entry.serial]) == 2
+
+
+def test_a_device_that_restarts_with_a_damaged_engine_builds_it_again(
+    deployer: Deployer, publish: Publish, trained_head: Arrays
+) -> None:
+    folder = publish(trained_head)
+    assert deployer.deploy(folder).outcome == "activated"
+    current = deployer.deployments.current()
+    assert current is not None
+    stored = deployer.store.get(current.engines["head"])
+    content = bytearray(stored.file.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.file.write_bytes(bytes(content))
+    restarted = Deployer(deployer.settings, lambda: Site(deployer.settings))
+    mended = restarted.deploy(folder)
+    assert (mended.outcome, mended.reasons) == ("activated", [])
+    again = restarted.deployments.current()
+    assert again is not None
+    assert (again.id, again.activated_at) == (current.id, current.activated_at)  # nothing moved
+    open_model(current, restarted.store).close()
+    assert restarted.deploy(folder).reasons == ["the line runs it already"]
 
 
 def test_when_headquarters_goes_back_the_version_before_needs_no_second_gate(
