@@ -114,6 +114,12 @@ def build(
     activate: Annotated[
         bool, typer.Option("--activate", help="Let the line run it if it passes the gate.")
     ] = False,
+    kind: Annotated[
+        Optional[str], typer.Option(help="onnxruntime or tensorrt.", show_default="that of engines.toml")
+    ] = None,
+    precision: Annotated[
+        Optional[str], typer.Option(help="float32 or float16.", show_default="that of engines.toml")
+    ] = None,
     why: WhyOption = "built by hand",
     home: HomeOption = None,
     json: JsonOption = False,
@@ -124,6 +130,8 @@ def build(
     plant_home = PlantHome(home)
     folder = _version_folder(plant_home, version)
     arguments = ["--folder", str(folder), "--who", _who(), "--why", why]
+    for name, value in (("--kind", kind), ("--precision", precision)):
+        arguments += [] if value is None else [name, value]
     with progress_bar("engines", shown=not json) as bar:
         report = ask_worker(
             plant_home,

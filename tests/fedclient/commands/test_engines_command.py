@@ -207,6 +207,22 @@ def test_rollback_as_a_command_of_its_own_opens_no_model(home: PlantHome) -> Non
         assert "AssertionError" not in run.stderr
 
 
+def test_a_build_hands_kind_and_precision_on(
+    fedclient: Fedclient, home: PlantHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(_home: PlantHome, _module: str, arguments: list[str], _progress: object) -> dict[str, object]:
+        asked.extend(arguments)
+        return {"outcome": "activated", "reasons": ["not activated"], "number": 1, "seconds": 1.0}
+
+    monkeypatch.setattr("fedclient.commands.asking.ask_worker", ask)
+    write_json(home.folder / "versions" / ("f" * 64) / "card.json", {"number": 1})
+    assert fedclient("engines", "build", "1", "--precision", "float32", "--kind", "onnxruntime")[0] == 0
+    assert asked[-4:] == ["--kind", "onnxruntime", "--precision", "float32"]
+    assert "--activate" not in asked
+
+
 def test_golden_pictures_are_added_by_hand_and_shown(fedclient: Fedclient, home: PlantHome) -> None:
     paths = []
     for number in range(2):

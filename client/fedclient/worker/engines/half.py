@@ -80,6 +80,6 @@ def _halved(tensor: onnx.TensorProto) -> onnx.TensorProto:
             "a weight is too large for float16",
             seen=f"{tensor.name}: {most:g}",
             accepted=f"up to {LARGEST:g}",
-            remedy="build with --precision float32",
+            remedy="fedclient engines build --precision float32; for good: `precision` in engines.toml",
         )
     return numpy_helper.from_array(values.astype(np.float16), tensor.name)

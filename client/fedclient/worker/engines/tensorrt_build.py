@@ -124,7 +124,7 @@ class TensorRTRecipe(Recipe):
                     "a plan answers otherwise than ONNX Runtime",
                     seen=f"{distance:.2g} of the answers' scale, in {self.order.precision}",
                     accepted=f"{DIFFERENCE[self.order.precision]:g}",
-                    remedy="build with --precision float32, or use the kind onnxruntime",
+                    remedy="fedclient engines build --precision float32, or --kind onnxruntime; for good: engines.toml",
                 )
             return {"difference": distance, "memory_bytes": engine.memory_bytes}
 

@@ -19,6 +19,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--who", default="")
     parser.add_argument("--why", default="")
     parser.add_argument("--activate", action="store_true")
+    parser.add_argument("--kind", help="instead of that of engines.toml")
+    parser.add_argument("--precision", help="instead of that of engines.toml")
     given = parser.parse_args(arguments)
 
     def work(report: Report) -> Any:
@@ -37,6 +39,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
             why=given.why,
             activate=given.activate,
             again=True,
+            overrides={"engine.kind": given.kind, "engine.precision": given.precision},
             report=report,
         )
         return became.model_dump(mode="json")

@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -78,13 +78,15 @@ class Deployer:
         why: str = "published",
         activate: bool = True,
         again: bool = False,
+        overrides: Optional[Mapping[str, Any]] = None,
         report: Report = lambda stage, done, total: None,
         cancel: Optional[threading.Event] = None,
     ) -> DeploymentReport:
         """Build a version's engines, take them through the gate and let the line run them.
 
         ``activate=False`` stops after the gate. A version that the line runs already (with whole engines), or
-        that this plant went back from, is answered without work unless ``again``.
+        that this plant went back from, is answered without work unless ``again``. ``overrides``
+        go before engines.toml, by dotted key.
 
         Returns:
             What became of it; never raises but for an interrupt.
@@ -105,7 +107,8 @@ class Deployer:
                 if decision is None and activate and not again:
                     decision = gone_back(self.deployments, self.store, card, who)
                 if decision is None:
-                    decision = self._run(folder, card, who, why, activate, report, cancel)
+                    settings = read_deploy_settings(self.home, overrides)
+                    decision = self._run(folder, card, settings, who, why, activate, report, cancel)
                 outcome, reasons, figures = decision
         except (UpdateRefusedError, ClassError) as error:
             outcome, reasons = "refused", [self._unplaced(error)]
@@ -150,13 +153,13 @@ class Deployer:
         self,
         folder: Path,
         card: VersionCard,
+        settings: DeploySettings,
         who: str,
         why: str,
         activate: bool,
         report: Report,
         cancel: Optional[threading.Event],
     ) -> Decision:
-        settings = read_deploy_settings(self.home)
         candidate = read_candidate(
             folder,
             self.base(),

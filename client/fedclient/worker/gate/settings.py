@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Any, Literal, Mapping, Optional
 
 from pydantic import Field
 
@@ -76,8 +76,9 @@ class DeploySettings(Settings):
     """What a new engine must prove."""
 
 
-def read_deploy_settings(home: Path) -> DeploySettings:
-    """The plant's settings; a file with all defaults, explained, is written where there is none.
+def read_deploy_settings(home: Path, overrides: Optional[Mapping[str, Any]] = None) -> DeploySettings:
+    """The plant's settings; a file with all defaults, explained, is written where there is none. ``overrides``
+    (by dotted key; None: not given) go before the file.
 
     Raises:
         SettingsError: a key or value is not accepted.
@@ -87,4 +88,4 @@ def read_deploy_settings(home: Path) -> DeploySettings:
     path = home / SETTINGS_FILE
     if not path.exists():
         write_text(path, commented_toml(DeploySettings(), heading=HEADING))
-    return load_settings(path, DeploySettings)
+    return load_settings(path, DeploySettings, overrides)

@@ -1,5 +1,7 @@
 """How fast the line answers, by kind of engine and precision: every engine in the store of the current version.
 
+Each kind has a deploy graph of its own, so engines belong together by what they are of, and not by their graph.
+
 A picture's time is measured as the line has it: an encoded picture is decoded, resized and answered, one after the
 other, in one process. Pictures per second are those of full batches without decoding.
 """
@@ -86,18 +88,28 @@ def as_dict(row: Measured) -> Dict[str, object]:
 
 
 def _engine_sets(deployment: Deployment, store: EngineStore) -> Iterator[Dict[str, StoredEngine]]:
-    """The deployed engines first, then others of the same graphs, each kind and precision once."""
+    """The deployed engines first, then others of the same version, each kind and precision once; of several the
+    one that was used last.
+    """
     deployed = {part: store.get(engine_id) for part, engine_id in deployment.engines.items()}
     yield deployed
     shown = {(each.key.kind, each.key.precision) for each in deployed.values()}
     others: Dict[object, Dict[str, StoredEngine]] = {}
     for stored in store.list():
         for part, each in deployed.items():
-            if stored.key.onnx_hash == each.key.onnx_hash:
+            if _alike(stored, each):
                 others.setdefault((stored.key.kind, stored.key.precision), {}).setdefault(part, stored)
     for name, engines in others.items():
         if name not in shown and set(engines) == set(deployed):
             yield engines
+
+
+def _alike(one: StoredEngine, other: StoredEngine) -> bool:
+    """Whether two engines are the same part of the same model; a backbone is of no version."""
+    names = (
+        ("part", "base_hash") if one.sidecar.get("part") == "backbone" else ("part", "base_hash", "version")
+    )
+    return all(one.sidecar.get(name) == other.sidecar.get(name) for name in names)
 
 
 def _measure(

@@ -136,6 +136,22 @@ def test_when_headquarters_goes_back_the_version_before_needs_no_second_gate(
     assert deployer.deployments.history()[-1].why == "headquarters went back to version 1"
 
 
+def test_kind_and_precision_can_be_asked_for_once(
+    deployer: Deployer, publish: Publish, trained_head: Arrays
+) -> None:
+    folder = publish(trained_head)
+    report = deployer.deploy(folder, activate=False, again=True, overrides={"engine.precision": "float16"})
+    assert report.outcome == "failed"
+    assert "no such precision" in report.reasons[0]
+    report = deployer.deploy(folder, activate=False, again=True, overrides={"engine.kind": "openvino"})
+    assert "engine.kind on the command line" in report.reasons[0]
+    once = {"engine.kind": "onnxruntime", "engine.precision": None}
+    report = deployer.deploy(folder, activate=False, again=True, overrides=once)
+    assert "not activated" in report.reasons[0]
+    assert report.figures["engine"] == {"kind": "onnxruntime", "precision": "float32"}
+    assert deployer.deployments.current() is None
+
+
 def test_a_worse_version_is_refused_with_figures_and_the_current_one_stays(
     deployer: Deployer, publish: Publish, trained_head: Arrays
 ) -> None:

@@ -3,7 +3,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Dict
 
 import numpy as np
 
@@ -93,3 +96,26 @@ def test_bench_measures_the_engines_of_the_current_version(home: LineHome, tmp_p
     assert row["answers"] >= 20 and row["pictures_per_second"] > 0 and row["peak_mib"] > 0
     table = run(home, "bench", "--seconds", "0.2", "--pictures", str(pictures(tmp_path / "p")))
     assert table.returncode == 0 and "onnxruntime float32" in table.stdout
+
+
+def test_bench_compares_kinds_whose_graphs_differ(home: LineHome) -> None:
+    deployment = home.deployments.current()
+    assert deployment is not None
+    for part in ("backbone", "head"):
+        _other_kind(home, deployment.engines[part], "float16")
+    other = next(each for each in home.deployments.list() if each.id != deployment.id)
+    _other_kind(home, other.engines["head"], "int8")  # another version's
+    engines = json.loads(run(home, "bench", "--seconds", "0.2", "--json").stdout)["engines"]
+    assert [row["precision"] for row in engines] == ["float32", "float16"]
+
+
+def _other_kind(home: LineHome, engine: str, precision: str) -> None:
+    """A stored engine once more, as if it had been built of another graph in another precision."""
+    stored = home.store.get(engine)
+    key = replace(stored.key, onnx_hash="cd" * 32, precision=precision)
+
+    def build(file: Path) -> Dict[str, Any]:
+        shutil.copyfile(stored.file, file)
+        return dict(stored.sidecar)
+
+    home.store.add(key, build)
