@@ -35,7 +35,7 @@ def init(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take the held-out share of the plant's pictures into the golden set; what is in it stays."""
+    """Take the held-out share of the plant's pictures into the golden set; what was added by hand stays."""
     from fedclient.commands.asking import ask_worker
 
     plant_home = PlantHome(home)
@@ -77,6 +77,23 @@ def add(
         print_json({"added": [each.model_dump() for each in added], **_facts(golden, plant_home)})
         return
     note(f"{len(added)} pictures of class {added[0].label} are golden")
+    _table(golden, plant_home)
+
+
+@app.command()
+def remove(
+    pictures: Annotated[list[str], typer.Argument(help="Their names, or the beginning of their hashes.")],
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take pictures out of the set for good; they still never train."""
+    plant_home = PlantHome(home)
+    golden = _golden(plant_home)
+    gone = golden.remove(pictures)
+    if json:
+        print_json({"removed": [each.model_dump() for each in gone], **_facts(golden, plant_home)})
+        return
+    note(f"{len(gone)} pictures are no longer golden")
     _table(golden, plant_home)
 
 

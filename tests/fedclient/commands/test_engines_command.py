@@ -242,6 +242,9 @@ def test_golden_pictures_are_added_by_hand_and_shown(fedclient: Fedclient, home:
     assert "&lt;0&gt;.png" in text
     assert "<0>" not in text
     assert fedclient("golden", "add", paths[0], "--class", "dent")[0] == 23
+    code, out, _ = fedclient("golden", "remove", "<0>.png", "--json")
+    assert (code, json.loads(out)["counts"]) == (0, {"striped": 1})
+    assert fedclient("golden", "remove", "<0>.png")[0] == 20
     assert fedclient("golden", "add", home.folder.parent / "none.png", "--class", "plain")[0] == 22
 
 
@@ -250,7 +253,7 @@ def test_each_command_has_a_page_that_names_its_parts(page: str) -> None:
     text = (PAGES / f"{page}.md").read_text()
     parts = {
         "fedclient-engines": ("list", "build", "activate", "rollback"),
-        "fedclient-golden": ("init", "add", "show"),
+        "fedclient-golden": ("init", "add", "remove", "show"),
     }
     for part in parts[page]:
         assert f"fedclient {page.split('-')[1]} {part}" in text

@@ -28,7 +28,7 @@ from fedclient.worker.gate.looks import leave_reference
 from fedclient.worker.gate.settings import DeploySettings, read_deploy_settings
 from fedclient.worker.gate.settled import Decision, gone_back, settled
 from fedclient.worker.golden import GoldenSet
-from fedclient.worker.golden.choosing import GOLDEN, take_share
+from fedclient.worker.golden.choosing import GOLDEN
 from fedclient.worker.line.settings import read_settings
 from fedclient.worker.settings import WorkerSettings
 from fedclient.worker.setup import Site
@@ -142,7 +142,7 @@ class Deployer:
 
         """
         try:
-            take_share(self.golden, self._site().split.sides[GOLDEN], limit)
+            self.golden.take(self._site().split.sides[GOLDEN], limit)
         except DataError as error:
             return (f"no new golden pictures were looked for: {self._unplaced(error)}"[:300],)
         return ()

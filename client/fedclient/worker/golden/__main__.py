@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, List, Optional
 
 from fedclient.worker.golden import GoldenSet
-from fedclient.worker.golden.choosing import GOLDEN, take_share
+from fedclient.worker.golden.choosing import GOLDEN
 from fedclient.worker.settings import WorkerSettings
 from fedclient.worker.telling import Report, tell
 
@@ -28,7 +28,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         limit = given.limit or read_deploy_settings(settings.home).gate.golden_limit
         site = Site(settings, lambda done, total: report("pictures", done, total))
         golden = GoldenSet(settings.home / "golden")
-        new = take_share(golden, site.split.sides[GOLDEN], limit)
+        new = golden.take(site.split.sides[GOLDEN], limit)
         return {"new": new, "share": len(site.split.sides[GOLDEN]), "given_up": site.split.given_up}
 
     return tell(work)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Sequence
+from typing import Iterator, List, Sequence
 
 from fedclient.worker.golden.pictures import GoldenPicture, GoldenSet, digest_of
 from fedspect.data.classes import ClassList
 from fedspect.data.decode import read_bytes
-from fedspect.data.pictures import CheckedPicture
 from fedspect.data.split import SplitLedger
 from fedspect.errors import DataError
 from fedspect.locking import exclusive
@@ -36,17 +35,6 @@ def sides_kept(state: Path) -> Iterator[SplitLedger]:
         ledger = SplitLedger.load(state / "sides.json")
         yield ledger
         ledger.save(state / "sides.json")
-
-
-def take_share(golden: GoldenSet, share: Sequence[CheckedPicture], most: int) -> int:
-    """Take at most ``most`` pictures of the held-out share into the set; how many were new.
-
-    Raises:
-        StorageError: the set is as it was.
-
-    """
-    known = {each.digest for each in golden.pictures()}
-    return golden.take(spread(share, most, kept=known))
 
 
 def add_by_hand(
@@ -74,19 +62,3 @@ def add_by_hand(
         for digest in digests.values():
             ledger.reserve(digest, GOLDEN)
     return golden.add(paths, name)
-
-
-def spread(
-    pictures: Sequence[CheckedPicture], most: int, *, kept: Iterable[str] = ()
-) -> List[CheckedPicture]:
-    """At most that many of the pictures, the classes in turn; which ones follows from their content alone.
-
-    Those whose digest is among ``kept`` come first.
-
-    """
-    known = set(kept)
-    by_class: Dict[str, List[CheckedPicture]] = {}
-    for each in sorted(pictures, key=lambda each: (each.digest not in known, each.digest)):
-        by_class.setdefault(each.label or "", []).append(each)
-    rows = ((place, label, each) for label, members in by_class.items() for place, each in enumerate(members))
-    return [each for _, _, each in sorted(rows, key=lambda row: row[:2])][:most]

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections import Counter
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, List
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fedclient.worker.golden import GoldenSet
-from fedclient.worker.golden.choosing import add_by_hand, sides_kept, spread, take_share
+from fedclient.worker.golden.choosing import add_by_hand, sides_kept
+from fedclient.worker.golden.pictures import spread
 from fedclient.worker.settings import WorkerSettings
 from fedclient.worker.setup import Site
 from fedspect import files
@@ -121,15 +123,73 @@ def test_a_full_disk_leaves_the_set_as_it_was(
     assert len(golden.load(PREPROCESSING).names) == 4
 
 
-def test_a_bounded_set_takes_the_classes_in_turn_and_keeps_what_it_has(
+def labels(pictures: List[CheckedPicture]) -> Dict[str, str]:
+    return {each.digest: each.label or "" for each in pictures}
+
+
+def test_a_bounded_set_takes_the_classes_in_turn_and_always_the_same_ones(
     golden: GoldenSet, pictures: List[CheckedPicture]
 ) -> None:
-    assert Counter(each.label for each in spread(pictures, 6)) == {"plain": 3, "striped": 3}
-    assert take_share(golden, pictures[4:10], 4) == 4
-    before = {each.digest for each in golden.pictures()}
-    assert take_share(golden, pictures, 4) == 0
-    assert {each.digest for each in golden.pictures()} == before
-    assert spread(list(reversed(pictures)), 6) == spread(pictures, 6)
+    known = labels(pictures)
+    assert Counter(known[digest] for digest in spread(known, 6)) == {"plain": 3, "striped": 3}
+    assert spread(labels(list(reversed(pictures))), 6) == spread(known, 6)
+    assert golden.take(pictures, 6) == 6
+    assert golden.take(pictures, 6) == 0
+    assert {each.digest for each in golden.pictures()} == set(spread(known, 6))
+
+
+def test_a_full_set_ages_with_its_share_and_keeps_what_was_added_by_hand(
+    golden: GoldenSet, pictures: List[CheckedPicture], tmp_path: Path
+) -> None:
+    [by_hand] = golden.add([drawn(tmp_path / "by-hand.png", 7)], "plain")
+    first, later = pictures[:8], pictures[8:]
+    golden.take(first, 6)
+    new = golden.take(later, 6)  # the first are gone from the folder, and still count
+    kept = {each.digest for each in golden.pictures()}
+    assert kept - {by_hand.digest} == set(spread(labels(pictures), 6)) & (
+        set(spread(labels(first), 6)) | set(labels(later))
+    )
+    assert 0 < new < 6
+    assert by_hand in golden.pictures()
+    assert {path.name for path in (golden.folder / "pictures").iterdir()} == {
+        each.file for each in golden.pictures()
+    }
+
+
+def test_what_was_removed_stays_out_until_it_is_added_by_hand(
+    golden: GoldenSet, pictures: List[CheckedPicture]
+) -> None:
+    golden.take(pictures[:4])
+    first, second = golden.pictures()[:2]
+    assert golden.remove([first.name, second.digest[:8]]) == [first, second]
+    assert golden.take(pictures[:4]) == 0
+    assert len(golden.pictures()) == 2 and not golden.path(first).exists()
+    with pytest.raises(DataError, match="no such golden picture"):
+        golden.remove([golden.pictures()[0].name, first.name])
+    assert len(golden.pictures()) == 2
+    golden.add([pictures[0].path], "plain")
+    golden.take(pictures[:4])
+    assert pictures[0].digest in {each.digest for each in golden.pictures()}
+
+
+def test_a_picture_added_while_the_share_is_taken_is_not_lost(
+    golden: GoldenSet, pictures: List[CheckedPicture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share is taken by a deployment, and somebody adds a picture while it copies."""
+    adding = threading.Thread(target=golden.add, args=([drawn(tmp_path / "by-hand.png", 7)], "plain"))
+    write = GoldenSet._write
+
+    def slowly(self: GoldenSet, *arguments: Any) -> None:
+        monkeypatch.setattr(GoldenSet, "_write", write)
+        adding.start()
+        adding.join(0.5)  # without a lock it is done by now, and lost below
+        write(self, *arguments)
+
+    monkeypatch.setattr(GoldenSet, "_write", slowly)
+    golden.take(pictures[:4])
+    adding.join()
+    assert Counter(each.source for each in golden.pictures()) == {"share": 4, "added": 1}
+    assert len(golden.load(PREPROCESSING).names) == 5
 
 
 def test_a_picture_added_by_hand_never_trains(golden: GoldenSet, tmp_path: Path) -> None:
