@@ -26,6 +26,7 @@ from typing import Any, Callable, Iterator, List, NoReturn, Optional, Sequence, 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typing_extensions import Annotated
@@ -33,6 +34,7 @@ from typing_extensions import Annotated
 from fedspect.errors import FedspectError, InterruptedRunError, StorageError, storage_error
 
 TRACEBACK_VARIABLE = "FEDSPECT_TRACEBACK"
+UNBOUNDED = 10_000  # columns
 UNEXPECTED = 1  # the exit code of an error that nobody foresaw
 
 JsonOption = Annotated[
@@ -176,7 +178,10 @@ def warn(text: str) -> None:
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = ""
 ) -> None:
-    """A table on standard output: the first column is left-aligned, the others right-aligned."""
+    """A table on standard output: the first column is left-aligned, the others right-aligned.
+
+    Where it is too wide for its words, each row becomes two lines: a name that is broken cannot be copied.
+    """
     table = Table(
         title=escape(title), caption=escape(caption) or None, title_justify="left", caption_justify="left"
     )
@@ -184,7 +189,17 @@ def print_table(
         table.add_column(escape(column), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    stdout().print(table)
+    console = stdout()
+    unbroken = Measurement.get(console, console.options.update(width=UNBOUNDED), table).minimum
+    if unbroken <= console.width:
+        console.print(table)
+        return
+    lines = [title]
+    for first, *others in rows:
+        facts = (f"{name} {cell}".strip() for name, cell in zip(columns[1:], others) if str(cell))
+        lines += [str(first), f"    {' · '.join(facts)}"]
+    for line in [*lines, *filter(None, [caption])]:
+        console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from fedspect.console import print_table
+
 PROGRAM = """
 import errno, sys
 from pathlib import Path
@@ -113,3 +115,15 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 def test_shell_completion_is_offered():
     assert "--show-completion" in run("--help").stdout
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_names_in_a_table_are_whole_at_any_width(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    engine = "onnxruntime-float32-0123456789ab-0123456789ab"
+    print_table("Engines", ("engine", "file", "kept"), [(engine, "x" * 60, "yes"), (engine, "", "")])
+    printed = capsys.readouterr().out
+    assert printed.count(engine) == 2 and "x" * 60 in printed
+    assert ("kept yes" in printed) == (columns == 80)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import getpass
 import socket
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from fedclient.commands.options import HomeOption
 from fedclient.node.home import PlantHome
-from fedspect.console import JsonOption, note, print_json, print_table, progress_bar, warn
+from fedspect.console import JsonOption, note, print_json, progress_bar, warn
 from fedspect.errors import EngineError, FedspectError, GateError
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ def list_engines(
     json: JsonOption = False,
 ) -> None:
     """Show what the line runs, what it could run, and the engines in the store."""
+    from fedclient.commands import engine_tables as tables
+    from fedclient.commands.line import nothing_passes
     from fedclient.worker.engines.store import EngineStore
 
     deployments, folder = _opened(home)
@@ -59,50 +60,23 @@ def list_engines(
                     }
                     for each in made
                 ],
-                "engines": [_engine_facts(each, deployments) for each in store.list()],
+                "engines": [tables.engine_facts(each, deployments) for each in store.list()],
                 "history": [entry.model_dump(mode="json") for entry in entries],
             }
         )
         return
     if history:
-        columns = ("when", "what", "number", "version", "who", "why")
-        rows = [
-            (
-                _when(each.at),
-                each.event + (" by force" if each.forced else ""),
-                each.number,
-                each.version[:12],
-                each.who,
-                each.why,
-            )
-            for each in entries
-        ]
-        print_table("History", columns, rows)
+        tables.show_history(entries)
         return
     if not made:
         note("no version was built here yet; `fedclient engines build` builds the newest that was published")
     else:
-        headings = ("deployment", "standing", "right", "escapes", "false rejects", "ms", "added")
-        caption = f"the line runs {current.id}, since {_when(current.activated_at)}" if current else ""
-        rows_of = [_row(each, current, _fault(folder, each, thorough=False)) for each in made]
-        print_table("Deployments", headings, rows_of, caption=caption or "the line runs none of them yet")
-    facts = [_engine_facts(each, deployments) for each in store.list()]
-    if facts:
-        print_table(
-            "Engines",
-            ("engine", "part", "kind", "precision", "MB", "kept for the line"),
-            [
-                (
-                    each["id"],
-                    each["part"],
-                    each["kind"],
-                    each["precision"],
-                    f"{each['bytes'] / 1e6:.1f}",
-                    "yes" if each["in_use"] else "",
-                )
-                for each in facts
-            ],
-        )
+        faults = [_fault(folder, each, thorough=False) for each in made]
+        tables.show_deployments(made, faults, current)
+    problem = nothing_passes(PlantHome(home)) if current is not None else None
+    if problem is not None:
+        warn(f"to mend: {problem}")
+    tables.show_engines(store.list(), deployments)
 
 
 @app.command()
@@ -132,6 +106,10 @@ def build(
     arguments = ["--folder", str(folder), "--who", _who(), "--why", why]
     for name, value in (("--kind", kind), ("--precision", precision)):
         arguments += [] if value is None else [name, value]
+    if activate and _runs(plant_home, folder):
+        note(
+            "the line runs this version already; its engines are tried again, and built where they are damaged"
+        )
     with progress_bar("engines", shown=not json) as bar:
         report = ask_worker(
             plant_home,
@@ -262,34 +240,13 @@ def _version_folder(home: PlantHome, version: str | None) -> Path:
     return found[-1][1]
 
 
-def _row(deployment: Deployment, current: Deployment | None, fault: str | None) -> tuple[object, ...]:
-    figures: dict[str, Any] = deployment.figures
-    mine = figures.get("candidate") or {}
-    sign = "> " if current is not None and current.id == deployment.id else "  "
-    return (
-        sign + deployment.id,
-        deployment.standing if fault is None else f"{deployment.standing}, engines gone or damaged",
-        f"{mine['right']} of {mine['pictures']}" if mine else "",
-        "" if mine.get("escapes") is None else mine["escapes"],
-        "" if mine.get("false_rejects") is None else mine["false_rejects"],
-        (figures.get("latency_ms") or {}).get("candidate") or "",
-        _when(deployment.added_at),
-    )
+def _runs(home: PlantHome, folder: Path) -> bool:
+    """Whether the line runs the version in this folder."""
+    from fedclient.node.versions import line_version
+    from fedspect.files import read_json
 
-
-def _engine_facts(stored: Any, deployments: Deployments) -> dict[str, Any]:
-    try:
-        in_use = stored.id in deployments.engines_in_use()
-    except FedspectError:
-        in_use = False
-    return {
-        "id": stored.id,
-        "part": stored.sidecar.get("part"),
-        "kind": stored.key.kind,
-        "precision": stored.key.precision,
-        "bytes": stored.sidecar.get("bytes", 0),
-        "in_use": in_use,
-    }
+    moved = line_version(home)
+    return moved is not None and moved["version"] == read_json(folder / "card.json").get("content_hash")
 
 
 def _tell(deployment: Deployment, json: bool) -> None:
@@ -305,7 +262,3 @@ def _who() -> str:
     except (OSError, KeyError):
         user = "somebody"
     return f"{user}@{socket.gethostname()}"
-
-
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

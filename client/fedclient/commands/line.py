@@ -13,7 +13,7 @@ import typer
 
 from fedclient.commands.options import HomeOption
 from fedclient.node.home import PlantHome
-from fedspect.errors import WorkerError, WorkspaceError
+from fedspect.errors import FedspectError, WorkerError, WorkspaceError
 
 COMMANDS = {
     "predict": "Say what becomes of the pieces on these pictures.",
@@ -31,6 +31,19 @@ def add_to(app: typer.Typer) -> None:
     """Make these commands of ``app``."""
     for name, text in COMMANDS.items():
         app.command(name, help=text, context_settings=HANDED_ON, add_help_option=False)(_hand_on)
+
+
+def nothing_passes(home: PlantHome) -> str | None:
+    """What a person must mend before a piece can pass on this line; None where nothing is amiss."""
+    from fedclient.worker.line.settings import read_settings
+
+    try:
+        verdicts = read_settings(home.folder / "line").verdicts
+    except FedspectError as error:
+        return str(error)
+    if verdicts.good_classes:
+        return None
+    return "no class is good, so nothing passes on this line: fedclient thresholds --good CLASS names one"
 
 
 def _hand_on(context: typer.Context, home: HomeOption = None) -> None:

@@ -33,6 +33,7 @@ def facts(home: PlantHome) -> dict[str, Any]:
         WorkspaceError: the plant has never joined.
 
     """
+    from fedclient.commands.line import nothing_passes
     from fedclient.courtesy import Courtesy
     from fedclient.node.versions import line_version
 
@@ -41,6 +42,7 @@ def facts(home: PlantHome) -> dict[str, Any]:
     courtesy = Courtesy(home.folder)
     objection = courtesy.standing()
     said = home.status() or {}
+    line = line_version(home)
     if holder is None:
         said = {**said, "work": None}
     return {
@@ -52,7 +54,8 @@ def facts(home: PlantHome) -> dict[str, Any]:
         "status": said,
         "training": None if objection is None else objection.as_dict(),
         "settings": {"path": str(courtesy.file.path), "problem": courtesy.file.problem},
-        "line": line_version(home),
+        "line": line,
+        "thresholds": {"problem": None if line is None else nothing_passes(home)},
         "drift": _drift(home),
         "counts": _report(home).get("counts", {}),
     }
@@ -88,6 +91,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     problems = dict(said.get("problems") or {})
     if found["settings"]["problem"]:
         problems["settings"] = found["settings"]["problem"]
+    if found["thresholds"]["problem"]:
+        problems["thresholds"] = found["thresholds"]["problem"]
     for subject, text in problems.items():
         yield f"to mend: {subject}: {text}"
 

@@ -77,8 +77,8 @@ def add(home: PlantHome, number: int, **more: Any) -> Deployment:
         base_hash="ab" * 32,
         engines={"whole": engine},
         figures={
-            "candidate": {"right": 19, "pictures": 20, "escapes": 1, "false_rejects": None},
-            "latency_ms": {"candidate": 4.5},
+            "candidate": {"right": 19, "pictures": 20, "escapes": 1, "false_rejects": None, "asked": 2},
+            "latency_ms": {"candidate": 4.5, "limit": None},
         },
     )
     return Deployments(home.folder / "deployments").add(deployment, refused=refused)
@@ -122,14 +122,19 @@ def test_activating_listing_and_going_back(fedclient: Fedclient, home: PlantHome
     add(home, 2)
     assert fedclient("engines", "activate", "1")[0] == 0
     assert fedclient("engines", "activate", "0002")[0] == 0
-    code, out, _ = fedclient("engines", "list")
+    code, out, err = fedclient("engines", "list")
     assert code == 0
     assert "> 0002-abc" in out
     assert "19 of 20" in out
+    assert "no limit of milliseconds is set" in out
+    assert "to mend: no class is good, so nothing passes" in err
+    write_text(home.folder / "line" / "line.toml", '[verdicts]\ngood_classes = ["plain"]\n')
+    assert "to mend" not in fedclient("engines", "list")[2]
     code, out, _ = fedclient("engines", "rollback", "--why", "scratches are missed", "--json")
     assert (code, json.loads(out)["id"]) == (0, "0001-abc")
     _, out, _ = fedclient("engines", "list", "--history")
     assert "scratches are missed" in out
+    assert "19 of 20 right, 1 escapes, 2 asked, 4.5 ms" in out
     _, out, _ = fedclient("engines", "list", "--json")
     assert json.loads(out)["current"] == "0001-abc"
     assert [each["event"] for each in json.loads(out)["history"]][-1] == "rolled back"
@@ -221,6 +226,22 @@ def test_a_build_hands_kind_and_precision_on(
     assert fedclient("engines", "build", "1", "--precision", "float32", "--kind", "onnxruntime")[0] == 0
     assert asked[-4:] == ["--kind", "onnxruntime", "--precision", "float32"]
     assert "--activate" not in asked
+
+
+@pytest.mark.usefixtures("with_engines")
+def test_building_what_the_line_runs_already_is_said_beforehand(
+    fedclient: Fedclient, home: PlantHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = {"outcome": "activated", "reasons": [], "number": 1, "seconds": 1.0}
+    monkeypatch.setattr("fedclient.commands.asking.ask_worker", lambda *_: report)
+    add(home, 1)
+    fedclient("engines", "activate", "1")
+    for number in (1, 2):
+        card = {"number": number, "content_hash": f"{number:064x}"}
+        write_json(home.folder / "versions" / f"{number:064x}" / "card.json", card)
+    assert "runs this version already" in fedclient("engines", "build", "1", "--activate")[2]
+    assert "already" not in fedclient("engines", "build", "2", "--activate")[2]
+    assert "already" not in fedclient("engines", "build", "1")[2]
 
 
 def test_golden_pictures_are_added_by_hand_and_shown(fedclient: Fedclient, home: PlantHome) -> None:

@@ -174,6 +174,7 @@ def test_the_status_tells_rounds_versions_and_what_to_mend(fedclient: Command, h
         "published: version 5 (050505050505), refused: two escapes more",
         "7 pit",
         "to mend: versions: no space left",
+        "to mend: thresholds: no class is good, so nothing passes on this line",
         "to mend: settings: ",
     ):
         assert words in text
