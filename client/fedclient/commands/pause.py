@@ -9,7 +9,6 @@ from typing import Annotated, Optional
 import typer
 
 from fedclient.commands.options import HomeOption
-from fedclient.courtesy import PauseMark
 from fedclient.node.home import PlantHome
 from fedspect.console import note
 from fedspect.errors import SettingsError
@@ -27,6 +26,8 @@ def pause(
     home: HomeOption = None,
 ) -> None:
     """Keep training off this device: it stops at its next batch, and stays so over restarts."""
+    from fedclient.courtesy import PauseMark
+
     plant_home = PlantHome(home)
     plant_home.membership()
     now = time.time()
@@ -38,6 +39,8 @@ def pause(
 
 def resume(home: HomeOption = None) -> None:
     """Let training use this device again, in its hours and limits."""
+    from fedclient.courtesy import PauseMark
+
     plant_home = PlantHome(home)
     plant_home.membership()
     note("training may run again" if PauseMark(plant_home.folder).remove() else "the plant was not paused")

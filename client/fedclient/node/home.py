@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedspect import files
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
 from fedspect.locking import Occupied
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 HOME_VARIABLE = "FEDSPECT_HOME"
 
@@ -90,6 +91,9 @@ class PlantHome:
             DamagedFileError: there is one that cannot be read.
 
         """
+        from cryptography.hazmat.primitives import serialization  # no other use of a home waits for these
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         if not self.key_path.exists():
             made = ec.generate_private_key(ec.SECP384R1())
             content = made.private_bytes(

@@ -195,7 +195,7 @@ def test_a_damaged_pointer_is_named_and_mended_by_activating(fedclient: Fedclien
 
 def test_rollback_as_a_command_of_its_own_opens_no_model(home: PlantHome) -> None:
     script = (
-        "import sys; more = {'numpy', 'PIL'} if 'rollback' in sys.argv else set()\n"
+        "import sys; more = {'numpy', 'PIL', 'cryptography', 'psutil'} if 'rollback' in sys.argv else set()\n"
         "from fedclient.cli import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'onnxruntime', 'flwr', 'tensorrt', *more} & set(sys.modules)\n"
