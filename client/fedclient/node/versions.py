@@ -36,6 +36,7 @@ from fedspect.protocol.versions import DeploymentReport
 FIRST_RETRY, LONGEST_RETRY = 60.0, 3600.0  # seconds
 LOOK_AT_ENGINES = 86400.0  # seconds
 LONGEST_REASON = 1000
+MOST_OUTCOMES = 200  # the worker remembers longer what its plant went back from
 
 logger = logging.getLogger("fedclient.node")
 
@@ -182,6 +183,8 @@ class VersionKeeper:
         known = outcomes.versions.get(offered.version_hash)
         tries = known.tries + 1 if known is not None and known.report.outcome == "failed" else 1
         outcomes.versions[offered.version_hash] = Outcome(report=report, at=self._clock(), tries=tries)
+        newest = sorted(outcomes.versions.items(), key=lambda pair: pair[1].at)[-MOST_OUTCOMES:]
+        outcomes.versions = dict(newest)
         outcomes.last = offered.version_hash
         self._write(outcomes)
         reasons = "; ".join(report.reasons)

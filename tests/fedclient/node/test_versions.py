@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 import pytest
 
 from fedclient.courtesy import Courtesy
+from fedclient.node import versions
 from fedclient.node.board import Board
 from fedclient.node.home import PlantHome
 from fedclient.node.versions import FIRST_RETRY, LONGEST_RETRY, LOOK_AT_ENGINES, VersionKeeper, line_version
@@ -267,6 +268,18 @@ def test_damaged_outcomes_are_begun_anew(plant: Plant) -> None:
     plant.start()
     plant.look()
     assert plant.trainer.deployed == [1, 1]
+
+
+def test_what_became_of_versions_is_kept_of_the_newest_only(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "MOST_OUTCOMES", 3)
+    for number in range(1, 7):
+        plant.now += 1
+        plant.publish(number)
+    kept = json.loads((plant.home.folder / "versions" / "outcomes.json").read_text())["versions"]
+    assert sorted(each["report"]["number"] for each in kept.values()) == [4, 5, 6]
+    assert [number for number, _ in plant.headquarters.told] == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_line_s_alarm_for_drift_is_reported_once_and_its_end_too(plant: Plant) -> None:
