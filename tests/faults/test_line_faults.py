@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
@@ -280,11 +281,18 @@ def test_a_deployment_that_does_not_open_leaves_the_line_as_it_is(home: LineHome
         file.write_bytes(bytes(content))
         activate(home, 2)
         deadline = time.monotonic() + 20
-        while "cannot be used" not in serving.log.read_text():
+        while "cannot use version 2" not in serving.log.read_text():
             assert time.monotonic() < deadline
             client.ask()
         client.ask()
         assert set(client.versions) == {1}
+        said = f"version 1; cannot use version {damaged.number}"
+        ready = urllib.request.urlopen(f"http://{serving.addresses['http']}/health/ready", timeout=10)
+        assert said in ready.read().decode()
+        metrics = urllib.request.urlopen(f"http://{serving.addresses['http']}/metrics", timeout=10)
+        assert "fedspect_line_problem 1.0" in metrics.read().decode()
+        told = json.loads((home.line / "serve.json").read_text())
+        assert told["number"] == 1 and "cannot use version 2" in told["problem"]
         home.deployments.rollback(who="a test", why="damaged")
         activate(home, 3)
         while client.versions[-1] != 3:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from fedclient.commands.live import round_text, version_texts
+from fedclient.commands.live import plain, round_text, version_texts
 from fedclient.commands.options import HomeOption
 from fedclient.node.home import PlantHome
 from fedspect.console import JsonOption, print_json, stdout
@@ -56,6 +56,7 @@ def facts(home: PlantHome) -> dict[str, Any]:
         "settings": {"path": str(courtesy.file.path), "problem": courtesy.file.problem},
         "line": line,
         "thresholds": {"problem": None if line is None else nothing_passes(home)},
+        "serving": _serving(home),
         "drift": _drift(home),
         "counts": _report(home).get("counts", {}),
     }
@@ -84,6 +85,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if said.get("round"):
         yield round_text(said["round"])
     yield from version_texts(found["line"], said.get("version"))
+    if found["serving"] is not None and found["serving"]["problem"]:
+        number = found["serving"]["number"]
+        answers = "no version" if number is None else f"version {number}"
+        yield plain(f"the line answers: {answers}; {found['serving']['problem']}")
     if found["drift"].get("state") == "drift":
         yield f"the line's pictures drift: {'; '.join(found['drift'].get('reasons', []))}"
     if found["counts"]:
@@ -105,6 +110,23 @@ def _report(home: PlantHome) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _serving(home: PlantHome) -> dict[str, Any] | None:
+    """What the process that answers the line says of itself; ``None`` where none runs."""
+    from fedspect.errors import DamagedFileError
+    from fedspect.files import read_json
+    from fedspect.locking import Occupied
+
+    line = home.folder / "line"
+    try:
+        if Occupied(line / "serve.lock", "the line").holder() is None:
+            return None  # a killed one left its file
+        content = read_json(line / "serve.json")
+    except (OSError, DamagedFileError):
+        return None
+    names = ("pid", "address", "version", "number", "problem", "at")
+    return {name: content.get(name) for name in names} if isinstance(content, dict) else None
 
 
 def _drift(home: PlantHome) -> dict[str, Any]:

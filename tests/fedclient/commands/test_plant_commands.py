@@ -23,6 +23,7 @@ from fedclient.node.home import Membership, PlantHome
 from fedclient.plant_settings import SettingsFile
 from fedspect.console import run_app
 from fedspect.files import write_json
+from fedspect.locking import Occupied
 
 PAGES = Path(__file__).parents[3] / "docs" / "commands"
 OURS = ("join", "status", "doctor", "data", "pause", "resume", "stop", "leave")
@@ -178,6 +179,18 @@ def test_the_status_tells_rounds_versions_and_what_to_mend(fedclient: Command, h
         "to mend: settings: ",
     ):
         assert words in text
+
+
+def test_what_the_line_really_answers_with_is_shown_while_its_process_runs(
+    fedclient: Command, home: PlantHome
+) -> None:
+    said = {"number": 1, "version": "01" * 32, "problem": "cannot use version 2: damaged", "at": 0.0}
+    write_json(home.folder / "line" / "serve.json", said)
+    words = "the line answers: version 1; cannot use version 2: damaged"
+    assert words not in fedclient("status").out  # what a killed process left
+    with Occupied(home.folder / "line" / "serve.lock", "the line"):
+        assert words in fedclient("status").out
+        assert fedclient("status", "--json").json["serving"]["number"] == 1
 
 
 def test_a_running_plant_is_shown_with_its_process(fedclient: Command, home: PlantHome) -> None:

@@ -2,7 +2,8 @@
 
 Looks a few times a second at two stamps (one ``stat`` each). A new deployment is opened beside the old one and
 answers one picture for practice before it takes over; what cannot be opened is named, tried again after a
-while, and the old one goes on answering. A settings file with a mistake is named and changes nothing.
+while, and the old one goes on answering. Where none answers yet, the deployment before it does meanwhile. A
+settings file with a mistake is named and changes nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.queueing import Line
 from fedclient.worker.line.settings import SETTINGS_FILE, LineSettings, read_settings
+from fedclient.worker.line.standing import Standing, in_words
 from fedclient.worker.line.verdicts import Judge
 from fedspect.errors import FedspectError
 
@@ -37,18 +40,21 @@ class Follower:
         deployments: Deployments,
         open_deployment: Callable[[Deployment], Answering],
         folder: Path,
-        on_swap: Callable[[Answering, Deployment, LineSettings], None],
+        *,
+        on_model: Callable[[Answering, Deployment], None],
+        on_settings: Callable[[LineSettings], None],
+        on_standing: Callable[[Standing], None] = lambda standing: None,
     ) -> None:
-        """``folder`` holds ``line.toml``."""
+        """``folder`` holds ``line.toml``. Told of: another model, changed settings, another ``standing``."""
         self.line = line
-        self.problem: Optional[str] = None
-        self.swaps = 0
-        self.deployment: Optional[Deployment] = None
+        self.standing = Standing()
         self.settings = read_settings(folder)
         self._deployments = deployments
         self._open = open_deployment
         self._folder = folder
-        self._on_swap = on_swap
+        self._on_model = on_model
+        self._on_settings = on_settings
+        self._on_standing = on_standing
         self._seen: Optional[str] = None
         self._settings_seen = self._settings_stamp()
         self._again_at = 0.0
@@ -59,22 +65,19 @@ class Follower:
         """Look once; whether the model was replaced."""
         self._look_at_settings()
         stamp = self._deployments.stamp()
-        if stamp == self._seen and (self.problem is None or time.monotonic() < self._again_at):
+        if stamp == self._seen and (self.standing.problem is None or time.monotonic() < self._again_at):
             return False
         self._seen = stamp
         if not stamp:
             return False
-        try:
-            return self._take_up()
-        except FedspectError as error:
-            problem = str(error)
-        except Exception as error:
-            logger.error("a defect while opening an engine", exc_info=error)
-            problem = f"{type(error).__name__}: {error}"
-        if problem != self.problem:
-            logger.error("the current deployment cannot be used, the line stays as it is: %s", problem)
-        self.problem, self._again_at = problem, time.monotonic() + TRY_AGAIN
-        return False
+        before, model = self.standing, self.line.current
+        standing = self._follow()
+        if standing.problem is not None:
+            self._again_at = time.monotonic() + TRY_AGAIN
+            if standing.problem != before.problem:
+                logger.error("%s", standing)
+        self._settle(standing)
+        return self.line.current is not model
 
     def start(self) -> None:
         """Look again and again in a thread."""
@@ -87,18 +90,47 @@ class Follower:
         if self._thread is not None:
             self._thread.join()
 
-    # -- parts ---------------------------------------------------------------------------------------------
+    # -- the model -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_EVERY):
             self.look()
 
-    def _take_up(self) -> bool:
-        deployment = self._deployments.current()
-        if deployment is None:
-            return False
+    def _follow(self) -> Standing:
+        """Take up the current deployment, or the one before it where nothing answers yet."""
+        name = "the current deployment"
+        try:
+            wanted = self._deployments.current()
+            if wanted is None:
+                return self.standing
+            name = f"version {wanted.number}"
+            return self._take_up(wanted)
+        except Exception as error:
+            problem = f"cannot use {name}: {_reason(error)}"
+        standing = self.standing
+        if standing.running is None:
+            standing = self._fall_back()
+        return replace(standing, problem=problem)
+
+    def _fall_back(self) -> Standing:
+        try:
+            before = self._deployments.previous()
+            return self.standing if before is None else self._take_up(before)
+        except Exception as error:
+            logger.error("nor can the deployment before it be used: %s", _reason(error))
+            return self.standing
+
+    def _take_up(self, deployment: Deployment) -> Standing:
+        running = self.standing.running
+        if running is None or running.id != deployment.id:
+            self._replace_by(deployment)
+        unknown = self.settings.verdicts.unknown(deployment.classes)
+        return replace(self.standing, running=deployment, problem=None, unknown=unknown)
+
+    def _replace_by(self, deployment: Deployment) -> None:
         begun = time.perf_counter()
-        judge = Judge(self.settings.verdicts, deployment.classes)
+        verdicts = self.settings.verdicts
+        judge = Judge(verdicts.known(deployment.classes), deployment.classes)
         model = self._open(deployment)
         try:
             practise(model)
@@ -106,13 +138,17 @@ class Follower:
             model.close()
             raise
         self.line.replace(model, judge)
-        self.deployment = deployment
-        self.swaps += 1
-        self.problem = None
-        self._on_swap(model, deployment, self.settings)
+        self._on_model(model, deployment)
         seconds = time.perf_counter() - begun
         logger.info("version %d (%s) answers now, after %.2f s", model.number, model.version[:12], seconds)
-        return True
+        _warn_of(verdicts.unknown(deployment.classes), judge)
+
+    def _settle(self, standing: Standing) -> None:
+        if standing != self.standing:
+            self.standing = replace(standing, at=time.time())
+            self._on_standing(self.standing)
+
+    # -- the settings --------------------------------------------------------------------------------------
 
     def _settings_stamp(self) -> str:
         try:
@@ -126,17 +162,20 @@ class Follower:
         if stamp == self._settings_seen:
             return
         self._settings_seen = stamp
+        running = self.standing.running
         try:
             settings = read_settings(self._folder)
-            model = self.line.current
-            judge = None if model is None else Judge(settings.verdicts, model.classes)
+            judge = None if running is None else Judge(settings.verdicts, running.classes)
         except FedspectError as error:
             logger.error("the settings stay as they are: %s", error)
+            self._settle(replace(self.standing, mistake=in_words(error)))
             return
         self.settings = settings
-        if model is not None and judge is not None and self.deployment is not None:
+        if judge is not None:
             self.line.rejudge(judge)
-            self._on_swap(model, self.deployment, settings)
+            _warn_of((), judge)
+        self._on_settings(settings)
+        self._settle(replace(self.standing, mistake=None, unknown=()))
         self._again_at = 0.0
         logger.info("took up changed settings; those under [serving] count from the next start")
 
@@ -151,3 +190,17 @@ def practise(model: Answering) -> None:
     preprocessing = model.preprocessing
     shape = (1, preprocessing.channels, preprocessing.size, preprocessing.size)
     model.answer(np.full(shape, 128, dtype=np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FedspectError):
+        return in_words(error)
+    logger.error("a defect while opening an engine", exc_info=error)
+    return f"{type(error).__name__}: {in_words(error)}"
+
+
+def _warn_of(unknown: Sequence[str], judge: Judge) -> None:
+    if unknown:
+        logger.warning("line.toml names what this version does not know: %s", ", ".join(unknown))
+    if not judge.good.any():
+        logger.warning("line.toml names no good class: no picture passes")

@@ -41,6 +41,11 @@ class Metrics:
         self.swaps = Counter("fedspect_line_swaps", "Versions taken up.", registry=registry)
         self.number = Gauge("fedspect_line_version", "Number of the version that answers.", registry=registry)
         self.version = Info("fedspect_line_model", "The version that answers.", registry=registry)
+        self.problem = Gauge(
+            "fedspect_line_problem",
+            "1 while the current version or line.toml cannot be used as it is; /health/ready says why.",
+            registry=registry,
+        )
         self.asked = Counter(
             "fedspect_line_asked", "Pictures kept for labelling, or lost.", ["result"], registry=registry
         )

@@ -117,18 +117,22 @@ class Observer:
             self.counts.failures += 1
         self.metrics.requests.labels(code).inc()
 
-    def took_up(self, model: Answering, base_hash: str, reference: Path, settings: DriftSettings) -> None:
-        """Another model or other settings are in force: the watch for drift begins anew, in its own thread."""
+    def took_up(self, model: Answering, base_hash: str, reference: Path) -> None:
+        """Another model answers: the watch for drift turns to it, in its own thread."""
         if self.drift is None:
             return
         watch = self.drift
 
         def begin() -> None:
-            watch.settings = settings
             watch.begin(model, base_hash, reference)
             self.metrics.drifts(watch.state, watch.figures)
 
         self._queue.put(begin)
+
+    def settings(self, drift: DriftSettings) -> None:
+        """Other settings are in force; what was measured stays."""
+        if self.drift is not None:
+            self.drift.settings = drift
 
     def close(self) -> None:
         """Finish what waits."""

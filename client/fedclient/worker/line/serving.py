@@ -1,7 +1,7 @@
 """The serving process put together: line, follower, gRPC, HTTP; it ends when told to, after its requests.
 
-The process holds a lock, so that two never answer for one plant, and writes ``line/serve.json`` with its
-addresses once it listens.
+The process holds a lock, so that two never answer for one plant, and writes ``line/serve.json`` once it listens: its
+addresses, the version that answers, and what keeps it from another.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from fedclient.worker.line.observing import Observer
 from fedclient.worker.line.queueing import Line
 from fedclient.worker.line.service import InferenceService, handler
 from fedclient.worker.line.settings import LineSettings, read_settings
-from fedspect.errors import SettingsError, WorkerError
+from fedclient.worker.line.standing import Standing
+from fedspect.errors import SettingsError, StorageError, WorkerError
 from fedspect.files import write_json
 from fedspect.protocol.limits import grpc_options
 
@@ -80,8 +81,11 @@ class Server:
             home.deployments,
             lambda deployment: home.open(deployment, threads=settings.serving.threads),
             home.line,
-            self._took_up,
+            on_model=self._on_model,
+            on_settings=self._on_settings,
+            on_standing=self._on_standing,
         )
+        self._addresses: Dict[str, Any] = {}
         self._grpc: Optional[grpc.Server] = None
         self._http: Any = None
 
@@ -95,8 +99,7 @@ class Server:
         """
         self.follower.look()
         if self.line.current is None:
-            why = self.follower.problem or "no version was activated yet"
-            logger.warning("listening, but not ready: %s", why)
+            logger.warning("listening, but not ready: %s", self.follower.standing)
         listening, settings = self.listening, self.settings.serving
         options = [
             *grpc_options(LARGEST_REPLY),
@@ -120,8 +123,9 @@ class Server:
             host, port = address_of(listening.http)
             self._http = serve_http((host, port), self._http_answer)
             addresses["http"] = f"{host}:{self._http.server_address[1]}"
+        self._addresses = addresses
+        self._write(self.follower.standing)
         self.follower.start()
-        write_json(self.home.line / "serve.json", addresses)
         return addresses
 
     def stop(self) -> None:
@@ -142,13 +146,24 @@ class Server:
 
     # -- parts ---------------------------------------------------------------------------------------------
 
-    def _took_up(self, model: Answering, deployment: Deployment, settings: LineSettings) -> None:
-        self.asked.settings = settings.asked
+    def _on_model(self, model: Answering, deployment: Deployment) -> None:
         self.metrics.took_up(model)
+        self.observer.took_up(model, deployment.base_hash, self.home.reference)
 
-        self.observer.took_up(model, deployment.base_hash, self.home.reference, settings.drift)
-        if not settings.verdicts.good_classes:
-            logger.warning("line.toml names no good class: no picture passes")
+    def _on_settings(self, settings: LineSettings) -> None:
+        self.asked.settings = settings.asked
+        self.observer.settings(settings.drift)
+
+    def _on_standing(self, standing: Standing) -> None:
+        self.metrics.problem.set(0 if standing.trouble is None else 1)
+        if self._addresses:  # else it does not listen yet
+            try:
+                self._write(standing)
+            except StorageError as error:
+                logger.error("%s", error)
+
+    def _write(self, standing: Standing) -> None:
+        write_json(self.home.line / "serve.json", {**self._addresses, **standing.as_dict()})
 
     def _http_answer(self, path: str) -> Tuple[int, str, bytes]:
         plain = "text/plain; charset=utf-8"
@@ -157,10 +172,11 @@ class Server:
         if path in ("/health/live", "/v2/health/live"):
             return 200, plain, b"live\n"
         if path in ("/health/ready", "/v2/health/ready"):
+            standing = self.follower.standing
             if self.service.ready:
-                return 200, plain, b"ready\n"
-            why = "ending" if self.service.draining.is_set() else self.follower.problem or "no version yet"
-            return 503, plain, f"not ready: {why}\n".encode()
+                return 200, plain, f"ready; {standing}\n".encode()
+            why = "ending" if self.service.draining.is_set() else standing
+            return 503, plain, f"not ready; {why}\n".encode()
         return 404, plain, b"health/live, health/ready or metrics\n"
 
 

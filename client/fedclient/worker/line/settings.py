@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from pydantic import Field
 
@@ -27,6 +27,18 @@ class VerdictSettings(Settings):
     probabilities of all good classes reach this together, and is rejected when all others do."""
     sure_of: Dict[str, float] = Field(default_factory=dict)
     """The same for single classes, when they are the most probable one: { scratch = 0.95 }."""
+
+    def unknown(self, classes: Sequence[str]) -> Tuple[str, ...]:
+        """What is named here and is none of these classes."""
+        return tuple(
+            name for name in dict.fromkeys([*self.good_classes, *self.sure_of]) if name not in classes
+        )
+
+    def known(self, classes: Sequence[str]) -> VerdictSettings:
+        """Only what is said of these classes; nothing passes as one that is left out."""
+        good = [name for name in self.good_classes if name in classes]
+        sure_of = {name: value for name, value in self.sure_of.items() if name in classes}
+        return self.model_copy(update={"good_classes": good, "sure_of": sure_of})
 
 
 class ServingSettings(Settings):

@@ -70,13 +70,21 @@ def watch(
         observer = Observer(asked=asked, drift=home.drift_watch(settings.drift))
         line = Line(settings.serving)
 
-        def took_up(model: Answering, deployment: Deployment, taken: LineSettings) -> None:
+        def on_model(model: Answering, deployment: Deployment) -> None:
+            observer.took_up(model, deployment.base_hash, home.reference)
+
+        def on_settings(taken: LineSettings) -> None:
             asked.settings = taken.asked
-            observer.took_up(model, deployment.base_hash, home.reference, taken.drift)
+            observer.settings(taken.drift)
 
         threads = settings.serving.threads
         follower = Follower(
-            line, home.deployments, lambda each: home.open(each, threads=threads), home.line, took_up
+            line,
+            home.deployments,
+            lambda each: home.open(each, threads=threads),
+            home.line,
+            on_model=on_model,
+            on_settings=on_settings,
         )
         watcher = Watcher(folder, line, journal, observer, _say, settle=pace.settle, give_up=pace.give_up)
         try:

@@ -1,0 +1,142 @@
+"""What the follower settles on, without a serving process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterator, List
+
+import numpy as np
+import pytest
+
+from fedclient.worker.deployments import Deployment
+from fedclient.worker.line.following import Follower
+from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.queueing import Line
+from fedclient.worker.line.settings import LineSettings, read_settings
+from fedclient.worker.line.standing import Standing
+from line_parts import activate, grey
+
+
+class Followed:
+    """A line and its follower, with what was told of them."""
+
+    def __init__(self, home: LineHome) -> None:
+        self.home = home
+        self.line = Line(read_settings(home.line).serving)
+        self.models: List[int] = []
+        self.settings: List[LineSettings] = []
+        self.standings: List[Standing] = []
+        self.follower = Follower(
+            self.line,
+            home.deployments,
+            home.open,
+            home.line,
+            on_model=lambda model, deployment: self.models.append(deployment.number),
+            on_settings=self.settings.append,
+            on_standing=self.standings.append,
+        )
+
+    @property
+    def standing(self) -> Standing:
+        return self.follower.standing
+
+    def write(self, text: str) -> None:
+        path = self.home.line / "line.toml"
+        path.unlink()
+        path.write_text(text)
+
+    def verdict(self, tone: int) -> str:
+        with self.line.lease() as lease:
+            answer = self.line.ask(lease, np.asarray(grey(tone))[None, None], timeout=20).answer
+            assert answer is not None
+            return lease.judge.judge(answer.probabilities)[0].outcome
+
+
+@pytest.fixture
+def followed(home: LineHome) -> Iterator[Followed]:
+    made = Followed(home)
+    yield made
+    made.line.close()
+
+
+def damage(home: LineHome, number: int) -> None:
+    file = head_of(home, number)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(bytes(content))
+
+
+def head_of(home: LineHome, number: int) -> Path:
+    return home.store.get(deployment(home, number).engines["head"]).file
+
+
+def deployment(home: LineHome, number: int) -> Deployment:
+    return next(each for each in home.deployments.list() if each.number == number)
+
+
+def test_a_damaged_engine_at_the_start_lets_the_deployment_before_it_answer(
+    home: LineHome, followed: Followed
+) -> None:
+    activate(home, 2)
+    whole = head_of(home, 2).read_bytes()
+    damage(home, 2)
+    assert followed.follower.look() and followed.models == [1]
+    assert followed.standing.running == deployment(home, 1) and followed.verdict(128) == "pass"
+    assert str(followed.standing).startswith("answers: version 1; cannot use version 2: ")
+    assert followed.standings == [followed.standing]
+
+    head_of(home, 2).write_bytes(whole)
+    followed.follower._again_at = 0.0
+    assert followed.follower.look() and followed.models == [1, 2]
+    assert str(followed.standing) == "answers: version 2"
+
+
+def test_nothing_before_a_damaged_engine_leaves_the_line_without_a_version(
+    home: LineHome, followed: Followed
+) -> None:
+    damage(home, 1)
+    assert not followed.follower.look() and followed.line.current is None
+    assert str(followed.standing).startswith("answers: no version; cannot use version 1: ")
+
+
+def test_a_version_that_does_not_open_is_named_and_going_back_ends_that(
+    home: LineHome, followed: Followed
+) -> None:
+    followed.follower.look()
+    damage(home, 2)
+    activate(home, 2)
+    assert not followed.follower.look()
+    assert followed.standing.as_dict()["number"] == 1
+    assert "cannot use version 2" in followed.standing.as_dict()["problem"]
+    home.deployments.rollback(who="a test", why="damaged")
+    assert not followed.follower.look()  # what answers is what is wanted: nothing is opened again
+    assert followed.standing.trouble is None and followed.models == [1]
+
+
+def test_a_class_that_the_version_does_not_know_is_named_and_nothing_passes_as_it(
+    followed: Followed,
+) -> None:
+    followed.follower.settings = LineSettings.model_validate(
+        {"verdicts": {"good_classes": ["sound", "flawless"], "sure_of": {"glossy": 0.9}}}
+    )
+    assert followed.follower.look() and followed.verdict(128) == "pass"
+    assert followed.standing.unknown == ("flawless", "glossy")
+    assert followed.standing.trouble is not None and "flawless" in followed.standing.trouble
+
+
+def test_changed_settings_are_no_other_model(followed: Followed) -> None:
+    followed.follower.look()
+    followed.write('[verdicts]\ngood_classes = ["sound"]\nsure = 0.9999\n')
+    assert not followed.follower.look()
+    assert followed.models == [1] and len(followed.settings) == 1
+
+
+def test_a_mistake_in_the_settings_is_part_of_the_standing_until_it_is_mended(followed: Followed) -> None:
+    followed.follower.look()
+    followed.write('[verdicts]\ngood_classes = ["sond"]\n')
+    followed.follower.look()
+    assert followed.standing.trouble is not None and "did you mean sound" in followed.standing.trouble
+    assert followed.verdict(128) == "pass"
+    followed.write('[verdicts]\ngood_classes = ["sound"]\n')
+    followed.follower.look()
+    assert followed.standing.trouble is None
