@@ -17,9 +17,10 @@ from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.reference import PLAIN, Reference, Seen, joined
 from fedclient.worker.line.settings import DriftSettings
 from fedspect.errors import DamagedFileError, StorageError
-from fedspect.files import write_json
+from fedspect.files import read_json, write_json
 
 NONE, COLLECTING, SAME, ALARM = "no reference", "collecting", "as learned", "drift"
+UNSEEN = "no pictures yet"  # there is a reference, and nobody has watched since
 IN_A_ROW = 2
 
 WORDS = {
@@ -55,9 +56,13 @@ class DriftWatch:
         self._base_hash = ""
         self._folder = path.parent
         self._stamp = 0
+        self._go_on()
 
     def begin(self, model: Answering, base_hash: str, folder: Path) -> None:
-        """Watch a new model's pictures; what was seen before it does not count for it."""
+        """Watch a new model's pictures; what was seen before it does not count for it.
+
+        An alarm stays until this model's own measurements end it: the pictures are the same.
+        """
         self._model, self._base_hash, self._folder = model, base_hash, folder
         self._stamp = self._stamp_of_reference()
         self._reference = None
@@ -74,8 +79,14 @@ class DriftWatch:
             logger.error("%s", error)
         self._seen.clear()
         self._count = self._fresh = self._row = 0
-        self.figures, self.reasons = {}, []
-        self._become(NONE if self._reference is None else COLLECTING)
+        if self._reference is None:
+            self.figures = {}
+            self._become(NONE)
+        elif self.state == ALARM:
+            self._write()
+        else:
+            self.figures = {}
+            self._become(COLLECTING)
 
     def add(self, seen: Seen) -> None:
         """Take answered pictures into account."""
@@ -107,11 +118,20 @@ class DriftWatch:
             "figures": self.figures,
         }
 
-    def _stamp_of_reference(self) -> int:
+    def _go_on(self) -> None:
+        """Take up an alarm that the process before this one raised."""
+        said = written(self.path)
         try:
-            return (self._folder / "reference.json").stat().st_mtime_ns
-        except OSError:
-            return 0
+            if said.get("state") == ALARM:
+                figures = {str(name): dict(each) for name, each in dict(said["figures"]).items()}
+                reasons = [str(reason) for reason in said["reasons"]]
+                self._since, self.figures, self.reasons = float(said["since"]), figures, reasons
+                self.state = ALARM
+        except (KeyError, TypeError, ValueError) as error:
+            logger.warning("the drift before this start cannot be read: %s", error)
+
+    def _stamp_of_reference(self) -> int:
+        return _changed_at(self._folder / "reference.json")
 
     def _measure(self, reference: Reference) -> None:
         values = reference.yardstick.measure(joined(self._seen))
@@ -157,3 +177,28 @@ class DriftWatch:
             write_json(self.path, self.as_dict())
         except StorageError as error:
             logger.error("%s", error)
+
+
+def written(path: Path) -> Dict[str, Any]:
+    """What stands in ``drift.json``; empty where there is none, or it cannot be read."""
+    try:
+        content = read_json(path)
+    except (FileNotFoundError, DamagedFileError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def shown(path: Path, reference: Path) -> Dict[str, Any]:
+    """Where the drift stands: as it was written, but for a reference that was made since and nobody has used."""
+    said = written(path)
+    made = _changed_at(reference / "reference.json")
+    if said.get("state", NONE) == NONE:
+        return {"state": UNSEEN if made > _changed_at(path) else NONE}
+    return said
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -11,7 +11,7 @@ import typer
 from typing_extensions import Annotated
 
 from fedclient.worker.line.asked import AskedPictures
-from fedclient.worker.line.drift import NONE
+from fedclient.worker.line.drift import shown
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.options import HomeOption
 from fedclient.worker.line.predicting import files_of, predict
@@ -116,16 +116,15 @@ def drift_init(
 def drift_show(home: HomeOption, json: JsonOption = False) -> None:
     """Say how the line's last pictures compare with the reference."""
     line_home = LineHome(home)
-    try:
-        content = read_json(line_home.drift_path)
-    except FileNotFoundError:
-        content = {"state": NONE}
+    content = shown(line_home.drift_path, line_home.reference)
     if json:
         print_json(content)
         return
-    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(content.get("since", time.time()))))
+    since = ""
+    if "since" in content:
+        since = time.strftime(", since %Y-%m-%d %H:%M", time.localtime(float(content["since"])))
     console = stdout()
-    console.print(f"{content['state']}, since {since}", highlight=False, markup=False)
+    console.print(f"{content['state']}{since}", highlight=False, markup=False)
     for reason in content.get("reasons", []):
         console.print(reason, highlight=False, markup=False)
     rows = [

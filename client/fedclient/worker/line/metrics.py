@@ -75,6 +75,8 @@ class Metrics:
     def drifts(self, state: str, figures: dict[str, dict[str, float]]) -> None:
         """Where the drift stands."""
         self.drift.set(1 if state == ALARM else 0)
+        self.drift_value.clear()  # of the reference before
+        self.drift_limit.clear()
         for name, each in figures.items():
             self.drift_value.labels(name).set(each["value"])
             self.drift_limit.labels(name).set(each["limit"])

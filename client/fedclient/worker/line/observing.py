@@ -26,6 +26,7 @@ from fedclient.worker.line.verdicts import ASK, Verdict
 from fedspect.errors import FedspectError
 
 MOST_WAITING = 64  # requests
+ASK_AGAIN = 30.0  # seconds, whether another process still watches for drift
 LARGEST_WAITING = 64 << 20  # bytes of asked pictures in the queue
 
 logger = logging.getLogger("fedclient.line")
@@ -61,12 +62,16 @@ class Observer:
         self,
         metrics: Optional[Metrics] = None,
         asked: Optional[AskedPictures] = None,
-        drift: Optional[DriftWatch] = None,
+        drift: Callable[[], Optional[DriftWatch]] = lambda: None,
     ) -> None:
+        """``drift`` gives the watch for drift; ``None`` while another process has it: it is asked again."""
         self.metrics = metrics or Metrics()
         self.counts = Counts()
         self.asked = asked
-        self.drift = drift
+        self.drift: Optional[DriftWatch] = None
+        self._drift_of = drift
+        self._turned_to: Optional[Tuple[Answering, str, Path]] = None
+        self._again_at = 0.0
         self._lock = threading.Lock()
         self._bytes = 0
         self._queue: queue.Queue[Optional[Callable[[], None]]] = queue.Queue(MOST_WAITING)
@@ -93,7 +98,7 @@ class Observer:
         asked: List[Tuple[Source, Verdict]] = []
         if self.asked is not None:
             asked = [(source(place), each) for place, each in enumerate(verdicts) if each.outcome == ASK]
-        if not asked and self.drift is None:
+        if not asked and self.drift is None and time.monotonic() < self._again_at:
             return
         size = sum(_size(each) for each, _ in asked)
         done = _Done(model, job, asked, size)
@@ -119,15 +124,16 @@ class Observer:
 
     def took_up(self, model: Answering, base_hash: str, reference: Path) -> None:
         """Another model answers: the watch for drift turns to it, in its own thread."""
-        if self.drift is None:
-            return
-        watch = self.drift
 
-        def begin() -> None:
-            watch.begin(model, base_hash, reference)
-            self.metrics.drifts(watch.state, watch.figures)
+        def turn() -> None:
+            self._turned_to = model, base_hash, reference
+            if self.drift is not None:
+                self.drift.begin(model, base_hash, reference)
+            watch = self._watch()
+            if watch is not None:
+                self.metrics.drifts(watch.state, watch.figures)
 
-        self._queue.put(begin)
+        self._queue.put(turn)
 
     def settings(self, drift: DriftSettings) -> None:
         """Other settings are in force; what was measured stays."""
@@ -153,12 +159,22 @@ class Observer:
             except Exception as error:
                 logger.error("a defect beside the answers", exc_info=error)
 
+    def _watch(self) -> Optional[DriftWatch]:
+        """The watch for drift, once no other process has it."""
+        if self.drift is None and time.monotonic() >= self._again_at:
+            self._again_at = time.monotonic() + ASK_AGAIN
+            self.drift = self._drift_of()
+            if self.drift is not None and self._turned_to is not None:
+                self.drift.begin(*self._turned_to)
+        return self.drift
+
     def _after(self, done: _Done) -> None:
         try:
-            if self.drift is not None and done.job.answer is not None:
+            watch = self._watch()
+            if watch is not None and done.job.answer is not None:
                 answer = done.job.answer
-                self.drift.add(seen_of(done.job.pixels, answer.features, answer.probabilities))
-                self.metrics.drifts(self.drift.state, self.drift.figures)
+                watch.add(seen_of(done.job.pixels, answer.features, answer.probabilities))
+                self.metrics.drifts(watch.state, watch.figures)
             for source, verdict in done.asked:
                 assert self.asked is not None
                 facts = verdict.as_dict(done.model.classes)

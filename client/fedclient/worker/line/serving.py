@@ -73,8 +73,9 @@ class Server:
         self.metrics = Metrics()
         self.metrics.waiting.set_function(lambda: self.line.waiting)
         self.asked = AskedPictures(home.asked, settings.asked)
-        self.drift = home.drift_watch(settings.drift)
-        self.observer = Observer(self.metrics, self.asked, self.drift)
+        self.observer = Observer(
+            self.metrics, self.asked, lambda: home.drift_watch(self.follower.settings.drift)
+        )
         self.service = InferenceService(self.line, self.observer, version=version)
         self.follower = Follower(
             self.line,

@@ -67,7 +67,7 @@ def watch(
     with lock:
         journal = Journal(home.line / "watch" / f"{name}.jsonl", output)
         asked = AskedPictures(home.asked, settings.asked)
-        observer = Observer(asked=asked, drift=home.drift_watch(settings.drift))
+        observer = Observer(asked=asked, drift=lambda: home.drift_watch(follower.settings.drift))
         line = Line(settings.serving)
 
         def on_model(model: Answering, deployment: Deployment) -> None:

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from fedclient.worker.line.drift import ALARM, COLLECTING, NONE, SAME, DriftWatch
+from fedclient.worker.line.drift import ALARM, COLLECTING, NONE, SAME, UNSEEN, DriftWatch, shown
 from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.leasing import Held, Job, Lease
+from fedclient.worker.line.metrics import Metrics
+from fedclient.worker.line.observing import Observer
 from fedclient.worker.line.reference import Reference, Seen, joined, make_reference, seen_of
-from fedclient.worker.line.settings import DriftSettings
+from fedclient.worker.line.settings import DriftSettings, VerdictSettings
+from fedclient.worker.line.verdicts import Judge
 from fedspect.errors import DamagedFileError, NoPicturesError
+from fedspect.locking import Occupied
 from line_parts import BASE_HASH, SIDE, png, run
 
 WINDOW = 60
@@ -73,6 +79,89 @@ def test_darkened_pictures_raise_the_alarm_in_words_and_ending_it_takes_them_awa
     assert said["figures"]["brightness"]["value"] < -said["figures"]["brightness"]["limit"]
     assert feed(home, watch, surfaces(300, 7)) == SAME
     assert json.loads((tmp_path / "drift.json").read_text())["reasons"] == []
+
+
+def test_an_alarm_outlives_another_version_and_the_process_and_ends_by_measuring(
+    home: LineHome, tmp_path: Path
+) -> None:
+    watch = watching(home, tmp_path)
+    dark = (surfaces(300, 6) * 0.8).astype(np.uint8)
+    assert feed(home, watch, dark) == ALARM
+    before = watch.as_dict()
+    watch.begin(home.open_current(), BASE_HASH, tmp_path)
+    assert watch.state == ALARM and watch.reasons == before["reasons"]
+
+    again = DriftWatch(tmp_path / "drift.json", DriftSettings(window=WINDOW))
+    again.begin(home.open_current(), BASE_HASH, tmp_path)
+    said = json.loads((tmp_path / "drift.json").read_text())
+    for name in ("state", "since", "reasons", "figures"):
+        assert said[name] == before[name]
+    assert feed(home, again, dark) == ALARM
+    assert feed(home, again, surfaces(300, 7)) == SAME
+
+    again.begin(home.open_current(), "cd" * 32, tmp_path)  # a reference that does not fit says nothing more
+    assert again.state == NONE and not again.figures
+
+
+def test_a_damaged_report_of_the_drift_before_is_no_alarm(tmp_path: Path) -> None:
+    for text in (
+        "junk",
+        "[]",
+        '{"state": "drift"}',
+        '{"state": "drift", "since": 1, "figures": 3, "reasons": 4}',
+    ):
+        (tmp_path / "drift.json").write_text(text)
+        assert DriftWatch(tmp_path / "drift.json", DriftSettings()).state == NONE
+
+
+def test_figures_of_the_reference_before_are_not_exported_any_more() -> None:
+    metrics = Metrics()
+    metrics.drifts(ALARM, {"brightness": {"value": 3.0, "limit": 1.0}})
+    assert 'fedspect_line_drift{figure="brightness"} 3.0' in metrics.text().decode()
+    metrics.drifts(COLLECTING, {})
+    assert "brightness" not in metrics.text().decode()
+
+
+def test_who_could_not_watch_for_drift_takes_over_when_the_other_process_ends(
+    home: LineHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = home.open_current()
+    make_reference(seen(home, surfaces(300, 1)), model, BASE_HASH, window=WINDOW).save(home.reference)
+    other = Occupied(home.line / "drift.lock", "the watch for drift")
+    other.acquire()
+    asked = threading.Semaphore(0)
+
+    def drift() -> Optional[DriftWatch]:
+        try:
+            return home.drift_watch(DriftSettings(window=WINDOW))
+        finally:
+            asked.release()
+
+    observer = Observer(drift=drift)
+    observer.took_up(model, BASE_HASH, home.reference)
+    assert asked.acquire(timeout=20) and observer.drift is None
+    other.release()
+    observer._again_at = 0.0  # time passes
+    pixels = surfaces(5, 2)
+    job = Job(
+        Lease(Held(model), Judge(VerdictSettings(), model.classes)), pixels, answer=model.answer(pixels)
+    )
+    observer.answered(model, job, [], lambda place: b"", 0.0)
+    observer.close()
+    assert observer.drift is not None and observer.drift.state == COLLECTING
+    assert json.loads(home.drift_path.read_text())["number"] == 1
+
+
+def test_what_is_shown_without_a_process_is_what_the_files_say(home: LineHome, tmp_path: Path) -> None:
+    path = tmp_path / "drift.json"
+    assert shown(path, tmp_path) == {"state": NONE}
+    watch = DriftWatch(path, DriftSettings(window=WINDOW))
+    watch.begin(home.open_current(), BASE_HASH, tmp_path)
+    assert shown(path, tmp_path) == {"state": NONE}
+    make_reference(seen(home, surfaces(80, 1)), home.open_current(), BASE_HASH, window=WINDOW).save(tmp_path)
+    assert shown(path, tmp_path) == {"state": UNSEEN}
+    watch.begin(home.open_current(), BASE_HASH, tmp_path)
+    assert shown(path, tmp_path)["state"] == COLLECTING
 
 
 def test_blurred_pictures_raise_the_alarm(home: LineHome, tmp_path: Path) -> None:
@@ -151,5 +240,6 @@ def test_the_commands_make_a_reference_and_show_where_it_stands(home: LineHome, 
     assert done.returncode == 0, done.stderr
     limits: Dict[str, Any] = json.loads(done.stdout)["limits"]
     assert json.loads(done.stdout)["pictures"] == 60 and limits["brightness"] > 0
-    assert json.loads(run(home, "drift", "show", "--json").stdout)["state"] == NONE
+    assert json.loads(run(home, "drift", "show", "--json").stdout) == {"state": UNSEEN}
+    assert run(home, "drift", "show").stdout.strip() == UNSEEN
     assert run(home, "drift", "init").returncode == 21
