@@ -47,6 +47,7 @@ class InferenceService:
         self.observer = observer
         self.version = version
         self.draining = threading.Event()
+        self._places = threading.Semaphore(line.settings.clients)
 
     # -- health and facts ----------------------------------------------------------------------------------
 
@@ -138,7 +139,19 @@ class InferenceService:
     # -- answers -------------------------------------------------------------------------------------------
 
     def model_infer(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Verdicts on the pictures of a request."""
+        """Verdicts on the pictures of a request, where a place is free for it."""
+        if not self._places.acquire(blocking=False):
+            raise BusyError(
+                "as many requests are under way as may be",
+                accepted=f"up to {self.line.settings.clients}",
+                remedy="ask again in a moment",
+            )
+        try:
+            return self._infer(request, context)
+        finally:
+            self._places.release()
+
+    def _infer(self, request: Any, context: grpc.ServicerContext) -> Any:
         begun = time.perf_counter()
         if self.draining.is_set():
             raise NotReadyError("the line is ending", remedy="ask again in a moment")

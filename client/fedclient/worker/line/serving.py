@@ -38,7 +38,8 @@ from fedspect.protocol.limits import grpc_options
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_HTTP = "127.0.0.1:8002"
-SPARE_CALLS = 8  # health and facts beside the answers
+SPARE_THREADS = 16  # for health and facts beside the answers, and to refuse what finds no place
+WAITING_CALLS = 1000  # for such a thread; no message of theirs is read before they have one
 LARGEST_REPLY = 16 << 20
 
 logger = logging.getLogger("fedclient.line")
@@ -108,9 +109,9 @@ class Server:
             ("grpc.so_reuseport", 0),
         ]
         server = self._grpc = grpc.server(
-            ThreadPoolExecutor(settings.clients + SPARE_CALLS, thread_name_prefix="call"),
+            ThreadPoolExecutor(settings.clients + SPARE_THREADS, thread_name_prefix="call"),
             options=options,
-            maximum_concurrent_rpcs=settings.clients + SPARE_CALLS,
+            maximum_concurrent_rpcs=settings.clients + WAITING_CALLS,
         )
         server.add_generic_rpc_handlers((handler(self.service),))
         addresses: Dict[str, Any] = {"pid": os.getpid(), "since": time.time()}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Iterator
 
+import grpc
 import numpy as np
 import pytest
 
@@ -277,6 +280,36 @@ def test_tls_with_a_certificate_and_clients_of_a_known_authority_only(home: Line
         bare = triton.InferenceServerClient(f"localhost:{port}", ssl=True, root_certificates=files["ca.pem"])
         with bare, pytest.raises(Exception, match="UNAVAILABLE"):
             bare.is_server_live()
+
+
+def test_what_is_refused_is_counted_and_health_is_answered_meanwhile(home: LineHome) -> None:
+    path = home.line / "line.toml"
+    path.write_text('[verdicts]\ngood_classes = ["sound"]\n[serving]\nclients = 2\n')
+    request = infer_request([png(np.tile(grey(60, 1000), (1, 3)))] * 8)
+    kinds = {each.name: classes_of(each) for each in methods()}
+    with Serving(home) as process, ExitStack() as stack:
+
+        def calls(name: str, channel: Any) -> Any:
+            return channel.unary_unary(
+                f"/inference.GRPCInferenceService/{name}",
+                request_serializer=kinds[name]["request"].SerializeToString,
+                response_deserializer=kinds[name]["reply"].FromString,
+            )
+
+        options = [("grpc.use_local_subchannel_pool", 1)]  # a connection each
+        channels = [
+            stack.enter_context(grpc.insecure_channel(process.address, options=options)) for _ in range(40)
+        ]
+        asked = [calls("ModelInfer", channel).future(request, timeout=60) for channel in channels]
+        health = calls("ServerReady", channels[0])
+        while not all(each.done() for each in asked):
+            assert health(kinds["ServerReady"]["request"](), timeout=60).ready
+        codes = Counter(each.code() for each in asked)
+        assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        address = f"http://{process.addresses['http']}/metrics"
+        text = urllib.request.urlopen(address, timeout=10).read().decode()
+        refused = codes[grpc.StatusCode.RESOURCE_EXHAUSTED]
+        assert f'fedspect_line_requests_total{{code="resource_exhausted"}} {refused}.0' in text
 
 
 def test_two_processes_never_answer_for_one_plant(home: LineHome) -> None:
