@@ -233,6 +233,7 @@ def _requests_nobody_should_send() -> Iterator[Any]:
     bomb = bytearray(png(grey(1)))
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2  # a header that claims 3.6 thousand million pixels
     yield infer_request([bytes(bomb)])
+    yield infer_request([png(grey(1, 5000))])  # 25 million pixels in a few kilobytes
 
 
 def test_junk_oversized_and_wrong_requests_are_refused_and_others_are_answered_meanwhile(

@@ -6,12 +6,14 @@ last. Both end as uint8 (N, C, S, S): the decoding, and the resizing, are those 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import ContextManager, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fedspect.data.decode import MAX_PIXELS, decode, read_bytes
+from fedclient.worker.line.room import Room
+from fedspect.data.decode import MAX_PIXELS, decode, read_bytes, read_header
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import PictureError, SettingsError
 
@@ -25,12 +27,16 @@ def read_encoded(path: Path, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def from_encoded(
-    contents: Sequence[bytes], preprocessing: Preprocessing, names: Optional[Sequence[str]] = None
+    contents: Sequence[bytes],
+    preprocessing: Preprocessing,
+    names: Optional[Sequence[str]] = None,
+    room: Optional[Room] = None,
 ) -> np.ndarray:
-    """Encoded pictures -> uint8 (N, C, S, S).
+    """Encoded pictures -> uint8 (N, C, S, S), unpacked in the ``room`` that is given.
 
     Raises:
         PictureError: one is no picture, damaged or too large; the message says which.
+        BusyError: no room came free in time.
 
     """
     labels = names or [f"picture {number}" for number in range(1, len(contents) + 1)]
@@ -38,11 +44,18 @@ def from_encoded(
     for content, label in zip(contents, labels):
         if not content:
             raise PictureError("a picture is empty", seen=label)
-        resized.append(preprocessing.resize(decode(content, Path(label), channels=preprocessing.channels)))
+        with _room_for(content, label, room):
+            pixels = decode(content, Path(label), channels=preprocessing.channels)
+            resized.append(preprocessing.resize(pixels))
     return np.stack(resized)
 
 
-def from_pixels(pixels: np.ndarray, preprocessing: Preprocessing, layout: Optional[str] = None) -> np.ndarray:
+def from_pixels(
+    pixels: np.ndarray,
+    preprocessing: Preprocessing,
+    layout: Optional[str] = None,
+    room: Optional[Room] = None,
+) -> np.ndarray:
     """Pixels uint8 (N, C, H, W) or (N, H, W, C) -> uint8 (N, C, S, S).
 
     Raises:
@@ -55,10 +68,19 @@ def from_pixels(pixels: np.ndarray, preprocessing: Preprocessing, layout: Option
         pixels = pixels.transpose(0, 2, 3, 1)
     if pixels.shape[3] not in CHANNELS:
         raise _shape_error(pixels.dtype.name, pixels.shape)
-    if pixels.shape[1] * pixels.shape[2] > MAX_PIXELS:
+    if room is not None:
+        room.check(pixels.shape[2], pixels.shape[1], "pixels")
+    elif pixels.shape[1] * pixels.shape[2] > MAX_PIXELS:
         raise PictureError("a picture has too many pixels", seen=f"{pixels.shape[2]} x {pixels.shape[1]}")
     flat: List[np.ndarray] = [each[:, :, 0] if each.shape[2] == 1 else each for each in pixels]
     return np.stack([preprocessing.resize(np.ascontiguousarray(each)) for each in flat])
+
+
+def _room_for(content: bytes, label: str, room: Optional[Room]) -> ContextManager[None]:
+    if room is None:
+        return nullcontext()
+    header = read_header(content, Path(label))
+    return room.taken(header.width, header.height, label)
 
 
 def layout_of(shape: Tuple[int, ...], said: Optional[str]) -> str:

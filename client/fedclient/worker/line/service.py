@@ -17,6 +17,7 @@ from fedclient.worker.line.leasing import Answering, BusyError, NotReadyError
 from fedclient.worker.line.messages import SERVICE, classes_of, message, methods
 from fedclient.worker.line.observing import Observer
 from fedclient.worker.line.queueing import Line
+from fedclient.worker.line.room import Room
 from fedclient.worker.line.tensors import (
     INPUTS,
     MODEL_NAME,
@@ -47,6 +48,7 @@ class InferenceService:
         self.observer = observer
         self.version = version
         self.draining = threading.Event()
+        self._room = Room(line.settings.largest_megapixels, line.settings.unpacked_mib)
         self._places = threading.Semaphore(line.settings.clients)
 
     # -- health and facts ----------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ class InferenceService:
             self._check(lease.model, request.model_name, request.model_version)
             given = read_request(request, most=self.line.settings.waiting_pictures)
             names = wanted_outputs(request)
-            pixels = given.prepared(lease.model.preprocessing)
+            pixels = given.prepared(lease.model.preprocessing, self._room)
             job = self.line.submit(lease, pixels)
             if not context.add_callback(lambda: self.line.abandon(job)):
                 self.line.abandon(job)  # the client has hung up already

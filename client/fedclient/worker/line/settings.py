@@ -58,6 +58,10 @@ class ServingSettings(Settings):
     """Requests that may be under way at the same time."""
     largest_request_mib: int = Field(default=32, ge=1, le=1024)
     """Mebibytes of the largest request."""
+    largest_megapixels: float = Field(default=16.0, gt=0, le=80)
+    """Million pixels of the largest picture in a request, whatever its file's size."""
+    unpacked_mib: int = Field(default=256, ge=16, le=1 << 16)
+    """Mebibytes that pictures may take while they are decoded, all requests together; others wait."""
     drain_seconds: float = Field(default=10.0, ge=0, le=600)
     """Seconds that requests under way get when the process is told to end."""
 

@@ -17,6 +17,7 @@ import numpy as np
 from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.messages import message
 from fedclient.worker.line.pictures import from_encoded, from_pixels
+from fedclient.worker.line.room import Room
 from fedclient.worker.line.verdicts import Verdict
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import SettingsError
@@ -48,12 +49,12 @@ class Given:
     def __len__(self) -> int:
         return len(self.encoded) if self.encoded is not None else len(self.pixels)  # type: ignore[arg-type]
 
-    def prepared(self, preprocessing: Preprocessing) -> np.ndarray:
-        """uint8 (N, C, S, S); raises ``PictureError``."""
+    def prepared(self, preprocessing: Preprocessing, room: Optional[Room] = None) -> np.ndarray:
+        """uint8 (N, C, S, S); raises ``PictureError``, and ``BusyError`` where the ``room`` stays full."""
         if self.encoded is not None:
-            return from_encoded(self.encoded, preprocessing)
+            return from_encoded(self.encoded, preprocessing, room=room)
         assert self.pixels is not None
-        return from_pixels(self.pixels, preprocessing, self.layout)
+        return from_pixels(self.pixels, preprocessing, self.layout, room)
 
     def source(self, place: int) -> Union[bytes, np.ndarray]:
         """One picture as it came: encoded, or its pixels."""
