@@ -64,6 +64,7 @@ class Watcher:
         self._say = say
         self._settle = settle
         self._give_up = give_up
+        self._device = folder.stat().st_dev
         self._pending: Dict[str, float] = {}
         self._whole = True
 
@@ -97,7 +98,7 @@ class Watcher:
             since = self._pending.setdefault(key, now)
             if now - since >= self._settle and self._answer(path, key, now - since >= self._give_up):
                 given += 1
-        if self._whole:  # a share that is away for a moment has lost no picture
+        if self._whole and found and self._there():  # a share that is away has lost no picture
             for key in [key for key in self._pending if key not in found]:
                 del self._pending[key]  # changed, so it is another picture now; or taken away before its turn
             self._journal.forget_absent(names)
@@ -143,6 +144,13 @@ class Watcher:
         written = self._journal.add(key, facts)
         self._pending.pop(key, None)
         self._say(written)
+
+    def _there(self) -> bool:
+        """Whether the folder is the one that it was: without its share, a mount point is a folder of its own."""
+        try:
+            return self.folder.stat().st_dev == self._device
+        except OSError:
+            return False
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()

@@ -148,11 +148,34 @@ def test_a_line_that_was_journaled_but_not_written_out_is_carried_over(camera: C
     camera.watcher.look()
     rows = camera.written()
     for kept in (0, 1, 2, 3):
+        for path in camera.journal_path.parent.glob("*.carried"):
+            path.unlink()  # as after a power cut
         text = "".join(json.dumps(row) + "\n" for row in rows[:kept])
         camera.output.write_text(text + '{"seq": 4, "fi')  # and torn in the middle of a line
         camera.restarted()
         assert _whole(camera.output) == rows
-    camera.output.unlink()
+
+
+@pytest.mark.parametrize("kind", ["moved", "moved, and a new one made", "copied and truncated"])
+def test_an_output_that_was_rotated_away_goes_on_behind_its_last_line(camera: Camera, kind: str) -> None:
+    for number in range(3):
+        camera.put(f"{number}.png", 60 + number)
+    camera.watcher.look()
+    if kind.startswith("moved"):
+        camera.output.rename(camera.output.with_name("verdicts.jsonl.1"))
+    if kind != "moved":
+        camera.output.write_text("")
+    camera.put("3.png", 70)
+    assert camera.restarted().look() == 1
+    assert [row["seq"] for row in camera.written()] == [4]
+    assert [row["seq"] for row in camera.said] == [1, 2, 3, 4]
+
+
+def test_an_output_of_another_name_gets_every_line(camera: Camera) -> None:
+    camera.put("1.png", 60)
+    camera.watcher.look()
+    rows = camera.written()
+    camera.output = camera.output.with_name("other.jsonl")
     camera.restarted()
     assert camera.written() == rows
 
@@ -186,9 +209,11 @@ def test_a_torn_journal_gives_its_last_picture_again_and_no_other(tmp_path_facto
 
 
 def test_a_large_journal_forgets_pictures_that_are_gone(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "j.jsonl", largest=500)
+    journal = Journal(tmp_path / "j.jsonl", largest=500, absent=0)
     for number in range(50):
         journal.add(f"key-{number}", {"file": f"{number}.png"})
+    journal.forget_absent({"key-7": "7.png"})
+    assert Journal(tmp_path / "j.jsonl").knows("key-8", "8.png")  # absent only once
     journal.forget_absent({"key-7": "7.png"})
     again = Journal(tmp_path / "j.jsonl")
     assert again.knows("key-7", "") and not again.knows("key-8", "8.png") and again.count == 50
@@ -210,6 +235,29 @@ def test_a_folder_that_is_away_for_a_moment_has_lost_no_picture(camera: Camera) 
     assert watcher.look() == 0
     (camera.folder.parent / "away").rename(camera.folder)
     assert watcher.look() == 0 and len(camera.said) == 1
+
+
+def test_a_large_journal_forgets_nothing_while_a_share_is_away(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(camera.journal_path, camera.output, largest=1, absent=0)
+    watcher = Watcher(camera.folder, camera.line, journal, camera.observer, camera.said.append, settle=0)
+    for number in range(3):
+        camera.put(f"{number}.png", 60)
+    watcher.look()
+    for path in camera.folder.iterdir():  # an unmounted mount point is a readable, empty folder
+        path.rename(camera.folder.parent / path.name)
+    for _ in range(3):
+        watcher.look()
+    (camera.folder / "3.png").write_bytes(b"of another device")
+    monkeypatch.setattr(watcher, "_device", -1)
+    for _ in range(3):
+        watcher.look()
+    (camera.folder / "3.png").unlink()
+    for number in range(3):
+        (camera.folder.parent / f"{number}.png").rename(camera.folder / f"{number}.png")
+    watcher.look()
+    assert len(camera.said) == 3
 
 
 def test_a_key_changes_with_the_content_and_not_with_the_name(tmp_path: Path) -> None:
