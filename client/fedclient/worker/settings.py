@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedspect.errors import DamagedFileError
 from fedspect.files import read_json
 
+LABELLED = (
+    "labelled"  # in the plant's home: pictures of the line that a person has labelled, a folder per class
+)
+
 
 class WorkerSettings(BaseModel):
     """``worker.json``; paths are absolute."""

@@ -7,14 +7,16 @@ was found is the site report that the plant's engineer and headquarters read.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Callable, Dict
 
 from fedclient.worker.golden.choosing import GOLDEN, sides_kept
 from fedclient.worker.plant import PlantWorker
-from fedclient.worker.settings import WorkerSettings
+from fedclient.worker.settings import LABELLED, WorkerSettings
 from fedspect.data.classes import ClassList
 from fedspect.data.inspection import Inspection, inspect_pictures
-from fedspect.data.sources import find_pictures
+from fedspect.data.sources import Listing, find_pictures
+from fedspect.errors import ClassError, NoPicturesError
 from fedspect.model.base import load_base
 from fedspect.model.levels import derived_seed
 from fedspect.settings import settings_from
@@ -39,8 +41,7 @@ class Site:
 
         """
         self.settings = settings
-        listing = find_pictures(settings.data, classes=ClassList(tuple(settings.classes), settings.aliases))
-        self.inspection: Inspection = inspect_pictures(listing, progress=progress)
+        self.inspection: Inspection = inspect_pictures(pictures_of(settings), progress=progress)
         seed = derived_seed("split", settings.plant, settings.seed)
         with sides_kept(settings.state) as ledger:
             self.split = ledger.assign(self.inspection.pictures, SHARES, seed=seed)
@@ -82,3 +83,21 @@ class Site:
             cache_folder=settings.cache,
             seed=settings.seed,
         )
+
+
+def pictures_of(settings: WorkerSettings) -> Listing:
+    """The plant's own pictures, and those of its line that a person has labelled (``fedclient asked label``).
+
+    Raises:
+        DataError: there are none of its own that can be used.
+
+    """
+    classes = ClassList(tuple(settings.classes), settings.aliases)
+    own = find_pictures(settings.data, classes=classes)
+    try:
+        labelled = find_pictures(settings.home / LABELLED, classes=classes)
+    except (NoPicturesError, ClassError):  # none yet, or of classes that the federation has no more
+        return own
+    pictures = [replace(each, name=f"{LABELLED}:{each.name}") for each in labelled.pictures]
+    problems = [replace(each, name=f"{LABELLED}:{each.name}") for each in labelled.problems]
+    return replace(own, pictures=(*own.pictures, *pictures), problems=(*own.problems, *problems))

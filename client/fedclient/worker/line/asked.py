@@ -12,7 +12,7 @@ import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Mapping, Union
+from typing import Any, List, Mapping, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -81,6 +81,28 @@ class AskedPictures:
         """
         if not label or Path(label).name != label or label.startswith("."):
             raise SettingsError("not the name of a class", seen=label)
+        picture = self._named(name)
+        place = target / label / f"asked-{picture.path.name}"
+        try:
+            write_bytes(place, picture.path.read_bytes())
+        except OSError as error:
+            raise storage_error(error, place, "moving a picture to its class") from error
+        self._remove(picture.path)
+        return place
+
+    def discard(self, name: str) -> Path:
+        """Remove a picture that nobody needs to label; where it was.
+
+        Raises:
+            NoPicturesError: there is none of that name.
+            StorageError: it cannot be removed.
+
+        """
+        picture = self._named(name)
+        self._remove(picture.path)
+        return picture.path
+
+    def _named(self, name: str) -> AskedPicture:
         picture = next((each for each in self.list() if each.name == name), None)
         if picture is None:
             raise NoPicturesError(
@@ -88,16 +110,15 @@ class AskedPictures:
                 seen=name,
                 remedy="`fedclient asked list` shows them",
             )
-        place = target / label / f"asked-{picture.path.name}"
+        return picture
+
+    def _remove(self, path: Path) -> None:
         try:
-            content = picture.path.read_bytes()
-            write_bytes(place, content)
-            picture.path.unlink()
-            picture.path.with_suffix(".json").unlink(missing_ok=True)
+            for each in _files_of(path):
+                each.unlink(missing_ok=True)
             sync_folder(self.folder)
         except OSError as error:
-            raise storage_error(error, place, "moving a picture to its class") from error
-        return place
+            raise storage_error(error, path, "removing a picture") from error
 
     def _pictures(self) -> List[Path]:
         with contextlib.suppress(OSError):
@@ -117,10 +138,15 @@ class AskedPictures:
         for path, size in sizes:
             if count <= self.settings.most_pictures and total <= self.settings.most_mib << 20:
                 return
-            for each in (path, path.with_suffix(".json")):
+            for each in _files_of(path):
                 with contextlib.suppress(OSError):
                     each.unlink()
             total, count = total - size, count - 1
+
+
+def _files_of(picture: Path) -> Tuple[Path, ...]:
+    """The picture and what belongs to it."""
+    return picture, picture.with_suffix(".json")
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -9,6 +9,7 @@ from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.engines import EngineStore, LineModel, open_model
 from fedclient.worker.line.drift import DriftWatch
 from fedclient.worker.line.settings import DriftSettings
+from fedclient.worker.settings import LABELLED
 from fedspect.errors import AlreadyRunningError, EngineError
 from fedspect.locking import Occupied
 
@@ -20,6 +21,7 @@ class LineHome:
         self.folder = folder.expanduser().absolute()
         self.line = self.folder / "line"
         self.asked = self.line / "asked"
+        self.labelled = self.folder / LABELLED
         self.drift_path = self.line / "drift.json"
         self.reference = self.line / "reference"
         self.deployments = Deployments(self.folder / "deployments")

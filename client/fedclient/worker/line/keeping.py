@@ -19,6 +19,7 @@ from fedclient.worker.line.reference import joined, make_reference, seen_of
 from fedclient.worker.line.settings import read_settings
 from fedclient.worker.line.verdicts import Judge
 from fedspect.console import JsonOption, note, print_json, print_table, progress_bar, stdout
+from fedspect.data.sources import find_pictures
 from fedspect.errors import ClassError, EngineError, NoPicturesError
 from fedspect.files import read_json
 
@@ -38,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
 def asked_list(home: HomeOption, json: JsonOption = False) -> None:
     """Show the pictures that wait for a label, the oldest first."""
     line_home = LineHome(home)
-    pictures = AskedPictures(line_home.asked, read_settings(line_home.line).asked).list()
+    pictures = _asked(line_home).list()
     rows = [{"name": each.name, "file": str(each.path), **each.facts} for each in pictures]
     if json:
         print_json(rows)
@@ -62,17 +63,36 @@ def asked_label(
     label: Annotated[str, typer.Argument(metavar="CLASS", help="What it shows.")],
     home: HomeOption,
     to: Annotated[
-        Optional[Path], typer.Option(help="The folder of pictures.", show_default="the plant's own")
+        Optional[Path],
+        typer.Option(help="The folder of pictures.", show_default="labelled/ in the plant's home"),
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Give a picture its class: it moves to the folder of that class, where training finds it."""
     line_home = LineHome(home)
-    target = to or _plants_pictures(line_home)
+    target = to or line_home.labelled
     deployment = line_home.deployments.current()
     if deployment is not None and label not in deployment.classes:
         raise ClassError("no such class", seen=label, accepted=", ".join(deployment.classes))
-    pictures = AskedPictures(line_home.asked, read_settings(line_home.line).asked)
-    note(f"now {pictures.label(name, label, target)}")
+    place = _asked(line_home).label(name, label, target)
+    if json:
+        print_json({"name": name, "class": label, "file": str(place)})
+        return
+    note(f"now {place}")
+
+
+@asked_app.command("discard")
+def asked_discard(
+    name: Annotated[str, typer.Argument(help="The picture's name, as `asked list` shows it.")],
+    home: HomeOption,
+    json: JsonOption = False,
+) -> None:
+    """Remove a picture that needs no label, such as one of an empty belt."""
+    place = _asked(LineHome(home)).discard(name)
+    if json:
+        print_json({"name": name, "removed": str(place)})
+        return
+    note(f"removed {place}")
 
 
 @drift_app.command("init")
@@ -94,7 +114,7 @@ def drift_init(
     deployment = line_home.deployments.current()
     if deployment is None:
         raise EngineError("the line has no engine yet", remedy="see `fedclient engines list`")
-    files = files_of(sources or [_plants_pictures(line_home)])
+    files = files_of(sources) if sources else _plants_pictures(line_home)
     model = line_home.open(deployment, threads=settings.serving.threads)
     judge = Judge(settings.verdicts, model.classes)
     seen = []
@@ -135,10 +155,15 @@ def drift_show(home: HomeOption, json: JsonOption = False) -> None:
         print_table("Distance from the reference", ("figure", "now", "alarm beyond"), rows)
 
 
-def _plants_pictures(home: LineHome) -> Path:
-    """Where this plant's pictures are, as the node wrote it down."""
+def _asked(home: LineHome) -> AskedPictures:
+    return AskedPictures(home.asked, read_settings(home.line).asked)
+
+
+def _plants_pictures(home: LineHome) -> List[Path]:
+    """The plant's own pictures, from the folder or list that the node wrote down."""
     try:
-        return Path(str(read_json(home.folder / "plant.json")["data"]))
+        source = Path(str(read_json(home.folder / "plant.json")["data"]))
+        return [each.path for each in find_pictures(source, labelled=False).pictures]
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise NoPicturesError(
             "which pictures?",

@@ -66,3 +66,26 @@ def test_the_commands_list_and_label(home: LineHome, tmp_path: Path) -> None:
     assert refused.returncode == 23 and not (tmp_path / "data").exists()
     done = run(home, "asked", "label", row["name"], "dark", "--to", str(tmp_path / "data"))
     assert done.returncode == 0 and len(list((tmp_path / "data" / "dark").iterdir())) == 1
+
+
+def test_a_picture_is_labelled_into_the_plants_home_whatever_its_data_is(
+    home: LineHome, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text("path,class\n")
+    (home.folder / "plant.json").write_text(json.dumps({"data": str(tmp_path / "list.csv")}))
+    AskedPictures(home.asked, AskedSettings()).keep(png(grey(7)), {})
+    (row,) = json.loads(run(home, "asked", "list", "--json").stdout)
+    done = run(home, "asked", "label", row["name"], "dark", "--json")
+    assert done.returncode == 0, done.stderr
+    place = Path(json.loads(done.stdout)["file"])
+    assert place.parent == home.folder / "labelled" / "dark" and place.read_bytes() == png(grey(7))
+
+
+def test_what_needs_no_label_is_discarded(home: LineHome) -> None:
+    asked = AskedPictures(home.asked, AskedSettings())
+    asked.keep(png(grey(7)), {})
+    name = asked.list()[0].name
+    done = run(home, "asked", "discard", name, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["name"] == name
+    assert not list(home.asked.iterdir())
+    assert run(home, "asked", "discard", name).returncode == 21

@@ -243,3 +243,7 @@ def test_the_commands_make_a_reference_and_show_where_it_stands(home: LineHome, 
     assert json.loads(run(home, "drift", "show", "--json").stdout) == {"state": UNSEEN}
     assert run(home, "drift", "show").stdout.strip() == UNSEEN
     assert run(home, "drift", "init").returncode == 21
+    rows = "".join(f"{number}.png,dark\n" for number in range(60))
+    (folder / "list.csv").write_text("path,class\n" + rows)
+    (home.folder / "plant.json").write_text(json.dumps({"data": str(folder / "list.csv")}))
+    assert json.loads(run(home, "drift", "init", "--json").stdout)["pictures"] == 60
