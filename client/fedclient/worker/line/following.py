@@ -27,6 +27,7 @@ from fedspect.errors import FedspectError
 
 LOOK_EVERY = 0.25  # seconds
 TRY_AGAIN = 30.0
+MOST_FAILURES = 10  # answers in a row that an engine may fail to give
 
 logger = logging.getLogger("fedclient.line")
 
@@ -43,9 +44,12 @@ class Follower:
         *,
         on_model: Callable[[Answering, Deployment], None],
         on_settings: Callable[[LineSettings], None],
+        on_broken: Callable[[], None],
         on_standing: Callable[[Standing], None] = lambda standing: None,
     ) -> None:
-        """``folder`` holds ``line.toml``. Told of: another model, changed settings, another ``standing``."""
+        """``folder`` holds ``line.toml``. Told of: another model, changed settings, an engine that fails for good,
+        another ``standing``.
+        """
         self.line = line
         self.standing = Standing()
         self.settings = read_settings(folder)
@@ -54,7 +58,9 @@ class Follower:
         self._folder = folder
         self._on_model = on_model
         self._on_settings = on_settings
+        self._on_broken = on_broken
         self._on_standing = on_standing
+        self._opened_again_after: Optional[int] = None  # pictures that the line had answered
         self._seen: Optional[str] = None
         self._settings_seen = self._settings_stamp()
         self._again_at = 0.0
@@ -64,6 +70,8 @@ class Follower:
     def look(self) -> bool:
         """Look once; whether the model was replaced."""
         self._look_at_settings()
+        if self.line.failures >= MOST_FAILURES:
+            self._open_again()
         stamp = self._deployments.stamp()
         if stamp == self._seen and (self.standing.problem is None or time.monotonic() < self._again_at):
             return False
@@ -126,6 +134,24 @@ class Follower:
             self._replace_by(deployment)
         unknown = self.settings.verdicts.unknown(deployment.classes)
         return replace(self.standing, running=deployment, problem=None, unknown=unknown)
+
+    def _open_again(self) -> None:
+        """Open an engine that fails anew; where that has not helped, only a new process can (a GPU's error sticks)."""
+        running, answered = self.standing.running, self.line.pictures
+        if running is None:
+            return
+        logger.error("version %d failed %d times in a row", running.number, self.line.failures)
+        helped = self._opened_again_after != answered
+        self._opened_again_after = answered
+        try:
+            if helped:
+                self._replace_by(running)
+                return
+            problem = "it failed again after it was opened anew"
+        except Exception as error:
+            problem = _reason(error)
+        self._settle(replace(self.standing, broken=f"version {running.number} cannot answer: {problem}"))
+        self._on_broken()
 
     def _replace_by(self, deployment: Deployment) -> None:
         begun = time.perf_counter()

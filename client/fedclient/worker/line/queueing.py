@@ -32,6 +32,8 @@ class Line:
         self.settings = settings
         self.batches = 0
         self.pictures = 0
+        self.failures = 0
+        """Answers that the engine failed to give since it last gave one, or was opened."""
         self._condition = threading.Condition()
         self._current: Optional[Held] = None
         self._judge: Optional[Judge] = None
@@ -60,6 +62,7 @@ class Line:
         """Answer with this model from the next request on; the old one is closed after its last request."""
         with self._condition:
             old, self._current, self._judge = self._current, Held(model), judge
+            self.failures = 0
         self._retire(old)
 
     def rejudge(self, judge: Judge) -> None:
@@ -173,6 +176,7 @@ class Line:
                 self._run([job for job in jobs if not job.abandoned])
             except Exception as error:  # never let the line's only thread die
                 logger.error("a defect while answering", exc_info=error)
+                self.failures += 1
                 for job in jobs:
                     job.error = job.error or EngineError("the line failed", seen=type(error).__name__)
             finally:
@@ -232,6 +236,8 @@ class Line:
                     self._run([job])
                 return
             jobs[0].error = error
+            if jobs[0].lease.held is self._current:
+                self.failures += 1
             return
         ended = time.perf_counter()
         self._count(len(pixels), ended - started)
@@ -247,6 +253,7 @@ class Line:
         self._per_picture = each if not self._per_picture else 0.9 * self._per_picture + 0.1 * each
         self.batches += 1
         self.pictures += pictures
+        self.failures = 0
 
 
 def _close(held: Held) -> None:

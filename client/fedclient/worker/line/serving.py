@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import grpc
 
@@ -65,8 +65,10 @@ class Listening:
 class Server:
     """A serving process; ``start`` listens, ``stop`` drains."""
 
-    def __init__(self, home: LineHome, listening: Listening, *, version: str) -> None:
-        """Raises ``SettingsError`` for settings that cannot be used."""
+    def __init__(
+        self, home: LineHome, listening: Listening, *, version: str, on_broken: Callable[[], None]
+    ) -> None:
+        """``on_broken``: the engine gives no answers any more. ``SettingsError``: settings that cannot be used."""
         self.home = home
         self.listening = listening
         settings = self.settings = read_settings(home.line)
@@ -85,6 +87,7 @@ class Server:
             home.line,
             on_model=self._on_model,
             on_settings=self._on_settings,
+            on_broken=on_broken,
             on_standing=self._on_standing,
         )
         self._addresses: Dict[str, Any] = {}
@@ -188,10 +191,11 @@ def serve(home: LineHome, listening: Listening, *, version: str) -> None:
     Raises:
         AlreadyRunningError: another process answers for this plant.
         WorkerError, SettingsError: as ``Server``.
+        EngineError: the engine gives no answers any more; another process may get some.
 
     """
     with home.occupied(), _told_to_end() as end:
-        server = Server(home, listening, version=version)
+        server = Server(home, listening, version=version, on_broken=end.set)
         try:
             addresses = server.start()
             logger.info("listening: %s", json.dumps(addresses))
@@ -199,6 +203,7 @@ def serve(home: LineHome, listening: Listening, *, version: str) -> None:
             logger.info("ending: answering what is under way")
         finally:
             server.stop()
+        server.follower.standing.check()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
 from fedclient.worker.deployments import Deployment
+from fedspect.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Standing:
     """Why ``line.toml`` is not in force as it stands: the settings before it are."""
     unknown: Tuple[str, ...] = ()
     """Classes that the settings name and the running version does not know; nothing passes as one of them."""
+    broken: Optional[str] = None
+    """Why what runs gives no answers any more; the process ends."""
     at: float = field(default_factory=time.time, compare=False)
     """Since when, in seconds since 1970."""
 
@@ -32,11 +35,20 @@ class Standing:
             if self.unknown
             else ""
         )
-        return "; ".join(filter(None, (self.problem, self.mistake, unknown))) or None
+        return "; ".join(filter(None, (self.broken, self.problem, self.mistake, unknown))) or None
 
     def __str__(self) -> str:
         answers = "no version" if self.running is None else f"version {self.running.number}"
         return "; ".join(filter(None, (f"answers: {answers}", self.trouble)))
+
+    def check(self) -> None:
+        """Raise ``EngineError`` where what runs gives no answers any more."""
+        if self.broken is not None:
+            raise EngineError(
+                "the engine gives no answers any more",
+                seen=self.broken,
+                remedy="start again; if that does not help: `fedclient engines rollback`, `fedclient doctor`",
+            )
 
     def as_dict(self) -> Dict[str, Any]:
         """What stands in ``serve.json``."""

@@ -53,7 +53,7 @@ def watch(
         NoPicturesError: there is no such folder.
         AlreadyRunningError: another process watches it for this plant.
         StorageError: a verdict cannot be written down.
-        EngineError: ``once``, and there is no engine.
+        EngineError: ``once``, and there is no engine; or the engine gives no answers any more.
 
     """
     if not folder.is_dir():
@@ -85,6 +85,7 @@ def watch(
             home.line,
             on_model=on_model,
             on_settings=on_settings,
+            on_broken=stop.set,
         )
         watcher = Watcher(folder, line, journal, observer, _say, settle=pace.settle, give_up=pace.give_up)
         try:
@@ -106,6 +107,7 @@ def watch(
             follower.stop()
             line.close()
             observer.close()
+        follower.standing.check()
 
 
 def _say(row: Dict[str, Any]) -> None:

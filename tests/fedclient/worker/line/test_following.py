@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator, List
 
+import grpc
 import numpy as np
 import pytest
 
 from fedclient.worker.deployments import Deployment
-from fedclient.worker.line.following import Follower
+from fedclient.worker.engines.model import LineAnswer, LineModel
+from fedclient.worker.line.following import MOST_FAILURES, Follower
 from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.leasing import Answering
+from fedclient.worker.line.messages import message
 from fedclient.worker.line.queueing import Line
+from fedclient.worker.line.serving import Listening, serve
 from fedclient.worker.line.settings import LineSettings, read_settings
 from fedclient.worker.line.standing import Standing
-from line_parts import activate, grey
+from fedspect.errors import EngineError
+from line_parts import activate, grey, infer_request, png
+
+
+class Failing:
+    """A model whose engine can be made to fail, as a GPU does for good: but not for practice."""
+
+    def __init__(self, model: LineModel, followed: Followed) -> None:
+        self.version, self.number, self.classes = model.version, model.number, model.classes
+        self.preprocessing, self.close = model.preprocessing, model.close
+        self._model, self._followed = model, followed
+
+    def answer(self, pixels: np.ndarray) -> LineAnswer:
+        if self._followed.fails and pixels[0, 0, 0, 0] != 128:
+            raise EngineError("an illegal memory access was encountered")
+        return self._model.answer(pixels)
 
 
 class Followed:
@@ -26,15 +49,24 @@ class Followed:
         self.models: List[int] = []
         self.settings: List[LineSettings] = []
         self.standings: List[Standing] = []
+        self.opened: List[Failing] = []
+        self.broken: List[bool] = []
+        self.fails = False
         self.follower = Follower(
             self.line,
             home.deployments,
-            home.open,
+            self.open,
             home.line,
             on_model=lambda model, deployment: self.models.append(deployment.number),
             on_settings=self.settings.append,
+            on_broken=lambda: self.broken.append(True),
             on_standing=self.standings.append,
         )
+
+    def open(self, deployment: Deployment) -> Answering:
+        model = Failing(self.home.open(deployment), self)
+        self.opened.append(model)
+        return model
 
     @property
     def standing(self) -> Standing:
@@ -122,6 +154,75 @@ def test_a_class_that_the_version_does_not_know_is_named_and_nothing_passes_as_i
     assert followed.follower.look() and followed.verdict(128) == "pass"
     assert followed.standing.unknown == ("flawless", "glossy")
     assert followed.standing.trouble is not None and "flawless" in followed.standing.trouble
+
+
+def fail(followed: Followed, times: int) -> None:
+    followed.fails = True
+    for _ in range(times):
+        with pytest.raises(EngineError, match="illegal"):
+            followed.verdict(60)
+
+
+def test_an_engine_that_fails_again_and_again_is_opened_anew_once_and_then_given_up(
+    followed: Followed,
+) -> None:
+    followed.follower.look()
+    fail(followed, MOST_FAILURES - 1)
+    followed.follower.look()
+    assert len(followed.opened) == 1
+    fail(followed, 1)
+    followed.follower.look()
+    assert len(followed.opened) == 2 and not followed.broken
+    fail(followed, MOST_FAILURES)
+    followed.follower.look()
+    assert len(followed.opened) == 2 and followed.broken == [True]
+    with pytest.raises(EngineError, match="no answers any more"):
+        followed.standing.check()
+    assert "version 1 cannot answer" in str(followed.standing)
+
+
+def test_an_engine_that_answered_in_between_may_be_opened_anew_again(followed: Followed) -> None:
+    followed.follower.look()
+    for opened in (2, 3):
+        fail(followed, MOST_FAILURES)
+        followed.follower.look()
+        assert len(followed.opened) == opened
+        followed.fails = False
+        assert followed.verdict(60) == "reject"
+    assert not followed.broken
+
+
+def test_a_line_whose_engine_fails_for_good_ends_with_a_failure(
+    home: LineHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: LineModel, pixels: np.ndarray) -> LineAnswer:
+        if pixels[0, 0, 0, 0] != 128:
+            raise EngineError("an illegal memory access was encountered")
+        return LineAnswer(np.zeros((1, 3)), np.full((1, 3), 1 / 3), np.zeros((1, 4)))
+
+    def ask() -> None:
+        path = home.line / "serve.json"
+        while not path.exists():
+            time.sleep(0.02)
+        with grpc.insecure_channel(json.loads(path.read_text())["address"]) as channel:
+            call = channel.unary_unary(
+                "/inference.GRPCInferenceService/ModelInfer",
+                request_serializer=message("ModelInferRequest").SerializeToString,
+                response_deserializer=message("ModelInferResponse").FromString,
+            )
+            code = grpc.StatusCode.INTERNAL
+            while code is grpc.StatusCode.INTERNAL:
+                with pytest.raises(grpc.RpcError) as caught:
+                    call(infer_request([png(grey(60))]), timeout=20)
+                code = caught.value.code()
+
+    monkeypatch.setattr(LineModel, "answer", broken)
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        with pytest.raises(EngineError, match="no answers any more") as caught:
+            serve(home, Listening(address="127.0.0.1:0", http=None), version="test")
+        asking.result()
+    assert caught.value.exit_code == 80
 
 
 def test_changed_settings_are_no_other_model(followed: Followed) -> None:
