@@ -35,6 +35,7 @@ prefix=/opt/fedspect home=/var/lib/fedspect/plant account=fedspect
 jetpack='' torch_wheel='' torchvision_wheel='' cpu_torch='' node_python='' worker_python='' fedspect='' uv='' wheels=''
 services=yes dry='' uninstall='' purge=''
 units=(fedspect-node.service fedspect-line.service)
+template='fedspect-watch@.service' # an instance per watched folder
 unit_folder=/etc/systemd/system
 
 say() { printf '%s\n' "$*"; }
@@ -319,11 +320,11 @@ install_services() {
     done
     if [ ${#groups[@]} != 0 ]; then run usermod --append --groups "$(IFS=,; echo "${groups[*]}")" "$account"; fi
     run install --directory --owner "$account" --group "$account" --mode 0700 "$home"
-    for each in "${units[@]}"; do placed "$here/$each" | write "$unit_folder/$each" 644; done
+    for each in "${units[@]}" "$template"; do placed "$here/$each" | write "$unit_folder/$each" 644; done
     placed "$here/logrotate.conf" | write /etc/logrotate.d/fedspect 644
     for each in fedclient fedspect-join; do run ln -sfn "$prefix/bin/$each" "/usr/local/bin/$each"; done
     run systemctl daemon-reload
-    run systemctl try-restart "${units[@]}"
+    run systemctl try-restart "${units[@]}" "${template/@/@*}"
 }
 
 remove() {
@@ -335,7 +336,9 @@ remove() {
     local each
     if [ -n "$services" ]; then
         run systemctl disable --now "${units[@]}"
-        for each in "${units[@]}"; do run rm -f "$unit_folder/$each"; done
+        run systemctl stop "${template/@/@*}"
+        run systemctl disable "$template"
+        for each in "${units[@]}" "$template"; do run rm -f "$unit_folder/$each"; done
         run rm -f /etc/logrotate.d/fedspect /usr/local/bin/fedclient /usr/local/bin/fedspect-join
         run systemctl daemon-reload
     fi

@@ -12,7 +12,7 @@ from deploy_parts import ROOT, tool, verify
 
 JETSON = ROOT / "deploy" / "jetson"
 MACHINE = os.uname().machine
-UNITS = ["fedspect-node.service", "fedspect-line.service"]
+UNITS = ["fedspect-node.service", "fedspect-line.service", "fedspect-watch@.service"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a Jetson runs Linux")
 
@@ -252,6 +252,22 @@ def test_scripts_may_be_executed(script: str) -> None:
 @pytest.mark.parametrize("unit", UNITS)
 def test_systemd_understands_the_units(tmp_path: Path, unit: str) -> None:
     verify(tmp_path, JETSON / unit, unit)
+
+
+def test_every_unit_is_installed_and_removed() -> None:
+    script = (JETSON / "install.sh").read_text()
+    assert sorted(UNITS) == sorted(path.name for path in JETSON.glob("*.service"))
+    assert all(unit in script for unit in UNITS)
+
+
+def test_the_watch_writes_where_its_unit_may_write_and_others_may_read() -> None:
+    lines = (JETSON / "fedspect-watch@.service").read_text().splitlines()
+    facts = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    words = facts["ExecStart"].split()
+    output = Path(words[words.index("--output") + 1])
+    assert words[1:3] == ["watch", "%f"] and facts["ProtectSystem"] == "strict"
+    assert output.parent == Path("/var/lib") / facts["StateDirectory"] and output.name == "%i.jsonl"
+    assert facts["StateDirectoryMode"] == "0750" and facts["UMask"] == "0027"
 
 
 @pytest.mark.slow
