@@ -1,7 +1,8 @@
 """The pictures of which a person is asked: kept in ``line/asked`` until somebody labels them, within bounds.
 
 Each is two files: the picture as it came (pixels without a file become PNG) and, written after it, ``.json`` with
-what the model thought. When the folder is full the oldest pictures go: what the line sees today teaches more.
+what the model thought; where it is wanted a third, ``why/*.png``, with where that comes from. When the folder is
+full the oldest pictures go: what the line sees today teaches more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Mapping, Tuple, Union
+from typing import Any, Callable, List, Mapping, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -33,6 +34,7 @@ class AskedPicture:
     path: Path
     bytes: int
     facts: Mapping[str, Any]
+    heat_map: Optional[Path] = None
 
 
 class AskedPictures:
@@ -42,8 +44,13 @@ class AskedPictures:
         self.folder = folder
         self.settings = settings
 
-    def keep(self, source: Union[bytes, np.ndarray], facts: Mapping[str, Any]) -> None:
-        """Keep one picture: an encoded file, or uint8 pixels (C, H, W) or (H, W, C).
+    def keep(
+        self,
+        source: Union[bytes, np.ndarray],
+        facts: Mapping[str, Any],
+        draw: Callable[[Path], None] = lambda path: None,
+    ) -> None:
+        """Keep one picture: an encoded file, or uint8 pixels (C, H, W) or (H, W, C); ``draw`` writes its heat map.
 
         Raises:
             StorageError: it cannot be written.
@@ -55,8 +62,11 @@ class AskedPictures:
         suffix = next((suffix for sign, suffix in KINDS if content.startswith(sign)), ".png")
         moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         stem = f"{moment}-{hashlib.sha256(content).hexdigest()[:12]}"
-        write_bytes(self.folder / f"{stem}{suffix}", content)
-        write_json(self.folder / f"{stem}.json", {**facts, "at": time.time()})
+        path = self.folder / f"{stem}{suffix}"
+        write_bytes(path, content)
+        write_json(path.with_suffix(".json"), {**facts, "at": time.time()})
+        if self.settings.heat_maps:
+            draw(_heat_map(path))
         self._shrink()
 
     def list(self) -> List[AskedPicture]:
@@ -68,7 +78,9 @@ class AskedPictures:
                 facts = read_json(path.with_suffix(".json"))
             with contextlib.suppress(OSError):
                 size = path.stat().st_size
-                found.append(AskedPicture(path.stem, path, size, facts if isinstance(facts, dict) else {}))
+                heat = _heat_map(path)
+                facts = facts if isinstance(facts, dict) else {}
+                found.append(AskedPicture(path.stem, path, size, facts, heat if heat.exists() else None))
         return found
 
     def label(self, name: str, label: str, target: Path) -> Path:
@@ -133,7 +145,7 @@ class AskedPictures:
         sizes = []
         for path in self._pictures():
             with contextlib.suppress(OSError):
-                sizes.append((path, path.stat().st_size))
+                sizes.append((path, sum(each.stat().st_size for each in _files_of(path) if each.exists())))
         total, count = sum(size for _, size in sizes), len(sizes)
         for path, size in sizes:
             if count <= self.settings.most_pictures and total <= self.settings.most_mib << 20:
@@ -146,7 +158,11 @@ class AskedPictures:
 
 def _files_of(picture: Path) -> Tuple[Path, ...]:
     """The picture and what belongs to it."""
-    return picture, picture.with_suffix(".json")
+    return picture, picture.with_suffix(".json"), _heat_map(picture)
+
+
+def _heat_map(picture: Path) -> Path:
+    return picture.parent / "why" / f"{picture.stem}.png"
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -17,8 +17,9 @@ from typing_extensions import Annotated
 
 from fedclient.worker.line import keeping
 from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.options import HomeOption
-from fedclient.worker.line.predicting import CSV_COLUMNS, Prediction, files_of, predict
+from fedclient.worker.line.predicting import Prediction, csv_table, files_of, predict
 from fedclient.worker.line.serving import DEFAULT_ADDRESS, DEFAULT_HTTP, Listening, serve
 from fedclient.worker.line.settings import SETTINGS_FILE, read_settings, write_settings
 from fedclient.worker.line.verdicts import Judge, threshold_table
@@ -74,7 +75,7 @@ def predict_command(
             if explainer is not None and heat_map is not None and each.verdict is not None:
                 row["heat_map"] = str(_write_heat(explainer, heat_map, each, model.classes))
             rows.append(row)
-    _print_predictions(rows, model.number, model.version, json=json, as_csv=as_csv)
+    _print_predictions(rows, model, json=json, as_csv=as_csv)
     unreadable = [row for row in rows if "error" in row]
     if unreadable and json:  # the document has said it
         raise typer.Exit(PictureError.exit_code)
@@ -106,16 +107,16 @@ def _write_heat(explainer: "Explainer", folder: Path, found: Prediction, classes
     return path
 
 
-def _print_predictions(
-    rows: List[Dict[str, Any]], number: int, version: str, *, json: bool, as_csv: bool
-) -> None:
+def _print_predictions(rows: List[Dict[str, Any]], model: Answering, *, json: bool, as_csv: bool) -> None:
+    facts = {"version": model.version, "number": model.number}
     if json:
-        print_json({"version": version, "number": number, "pictures": rows})
+        print_json({**facts, "pictures": rows})
         return
     if as_csv:
-        writer = csv.DictWriter(sys.stdout, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+        columns, written = csv_table(rows, model.classes, facts)
+        writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(written)
         return
     table = []
     for row in rows:
@@ -126,7 +127,9 @@ def _print_predictions(
                 (row["file"], row["verdict"], row["class"], f"{row['confidence']:.1%}", f"{row['ms']:.1f} ms")
             )
     counts = Counter(str(row[1]) for row in table)
-    caption = f"version {number}: " + ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    caption = f"version {model.number}: " + ", ".join(
+        f"{count} {name}" for name, count in counts.most_common()
+    )
     print_table("Verdicts", ("picture", "verdict", "class", "confidence", "time"), table, caption=caption)
     for row in rows:
         if "error" in row:

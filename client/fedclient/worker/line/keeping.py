@@ -40,7 +40,15 @@ def asked_list(home: HomeOption, json: JsonOption = False) -> None:
     """Show the pictures that wait for a label, the oldest first."""
     line_home = LineHome(home)
     pictures = _asked(line_home).list()
-    rows = [{"name": each.name, "file": str(each.path), **each.facts} for each in pictures]
+    rows = [
+        {
+            "name": each.name,
+            "file": str(each.path),
+            "heat_map": None if each.heat_map is None else str(each.heat_map),
+            **each.facts,
+        }
+        for each in pictures
+    ]
     if json:
         print_json(rows)
         return

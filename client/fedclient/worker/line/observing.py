@@ -6,6 +6,7 @@ line, asked pictures are lost and counted as lost: the answers matter more.
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
@@ -16,7 +17,9 @@ from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from fedclient.worker.deployments import Deployment
 from fedclient.worker.line.asked import AskedPictures
+from fedclient.worker.line.asked_heat import HeatMaps
 from fedclient.worker.line.drift import DriftWatch
 from fedclient.worker.line.leasing import Answering, Job
 from fedclient.worker.line.metrics import Metrics
@@ -51,7 +54,7 @@ class Counts:
 class _Done:
     model: Answering
     job: Job
-    asked: List[Tuple[Source, Verdict]]
+    asked: List[Tuple[int, Source, Verdict]]
     bytes: int
 
 
@@ -63,11 +66,13 @@ class Observer:
         metrics: Optional[Metrics] = None,
         asked: Optional[AskedPictures] = None,
         drift: Callable[[], Optional[DriftWatch]] = lambda: None,
+        heat_maps: Optional[HeatMaps] = None,
     ) -> None:
         """``drift`` gives the watch for drift; ``None`` while another process has it: it is asked again."""
         self.metrics = metrics or Metrics()
         self.counts = Counts()
         self.asked = asked
+        self.heat_maps = heat_maps
         self.drift: Optional[DriftWatch] = None
         self._drift_of = drift
         self._turned_to: Optional[Tuple[Answering, str, Path]] = None
@@ -95,12 +100,14 @@ class Observer:
             counts.engine_seconds += job.computed
             counts.last_at = time.time()
         self.metrics.answered(job, verdicts, seconds)
-        asked: List[Tuple[Source, Verdict]] = []
+        asked: List[Tuple[int, Source, Verdict]] = []
         if self.asked is not None:
-            asked = [(source(place), each) for place, each in enumerate(verdicts) if each.outcome == ASK]
+            asked = [
+                (place, source(place), each) for place, each in enumerate(verdicts) if each.outcome == ASK
+            ]
         if not asked and self.drift is None and time.monotonic() < self._again_at:
             return
-        size = sum(_size(each) for each, _ in asked)
+        size = sum(_size(each) for _, each, _ in asked)
         done = _Done(model, job, asked, size)
         with self._lock:
             room = self._bytes + size <= LARGEST_WAITING
@@ -122,13 +129,15 @@ class Observer:
             self.counts.failures += 1
         self.metrics.requests.labels(code).inc()
 
-    def took_up(self, model: Answering, base_hash: str, reference: Path) -> None:
-        """Another model answers: the watch for drift turns to it, in its own thread."""
+    def took_up(self, model: Answering, deployment: Deployment, reference: Path) -> None:
+        """Another model answers: heat maps and the watch for drift turn to it, in their own thread."""
 
         def turn() -> None:
-            self._turned_to = model, base_hash, reference
+            if self.heat_maps is not None:
+                self.heat_maps.turn_to(deployment)
+            self._turned_to = model, deployment.base_hash, reference
             if self.drift is not None:
-                self.drift.begin(model, base_hash, reference)
+                self.drift.begin(*self._turned_to)
             watch = self._watch()
             if watch is not None:
                 self.metrics.drifts(watch.state, watch.figures)
@@ -175,15 +184,24 @@ class Observer:
                 answer = done.job.answer
                 watch.add(seen_of(done.job.pixels, answer.features, answer.probabilities))
                 self.metrics.drifts(watch.state, watch.figures)
-            for source, verdict in done.asked:
+            for place, source, verdict in done.asked:
                 assert self.asked is not None
                 facts = verdict.as_dict(done.model.classes)
                 facts.update(version=done.model.version, number=done.model.number)
-                self.asked.keep(source, facts)
+                draw = functools.partial(self._draw, done, place, verdict)
+                self.asked.keep(source, facts, draw)
                 self.metrics.asked.labels("kept").inc()
         finally:
             with self._lock:
                 self._bytes -= done.bytes
+
+    def _draw(self, done: _Done, place: int, verdict: Verdict, path: Path) -> None:
+        if self.heat_maps is None:
+            return
+        try:
+            self.heat_maps.draw(path, done.model, done.job.pixels[place], verdict.label)
+        except FedspectError as error:  # the picture itself is kept
+            logger.error("%s", error)
 
     def _lost(self, pictures: int) -> None:
         if pictures:

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fedclient.worker.line.verdicts import Judge, Verdict
 from fedspect.data.decode import SUFFIXES
 from fedspect.errors import NoPicturesError, PictureError
 
-CSV_COLUMNS = ("file", "verdict", "class", "confidence", "ms", "heat_map", "error")
+CSV_COLUMNS = ("file", "verdict", "class", "confidence", "ms", "heat_map", "error", "number", "version")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,17 @@ class Prediction:
         if self.verdict is None:
             return {**row, "error": self.error}
         return {**row, **self.verdict.as_dict(classes), "ms": round(1000 * self.seconds, 2)}
+
+
+def csv_table(
+    rows: Sequence[Mapping[str, Any]], classes: Sequence[str], facts: Mapping[str, Any]
+) -> Tuple[List[str], List[Dict[str, Any]]]:
+    """Columns and rows for CSV: the version (``facts``) in each row, and a column for each class's probability."""
+    table = []
+    for row in rows:
+        probabilities = {f"probability:{name}": value for name, value in row.get("probabilities", {}).items()}
+        table.append({**row, **facts, **probabilities})
+    return [*CSV_COLUMNS, *(f"probability:{name}" for name in classes)], table
 
 
 def files_of(sources: Sequence[Path]) -> List[Path]:

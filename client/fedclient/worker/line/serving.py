@@ -22,6 +22,7 @@ import grpc
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.line.asked import AskedPictures
+from fedclient.worker.line.asked_heat import HeatMaps
 from fedclient.worker.line.following import Follower
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.http import serve_http
@@ -77,7 +78,10 @@ class Server:
         self.metrics.waiting.set_function(lambda: self.line.waiting)
         self.asked = AskedPictures(home.asked, settings.asked)
         self.observer = Observer(
-            self.metrics, self.asked, lambda: home.drift_watch(self.follower.settings.drift)
+            self.metrics,
+            self.asked,
+            lambda: home.drift_watch(self.follower.settings.drift),
+            HeatMaps(home.store),
         )
         self.service = InferenceService(self.line, self.observer, version=version)
         self.follower = Follower(
@@ -153,7 +157,7 @@ class Server:
 
     def _on_model(self, model: Answering, deployment: Deployment) -> None:
         self.metrics.took_up(model)
-        self.observer.took_up(model, deployment.base_hash, self.home.reference)
+        self.observer.took_up(model, deployment, self.home.reference)
 
     def _on_settings(self, settings: LineSettings) -> None:
         self.asked.settings = settings.asked

@@ -73,6 +73,9 @@ class AskedSettings(Settings):
     """Pictures that are kept; the oldest go first. 0: none."""
     most_mib: int = Field(default=1024, ge=1, le=1 << 20)
     """Mebibytes of all of them together."""
+    heat_maps: bool = False
+    """Keep beside each, in asked/why, where its class comes from, as PNG. It costs about one more answer for each
+    asked picture and memory for a second graph, and is there for engines of the kind onnxruntime."""
 
 
 class DriftSettings(Settings):

@@ -15,6 +15,7 @@ from typing import Any, Dict, Optional
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.line.asked import AskedPictures
+from fedclient.worker.line.asked_heat import HeatMaps
 from fedclient.worker.line.following import Follower
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.journal import Journal
@@ -67,11 +68,15 @@ def watch(
     with lock:
         journal = Journal(home.line / "watch" / f"{name}.jsonl", output)
         asked = AskedPictures(home.asked, settings.asked)
-        observer = Observer(asked=asked, drift=lambda: home.drift_watch(follower.settings.drift))
+        observer = Observer(
+            asked=asked,
+            drift=lambda: home.drift_watch(follower.settings.drift),
+            heat_maps=HeatMaps(home.store),
+        )
         line = Line(settings.serving)
 
         def on_model(model: Answering, deployment: Deployment) -> None:
-            observer.took_up(model, deployment.base_hash, home.reference)
+            observer.took_up(model, deployment, home.reference)
 
         def on_settings(taken: LineSettings) -> None:
             asked.settings = taken.asked

@@ -138,7 +138,9 @@ def test_who_could_not_watch_for_drift_takes_over_when_the_other_process_ends(
             asked.release()
 
     observer = Observer(drift=drift)
-    observer.took_up(model, BASE_HASH, home.reference)
+    deployment = home.deployments.current()
+    assert deployment is not None
+    observer.took_up(model, deployment, home.reference)
     assert asked.acquire(timeout=20) and observer.drift is None
     other.release()
     observer._again_at = 0.0  # time passes

@@ -15,12 +15,14 @@ from fedclient.worker.deploy import DeployFacts, deploy_graphs, save_graphs
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import build_engine
+from fedclient.worker.line.asked_heat import HeatMaps
 from fedclient.worker.line.heat import WEIGHTS, Explainer, class_gradient
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.overlay import centre_of, overlay
+from fedclient.worker.line.settings import LineSettings, write_settings
 from fedspect.data.preprocess import Preprocessing
 from fedspect.model.base import default_base
-from line_parts import run
+from line_parts import activate, copy_home, make_home, run
 
 surfaces = pytest.importorskip("fedsim.synthetic.surfaces")
 defects = pytest.importorskip("fedsim.synthetic.defects")
@@ -159,3 +161,36 @@ def test_no_heat_leaves_the_picture_as_it_is() -> None:
     shown = np.asarray(overlay(picture, np.zeros((8, 8), np.float32)))
     np.testing.assert_array_equal(shown, np.repeat(picture.transpose(1, 2, 0), 3, axis=2))
     assert centre_of(np.zeros((5, 5))) == (2, 2)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_an_asked_picture_has_its_heat_map_beside_it_where_that_is_wanted(
+    explained: LineHome, tmp_path: Path, wanted: bool
+) -> None:
+    picture, _ = drawn(1)
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    Image.fromarray(picture[0]).save(folder / "1.png")
+    settings = {"verdicts": {"sure": 1.0}, "asked": {"heat_maps": wanted}}
+    home = copy_home(explained, tmp_path / "home")
+    write_settings(home.line, LineSettings.model_validate(settings))
+    assert run(home, "watch", str(folder), "--once", "--settle", "0", "--every", "0.05").returncode == 0
+    (row,) = json.loads(run(home, "asked", "list", "--json").stdout)
+    assert (row["heat_map"] is not None) is wanted
+    if wanted:
+        assert Image.open(row["heat_map"]).size == (SIDE, SIDE)
+    assert run(home, "asked", "discard", row["name"]).returncode == 0
+    assert not [path for path in home.asked.rglob("*") if path.is_file()]
+
+
+def test_an_engine_without_a_map_is_named_once_and_the_picture_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = make_home(tmp_path / "home")  # engines that judge brightness
+    maps = HeatMaps(home.store)
+    maps.turn_to(activate(home, 1))
+    model = home.open_current()
+    for number in range(2):
+        maps.draw(tmp_path / f"{number}.png", model, np.zeros((1, 16, 16), np.uint8), "dark")
+    assert not list(tmp_path.glob("*.png")) and len(caplog.messages) == 1
+    assert "without heat maps" in caplog.text

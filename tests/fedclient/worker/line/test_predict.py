@@ -11,7 +11,7 @@ from typing import Any, Dict
 import numpy as np
 
 from fedclient.worker.line.home import LineHome
-from line_parts import activate, copy_home, grey, png, probabilities, run
+from line_parts import CLASSES, activate, copy_home, grey, png, probabilities, run
 
 
 def pictures(folder: Path) -> Path:
@@ -46,6 +46,11 @@ def test_unreadable_files_are_named_and_the_others_get_their_verdicts(home: Line
     assert done.returncode == 22
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert len(rows) == 5 and sum(bool(row["error"]) for row in rows) == 2
+    assert {(row["number"], row["version"]) for row in rows} == {("1", "01" * 32)}
+    (dark,) = [row for row in rows if row["file"].endswith("dark.png")]
+    wanted = probabilities(np.array([60]), 1)[0]
+    seen = [float(dark[f"probability:{name}"]) for name in CLASSES]
+    np.testing.assert_allclose(seen, wanted, atol=1e-5)
     assert "2 of 5 files could not be read" in done.stderr
     document = run(home, "predict", str(folder), "--json")
     assert document.returncode == 22
