@@ -21,12 +21,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedserver.base_files import BaseFiles
 from fedserver.deployments import Deployments
+from fedserver.device_keys import proved_key
 from fedserver.limits import AtOnce, RateLimit, Remembered, address_of
 from fedserver.models import Models
 from fedserver.plant_reports import deployment_report, json_object
@@ -67,7 +65,6 @@ TRIES_PER_SECOND = 1.0  # ... and from then on
 TRIES_OF_ALL = 600  # together
 TRIES_OF_ALL_PER_SECOND = 50.0
 DOWNLOADS = 4  # per plant, at once
-LARGEST_KEY = 2048  # bytes of PEM
 
 
 @dataclass(frozen=True)
@@ -262,22 +259,7 @@ class EnrolmentService:
         """The key in its one spelling, when the signature shows that the caller holds the private one."""
         if self._nonces.take(nonce) is None:
             raise ConnectionLostError("the answer to the challenge came too late", remedy="try again")
-        try:
-            if len(public_key) > LARGEST_KEY:
-                raise ValueError("too long")
-            key = serialization.load_pem_public_key(public_key)
-            if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-                raise ValueError("not an EC P-384 key")
-            key.verify(signature, statement, ec.ECDSA(hashes.SHA256()))
-        except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
-            raise EnrolmentError(
-                "the device did not prove that it holds its key",
-                seen=type(error).__name__,
-                accepted="an EC P-384 key and its signature of the challenge",
-                remedy="if something reads and changes the traffic in between, it must let TLS through",
-            ) from error
-        form = serialization.PublicFormat.SubjectPublicKeyInfo
-        return key.public_bytes(serialization.Encoding.PEM, form).decode("ascii")
+        return proved_key(public_key, signature, statement)
 
     def _admission(self, plant: Plant, software: str) -> Admission:
         self._on_admitted(plant)
