@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from fedsim import options
+from fedsim import options, places
 from fedsim.printing import percent, show_comparison, show_run
 from fedspect import console
 from fedspect.console import JsonOption, make_app, run_app
@@ -40,7 +40,9 @@ Output = Annotated[
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Go on with the run in --output, else the latest one.", rich_help_panel="Output"
+        "--resume",
+        help="Go on with the run in --output, else the latest that is not finished.",
+        rich_help_panel="Output",
     ),
 ]
 
@@ -98,7 +100,8 @@ def run(
     if resume:
         if overwrite:
             raise SettingsError("--resume and --overwrite exclude each other", remedy="leave one out")
-        path = options.folder_to_resume(output, RUNS, given, config, set_)
+        path = places.folder_to_resume(output, RUNS, given, config, set_)
+        console.note(f"going on with {path}")
         settings = RunFolder(path).settings()
     else:
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -157,11 +160,11 @@ def compare(
 
     chosen = chosen_arms(arms)
     if resume:
-        path = options.folder_to_resume(output, RUNS, given, config, set_, below="federation")
-        settings = RunFolder(path / "federation").settings()
+        path = places.folder_to_resume(output, RUNS, given, config, set_, below=places.FEDERATION)
+        settings = RunFolder(path / places.FEDERATION).settings()
     else:
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S-compare")
-        options.check_new(path)
+        places.check_new(path)
         settings = options.settings_of(given, config, set_)
     with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
         compared = compare(path, settings, arms=chosen, view=view, command=_command())
@@ -238,7 +241,7 @@ def pretrain(
     from fedspect.training.making_base import BasePlan, named_sources
     from fedspect.training.pretraining import PretrainingSettings
 
-    options.check_new(output)
+    places.check_new(output)
     given = {"epochs": epochs, "threads": threads, "device": device, **options.overrides({}, set_)}
     plan = BasePlan(
         sources=named_sources(sources or []),
@@ -280,7 +283,7 @@ def import_weights_command(
     """Make a base model of a CondenseNetV2 checkpoint of its authors, as trained or as converted."""
     from fedspect.model.importing import import_weights
 
-    options.check_new(output)
+    places.check_new(output)
     base = import_weights(file, output, made_by="fedsim import-weights", size=size, channels=channels)
     card = base.card
     if json:

@@ -15,7 +15,6 @@ import typer
 
 from fedsim.config import STRATEGIES, Engine, FederationSection, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
-from fedspect.errors import SettingsError, WorkspaceError
 from fedspect.settings import assigned, load_settings
 
 DEFAULTS = SimulationSettings()
@@ -246,49 +245,3 @@ def overrides(given: Mapping[str, Any], assignments: Sequence[str] | None) -> di
     """What the command line sets, by dotted key."""
     found = {key: given[name] for name, key in KEYS.items() if given.get(name) is not None}
     return {**found, **assigned(assignments or ())}
-
-
-def folder_to_resume(
-    output: Path | None,
-    runs: Path,
-    given: Mapping[str, Any],
-    config: Path | None,
-    assignments: Sequence[str] | None,
-    *,
-    below: str = "",
-) -> Path:
-    """The run to go on with: the one that was named, or the latest in ``runs``; ``below`` it its settings lie.
-
-    Raises:
-        SettingsError: settings were given too; a run goes on with its own.
-        WorkspaceError: there is no run to go on with.
-
-    """
-    others = [f"--{name.replace('_', '-')}" for name in KEYS if given.get(name) is not None]
-    others += ["--config"] * (config is not None) + ["--set"] * bool(assignments)
-    if others:
-        raise SettingsError(
-            "a run goes on with the settings that it was started with",
-            seen=", ".join(others),
-            accepted="--resume with --output and --json only",
-            remedy="leave the others out, or start a new run",
-        )
-    if output is not None:
-        return output
-    latest = max((path for path in runs.glob("*") if (path / below / "config.toml").exists()), default=None)
-    if latest is None:
-        raise WorkspaceError(
-            "there is no run to go on with", seen=runs, remedy="name the folder of one with --output"
-        )
-    return latest
-
-
-def check_new(path: Path) -> None:
-    """Make sure that what comes out writes over nothing; raises WorkspaceError."""
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise WorkspaceError(
-            "the folder for the result is not empty",
-            seen=path,
-            accepted="a folder that does not exist yet, or an empty one",
-            remedy="choose another --output",
-        )

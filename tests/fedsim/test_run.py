@@ -15,6 +15,7 @@ import pytest
 
 from fedsim.config import SimulationSettings
 from fedsim.layout import MADE, RunFolder
+from fedsim.places import folder_to_resume
 from fedsim.report import load_run
 from fedspect.data.sources import find_pictures
 from fedspect.errors import WorkspaceError
@@ -220,6 +221,34 @@ def test_going_on_where_there_is_no_run_is_said(tmp_path, fedsim, monkeypatch):
     assert fedsim("run", "--resume", "--output", tmp_path / "nothing").code == 61
     monkeypatch.chdir(tmp_path)
     assert fedsim("run", "--resume").code == 61
+
+
+def begun(run: Path, at: int, state: str | None) -> Path:
+    """A run's folder as far as the choice of one looks into it, last worked on at second ``at``."""
+    run.mkdir(parents=True)
+    (run / "config.toml").touch()
+    if state is not None:
+        (run / "run.json").write_text(json.dumps({"state": state}))
+    for file in run.iterdir():
+        os.utime(file, (at, at))
+    return run
+
+
+def test_the_run_to_go_on_with_is_the_last_that_is_not_finished_whatever_the_names(tmp_path):
+    def chosen() -> Path:
+        return folder_to_resume(None, tmp_path, {}, None, None)
+
+    begun(tmp_path / "two", 300, "finished")
+    begun(tmp_path / "2026-01-02_03-04-05", 200, "finished")
+    assert chosen().name == "two"
+    begun(tmp_path / "2026-01-01_03-04-05", 100, "interrupted")
+    assert chosen().name == "2026-01-01_03-04-05"
+    begun(tmp_path / "one", 150, "running")  # killed
+    assert chosen().name == "one"
+    begun(tmp_path / "2026-01-03_03-04-05", 160, None)  # killed before it said anything
+    assert chosen().name == "2026-01-03_03-04-05"
+    (tmp_path / "two" / "run.json").write_text("torn")
+    assert chosen().name == "2026-01-03_03-04-05"
 
 
 def test_per_plant_statistics_stay_at_the_plants_and_the_model_gets_their_mean(tmp_path, pictures, fedsim):

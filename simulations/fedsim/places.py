@@ -1,0 +1,75 @@
+"""Where results go: a folder that nothing is lost in, or the one of an earlier run that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsim.options import KEYS
+from fedspect.errors import DamagedFileError, SettingsError, WorkspaceError
+from fedspect.files import read_json
+
+RUN_SETTINGS, RUN_STATE = "config.toml", "run.json"
+FEDERATION = "federation"
+"""The run folder within a comparison's."""
+
+
+def folder_to_resume(
+    output: Path | None,
+    runs: Path,
+    given: Mapping[str, Any],
+    config: Path | None,
+    assignments: Sequence[str] | None,
+    *,
+    below: str = "",
+) -> Path:
+    """The run to go on with: the one that was named, else the one in ``runs`` that was last worked on.
+
+    One that is not finished comes before all that are. ``below`` a folder lie its settings and its state.
+
+    Raises:
+        SettingsError: settings were given too; a run goes on with its own.
+        WorkspaceError: there is no run to go on with.
+
+    """
+    others = [f"--{name.replace('_', '-')}" for name in KEYS if given.get(name) is not None]
+    others += ["--config"] * (config is not None) + ["--set"] * bool(assignments)
+    if others:
+        raise SettingsError(
+            "a run goes on with the settings that it was started with",
+            seen=", ".join(others),
+            accepted="--resume with --output and --json only",
+            remedy="leave the others out, or start a new run",
+        )
+    if output is not None:
+        return output
+    begun = [path for path in runs.glob("*") if (path / below / RUN_SETTINGS).exists()]
+    if not begun:
+        raise WorkspaceError(
+            "there is no run to go on with", seen=runs, remedy="name the folder of one with --output"
+        )
+    return max(begun, key=lambda path: _worth(path / below))
+
+
+def _worth(run: Path) -> tuple[bool, int]:
+    """How much a run is worth going on with: those that wait for it first, then the latest."""
+    state = run / RUN_STATE
+    if not state.exists():  # it was killed before its first word
+        return True, (run / RUN_SETTINGS).stat().st_mtime_ns
+    try:
+        waits = read_json(state)["state"] != "finished"
+    except (DamagedFileError, KeyError, TypeError):
+        waits = False
+    return waits, state.stat().st_mtime_ns
+
+
+def check_new(path: Path) -> None:
+    """Make sure that what comes out writes over nothing; raises WorkspaceError."""
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise WorkspaceError(
+            "the folder for the result is not empty",
+            seen=path,
+            accepted="a folder that does not exist yet, or an empty one",
+            remedy="choose another --output",
+        )
