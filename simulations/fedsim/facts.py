@@ -17,6 +17,7 @@ from fedsim.report.model import DataFacts, ModelFacts, PlantFacts, RunFacts
 from fedspect.errors import DamagedFileError
 from fedspect.files import read_json, write_json
 from fedspect.model import freeze, head_state, load_base
+from fedspect.model.base import CARD_FILE
 
 PACKAGES = ("fedspect", "torch", "flwr", "numpy", "pillow")
 
@@ -39,13 +40,9 @@ class FactsFile:
 
         """
         try:
-            facts = RunFacts.model_validate(read_json(folder.facts))
+            facts = read_facts(folder)
         except FileNotFoundError:
             facts = _new_facts(folder, settings, command)
-        except ValueError as error:
-            raise DamagedFileError(
-                "the facts of the run are damaged", seen=f"{folder.facts}: {error}", remedy="start a new run"
-            ) from error
         file = cls(folder, facts)
         file.update(state="running", finished=None)
         return file
@@ -67,6 +64,30 @@ class FactsFile:
             model=_model(self._folder, settings, prepared),
             plants=_plants(self._folder, prepared),
         )
+
+
+def read_facts(folder: RunFolder) -> RunFacts:
+    """The facts on disk.
+
+    Raises:
+        DamagedFileError: they are not what was written (``FileNotFoundError`` passes through).
+
+    """
+    try:
+        return RunFacts.model_validate(read_json(folder.facts))
+    except ValueError as error:
+        raise DamagedFileError(
+            "the facts of the run are damaged", seen=f"{folder.facts}: {error}", remedy="start a new run"
+        ) from error
+
+
+def finished_facts(folder: RunFolder) -> RunFacts | None:
+    """The facts of a run that is over, with everything that it was to leave; None of any other."""
+    made = (folder.facts, folder.evaluation, folder.model / CARD_FILE, folder.report)
+    if not all(path.exists() for path in made):
+        return None
+    facts = read_facts(folder)
+    return facts if facts.state == "finished" else None
 
 
 def _new_facts(folder: RunFolder, settings: SimulationSettings, command: str) -> RunFacts:

@@ -80,6 +80,7 @@ class RunFolder:
         self.model = path / "model"
         self.evaluation = path / "evaluation.json"
         self.problems = path / "problems.json"
+        self.report = path / "report.html"
 
     def work(self, plant: str) -> Path:
         """What a plant keeps between rounds."""

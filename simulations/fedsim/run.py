@@ -16,14 +16,15 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 from fedserver.events import Event
+from fedserver.store import RunStore
 from fedsim.central import CentralTest, save_model, write_evaluation
 from fedsim.config import SimulationSettings
-from fedsim.facts import FactsFile
+from fedsim.facts import FactsFile, finished_facts
 from fedsim.federation import federate, head_after
 from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import prepare, unwatched
 from fedsim.recorder import Recorder
-from fedsim.report import write_figures, write_report
+from fedsim.report import load_run, write_figures, write_report
 from fedspect.errors import FedspectError, InterruptedRunError, WorkspaceError
 from fedspect.training.metrics import Evaluation
 
@@ -110,6 +111,9 @@ def prepare_run(
             remedy="choose another --output, or go on with --resume and no other option",
         )
     with folder.held():
+        done = folder.read_prepared()
+        if done is not None and finished_facts(folder) is not None:
+            return done
         if not folder.config.exists():
             folder.start(settings)
         facts = FactsFile.open(folder, settings, command)
@@ -120,9 +124,15 @@ def prepare_run(
 
 
 def finish_run(folder: RunFolder, *, view: View) -> Outcome:
-    """Go through the rounds of a prepared run that are still to come, and measure what came out."""
+    """Go through the rounds of a prepared run that are still to come, and measure what came out.
+
+    A run that is over is left as it is.
+    """
     settings = folder.settings()
     with folder.held():
+        over = _finished(folder)
+        if over is not None:
+            return over
         facts = FactsFile.open(folder, settings)
         with _state_kept(facts):
             prepared = prepare(folder, settings, view.stage)
@@ -142,6 +152,18 @@ def finish_run(folder: RunFolder, *, view: View) -> Outcome:
             write_figures(folder.path)
             report = write_report(folder.path)
     return Outcome(folder, prepared, evaluation, finished.rounds, facts.facts.seconds, report)
+
+
+def _finished(folder: RunFolder) -> Outcome | None:
+    """What a run came to that is over, from its files; None of one that is not."""
+    prepared, facts = folder.read_prepared(), finished_facts(folder)
+    if prepared is None or facts is None:
+        return None
+    summary = load_run(folder.path)
+    if summary.final is None:
+        return None
+    rounds = RunStore(folder.rounds).rounds()[-1]
+    return Outcome(folder, prepared, summary.final, rounds, facts.seconds, folder.report)
 
 
 @contextmanager

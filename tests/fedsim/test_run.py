@@ -159,11 +159,16 @@ def test_flowers_own_engine_comes_to_the_same_model(finished, pictures, tmp_path
 
 
 def test_going_on_with_a_finished_run_changes_nothing(finished, fedsim):
-    model = finished.folder.model / "model.safetensors"
-    before = model.read_bytes()
+    def content() -> dict:
+        files = (path for path in finished.folder.path.rglob("*") if path.is_file() and path.name != ".lock")
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    before = content()
     ended = fedsim("run", "--resume", "--output", finished.folder.path, "--json")
     assert ended.code == 0
-    assert model.read_bytes() == before
+    assert content() == before
+    assert ended.json["evaluation"]["accuracy"] == finished.evaluation.accuracy
+    assert ended.json["rounds"] == ROUNDS and ended.json["seconds"] == finished.seconds
 
 
 def test_rows_that_a_killed_run_could_not_write_any_more_are_mended(finished, tmp_path, fedsim):
@@ -176,6 +181,8 @@ def test_rows_that_a_killed_run_could_not_write_any_more_are_mended(finished, tm
     assert {row["event"] for row in lost} >= {"RoundClosed", "ModelTested"}
     kept = [json.dumps(row) for row in rows if row not in lost]
     metrics.write_text("\n".join(kept) + '\n{"event": "Roun')
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**facts, "state": "running"}))
     assert fedsim("run", "--resume", "--output", run).code == 0
     summary = load_run(run)
     assert [each.round for each in summary.rounds] == list(range(1, ROUNDS + 1))
