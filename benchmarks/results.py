@@ -56,7 +56,7 @@ def measure(name: str, seed: int, data: Path, work: Path, bases: Path) -> None:
     command = [*arguments_of(row, data, made, bases, seed, output), "--set", f"cache_folder={work / 'cache'}"]
     command[0] = str(Path(sys.executable).parent / "fedsim")
     if (output / "federation" / "config.toml").exists():
-        command = [command[0], "compare", "--resume", "--output", str(output), *arms_of(command)]
+        command = [command[0], "compare", "--resume", "--output", str(output)]
     started = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     arms = read_arms(output, row)
@@ -72,12 +72,6 @@ def measure(name: str, seed: int, data: Path, work: Path, bases: Path) -> None:
         others = [each for each in read_kept() if (each["row"], each["seed"]) != (name, seed)]
         write_json(KEPT, [*others, entry])
     print(f"{name} seed {seed}: {arms}", flush=True)
-
-
-def arms_of(command: list[str]) -> list[str]:
-    """The option --arms of a command, to be given again when it goes on."""
-    place = command.index("--arms")
-    return command[place : place + 2]
 
 
 def read_arms(output: Path, row: Row) -> dict[str, Any]:

@@ -143,8 +143,13 @@ def compare(
     config: options.Config = None,
     set_: options.Set = None,
     arms: Annotated[
-        str, typer.Option(help="Which ways of training, of these three.", rich_help_panel=options.RUN)
-    ] = "alone,federated,pooled",
+        Optional[str],
+        typer.Option(
+            help="Which ways of training, of these three.",
+            show_default="alone,federated,pooled",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
     output: Output = None,
     resume: Resume = False,
     json: JsonOption = False,
@@ -155,13 +160,14 @@ def compare(
     """
     given = dict(locals())
     from fedserver.live import LiveView
-    from fedsim.compare import chosen_arms, compare
+    from fedsim.compare import ARMS, arms_asked, chosen_arms, compare
     from fedsim.layout import RunFolder
 
-    chosen = chosen_arms(arms)
+    chosen = list(ARMS) if arms is None else chosen_arms(arms)
     if resume:
-        path = places.folder_to_resume(output, RUNS, given, config, set_, below=places.FEDERATION)
-        settings = RunFolder(path / places.FEDERATION).settings()
+        path = places.folder_to_resume(output, RUNS, given, config, set_, files=places.COMPARISON)
+        settings = RunFolder(path / "federation").settings()
+        chosen = arms_asked(path) if arms is None else chosen
     else:
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S-compare")
         places.check_new(path)

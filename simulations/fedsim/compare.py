@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from fedsim.central import CentralTest
 from fedsim.config import SimulationSettings
-from fedsim.facts import environment
+from fedsim.facts import environment, read_facts
 from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import TRAINING, counts, plant_pictures
 from fedsim.report import Arm, Comparison, write_comparison, write_figures, write_report
@@ -28,6 +28,7 @@ from fedspect.training.metrics import Evaluation
 from fedspect.training.reports import ProgressEvent
 
 ARMS = ("alone", "federated", "pooled")
+ASKED = "asked.json"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,26 @@ def chosen_arms(text: str) -> list[str]:
     return [arm for arm in ARMS if arm in names]
 
 
+def arms_asked(path: Path) -> list[str]:
+    """The arms that the comparison in ``path`` was started with; all where nobody wrote them down.
+
+    Raises:
+        SettingsError: one of them does not exist.
+        DamagedFileError: they cannot be read.
+
+    """
+    try:
+        return chosen_arms(",".join(read_json(path / ASKED)["arms"]))
+    except FileNotFoundError:
+        return list(ARMS)
+    except (KeyError, TypeError) as error:
+        raise DamagedFileError(
+            "what a comparison was asked for is damaged",
+            seen=f"{path / ASKED}: {error}",
+            remedy="say it again with --arms",
+        ) from error
+
+
 def compare(
     path: Path,
     settings: SimulationSettings,
@@ -79,6 +100,7 @@ def compare(
     again = f"fedsim compare --resume --output {path}"
     with interruptible(path, again):
         prepared = prepare_run(folder, settings, view=watch, command=command)
+        write_json(path / ASKED, {"arms": list(arms), "state": "running"})
         pictures = {plant: plant_pictures(folder, prepared, plant)[TRAINING] for plant in prepared.plants}
         alone: list[Arm] = []
         if "alone" in arms:
@@ -107,7 +129,7 @@ def compare(
             together=together,
             alone=alone,
             counts=held_classes,
-            command=command,
+            command=read_facts(folder).command,
             seed=settings.seed,
             environment=environment(),
         )
@@ -115,6 +137,7 @@ def compare(
             report = write_comparison(path, comparison)
             write_figures(folder.path)  # the federation's own page shows what joining gained, too
             write_report(folder.path)
+    write_json(path / ASKED, {"arms": list(arms), "state": "finished"})
     return Compared(path, alone, federation, together, held_classes, report)
 
 

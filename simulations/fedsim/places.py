@@ -10,9 +10,9 @@ from fedsim.options import KEYS
 from fedspect.errors import DamagedFileError, SettingsError, WorkspaceError
 from fedspect.files import read_json
 
-RUN_SETTINGS, RUN_STATE = "config.toml", "run.json"
-FEDERATION = "federation"
-"""The run folder within a comparison's."""
+RUN = ("config.toml", "run.json")
+COMPARISON = ("federation/config.toml", "asked.json")
+"""Where settings and state lie, in a run's folder and in a comparison's."""
 
 
 def folder_to_resume(
@@ -22,11 +22,11 @@ def folder_to_resume(
     config: Path | None,
     assignments: Sequence[str] | None,
     *,
-    below: str = "",
+    files: tuple[str, str] = RUN,
 ) -> Path:
     """The run to go on with: the one that was named, else the one in ``runs`` that was last worked on.
 
-    One that is not finished comes before all that are. ``below`` a folder lie its settings and its state.
+    One that is not finished comes before all that are. ``files`` are RUN or COMPARISON.
 
     Raises:
         SettingsError: settings were given too; a run goes on with its own.
@@ -44,19 +44,18 @@ def folder_to_resume(
         )
     if output is not None:
         return output
-    begun = [path for path in runs.glob("*") if (path / below / RUN_SETTINGS).exists()]
+    begun = [path for path in runs.glob("*") if (path / files[0]).exists()]
     if not begun:
         raise WorkspaceError(
             "there is no run to go on with", seen=runs, remedy="name the folder of one with --output"
         )
-    return max(begun, key=lambda path: _worth(path / below))
+    return max(begun, key=lambda path: _worth(path / files[0], path / files[1]))
 
 
-def _worth(run: Path) -> tuple[bool, int]:
+def _worth(settings: Path, state: Path) -> tuple[bool, int]:
     """How much a run is worth going on with: those that wait for it first, then the latest."""
-    state = run / RUN_STATE
     if not state.exists():  # it was killed before its first word
-        return True, (run / RUN_SETTINGS).stat().st_mtime_ns
+        return True, settings.stat().st_mtime_ns
     try:
         waits = read_json(state)["state"] != "finished"
     except (DamagedFileError, KeyError, TypeError):

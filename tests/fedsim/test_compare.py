@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from fedsim.compare import chosen_arms, found_of
+from fedsim.compare import ARMS, arms_asked, chosen_arms, found_of
 from fedsim.report import load_comparison
-from fedspect.errors import SettingsError
+from fedspect.errors import DamagedFileError, SettingsError
 from fedspect.training.metrics import ClassFigures, Evaluation, LineFigures
 from quick_runs import CALM, QUICK
 
@@ -54,6 +54,10 @@ def test_a_comparison_measures_every_arm_and_goes_on_where_it_stood(tmp_path, pi
 
     ended = fedsim("compare", "--resume", "--output", path, "--json")
     assert ended.code == 0, ended.err
+    assert ended.json["federation"] is None  # as it was asked for
+
+    ended = fedsim("compare", "--resume", "--arms", ",".join(ARMS), "--output", path, "--json")
+    assert ended.code == 0, ended.err
     assert {name: (path / "alone" / name).read_bytes() for name in first} == first
     comparison = load_comparison(path)
     assert comparison is not None and comparison.together is not None
@@ -66,6 +70,13 @@ def test_a_comparison_measures_every_arm_and_goes_on_where_it_stood(tmp_path, pi
     assert sum(arm.pictures for arm in comparison.alone) == comparison.together.pictures
     run = json.loads((path / "federation" / "run.json").read_text())
     assert run["state"] == "finished"
+
+
+def test_a_comparison_of_an_earlier_version_goes_on_with_all_arms_and_a_damaged_wish_is_named(tmp_path):
+    assert arms_asked(tmp_path) == list(ARMS)
+    (tmp_path / "asked.json").write_text("{}")
+    with pytest.raises(DamagedFileError, match="asked for"):
+        arms_asked(tmp_path)
 
 
 def test_a_comparison_does_not_write_over_another_folder(tmp_path, pictures, fedsim):
