@@ -19,6 +19,8 @@ Split = Literal["random", "grouped", "manifest", "inspect"]
 Engine = Literal["local", "ray"]
 STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "trimmed", "krum")
 SMALLEST_SIZE = 64
+SHIPPED = "cdnv2-a"
+"""The architecture of the base model that ships with Fedspect."""
 
 
 class DataSection(Settings):
@@ -46,6 +48,12 @@ class DataSection(Settings):
     """The probability at which the line would obey the model."""
     synthetic_per_class: int = Field(60, ge=4, le=100_000)
     """How many synthetic surfaces to draw of each class where no folder is given."""
+
+    @model_validator(mode="after")
+    def _a_list_has_its_folder(self) -> DataSection:
+        if self.manifest is not None and self.folder is None:
+            raise ValueError("a list of pictures needs the folder that they lie in; name it with --data")
+        return self
 
 
 class PlantsSection(Settings):

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,7 +104,8 @@ class RunFolder:
                 "the folder for the run is not empty",
                 seen=self.path,
                 accepted="a folder that does not exist yet, or an empty one",
-                remedy="choose another --output, or go on with the run in it: --resume",
+                remedy="choose another --output, go on with the run in it (--resume), "
+                "or remove it first (--overwrite)",
             )
 
     def clear(self) -> None:
@@ -137,6 +139,13 @@ class RunFolder:
                         each.unlink()
                 except OSError as error:
                     raise storage_error(error, each, "removing an earlier run") from error
+
+    def discard(self) -> None:
+        """Remove a run in which nothing was prepared, and its folder if that is empty then; raises as ``clear``."""
+        self.clear()
+        with contextlib.suppress(OSError):
+            (self.path / LOCK).unlink()
+            self.path.rmdir()
 
     def start(self, settings: SimulationSettings) -> None:
         """Make the folder for a new run; raises as ``check_empty``, or StorageError."""

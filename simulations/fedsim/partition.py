@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, Mapping, Sequence, get_args
+from typing import Iterable, Literal, Mapping, Sequence, get_args
 
 import numpy as np
 
-from fedspect.data.pictures import CheckedPicture
+from fedspect.data.pictures import CheckedPicture, Picture
 from fedspect.data.split import draw
 from fedspect.errors import NoPicturesError, SplitError
 
@@ -93,19 +93,24 @@ def _shares(dealt: Sequence[Group], origin: str) -> list[PlantShare]:
     ]
 
 
-def _by_column(pictures: Sequence[CheckedPicture], column: str) -> list[PlantShare]:
-    values: dict[str, Group] = {}
-    for each in pictures:
-        value = each.picture.column(column)
-        if value is None:
-            known = {"class", "group", "split"} | set(each.picture.columns)
+def check_column(pictures: Iterable[Picture], column: str) -> None:
+    """Make sure that a column says of each picture whose it is; raises SplitError."""
+    for picture in pictures:
+        if picture.column(column) is None:
+            known = {"class", "group", "split"} | set(picture.columns)
             raise SplitError(
                 f"a picture has no value in the column {column}",
-                seen=each.name,
-                accepted=", ".join(sorted(name for name in known if each.picture.column(name) is not None)),
+                seen=picture.name,
+                accepted=", ".join(sorted(name for name in known if picture.column(name) is not None)),
                 remedy="name another column, or give a list of pictures that has it (--manifest)",
             )
-        values.setdefault(value, []).append(each)
+
+
+def _by_column(pictures: Sequence[CheckedPicture], column: str) -> list[PlantShare]:
+    check_column((each.picture for each in pictures), column)
+    values: dict[str, Group] = {}
+    for each in pictures:
+        values.setdefault(str(each.picture.column(column)), []).append(each)
     return [
         PlantShare(f"plant-{index}", f"{column} {value}", tuple(sorted(members, key=lambda each: each.name)))
         for index, (value, members) in enumerate(sorted(values.items()), start=1)

@@ -13,24 +13,21 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fedsim.config import DataSection, ModelSection, SimulationSettings
+from fedsim.config import DataSection, SimulationSettings
 from fedsim.layout import Prepared, RunFolder, read_pictures, write_pictures
 from fedsim.partition import PlantShare, deal_to_plants
+from fedsim.start import choose_base, input_size, lay_down_base, levels_to_freeze
 from fedsim.synthetic import draw_dataset
 from fedspect.data.inspection import inspect_pictures
 from fedspect.data.pictures import CheckedPicture, Problem
 from fedspect.data.sources import Listing, find_pictures
 from fedspect.data.split import split_pictures
-from fedspect.errors import BaseModelError, ClassError, NoPicturesError, SplitError
+from fedspect.errors import ClassError, NoPicturesError, SplitError
 from fedspect.files import write_json
-from fedspect.model import build_network, default_base, freeze, load_base, save_base
-from fedspect.model.base import BaseModel
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Opens a stage of the work under a name and yields what is to be told (done, total)."""
 
-SCRATCH_SIZE = 224  # pixels
-SCRATCH_MEAN, SCRATCH_STD = 0.5, 0.25
 TRAINING, EVALUATION, TEST = "training", "evaluation", "test"
 
 
@@ -65,7 +62,7 @@ def prepare(folder: RunFolder, settings: SimulationSettings, stage: Stage = unwa
     base = choose_base(settings.model)
     source = settings.data.folder
     if source is None:
-        size = settings.model.size or (base.card.input_size if base else SCRATCH_SIZE)
+        size = input_size(settings.model, base)
         with stage("drawing surfaces") as progress:
             count = settings.data.synthetic_per_class
             draw_dataset(folder.pictures, per_class=count, size=size, seed=settings.seed, progress=progress)
@@ -82,16 +79,12 @@ def prepare(folder: RunFolder, settings: SimulationSettings, stage: Stage = unwa
         column=chosen.column,
     )
     model = lay_down_base(folder.base, base, settings.model, sides.classes, settings.seed)
-    freeze_levels = settings.model.freeze_levels
-    if freeze_levels is None:
-        freeze_levels = 0 if settings.model.scratch else model.card.default_freeze_levels
-    freeze(model.network(sides.classes, seed=settings.seed), freeze_levels)
     _write(folder, settings, listing.root, sides, shares)
     prepared = Prepared(
         classes=sides.classes,
         root="pictures" if settings.data.folder is None else str(listing.root.absolute()),
         plants=[share.name for share in shares],
-        freeze_levels=freeze_levels,
+        freeze_levels=levels_to_freeze(settings.model, base),
         base_hash=model.content_hash,
         left_out=sum(problem.left_out for problem in sides.problems),
     )
@@ -150,51 +143,6 @@ def _split(pictures: list[CheckedPicture], data: DataSection, seed: int) -> dict
         }
     shares = {TRAINING: 1.0 - data.test_share, TEST: data.test_share}
     return split_pictures(pictures, shares, seed=seed, by_group=data.split != "random")
-
-
-def choose_base(model: ModelSection) -> BaseModel | None:
-    """The base model that was asked for; None for a start from scratch.
-
-    Raises:
-        BaseModelError: it is damaged, or of another architecture than was asked for.
-
-    """
-    if model.scratch:
-        return None
-    base = default_base() if model.base is None else load_base(model.base)
-    if model.architecture not in (None, base.card.architecture):
-        raise BaseModelError(
-            "the base model is of another architecture than --model",
-            seen=f"{base.card.architecture}, asked for {model.architecture}",
-            remedy=f"a base of {model.architecture} with --base (`fedsim pretrain` makes one), or --scratch",
-        )
-    return base
-
-
-def lay_down_base(
-    folder: Path, base: BaseModel | None, model: ModelSection, classes: Sequence[str], seed: int
-) -> BaseModel:
-    """Write the run's own base model: the chosen one at the chosen size, or fresh weights."""
-    if base is None:
-        architecture = model.architecture or "cdnv2-a"
-        # It has the form that runs later: nothing is pruned in the middle of a federation.
-        network = build_network(
-            architecture, len(classes), channels=model.channels, form="condensed", seed=seed
-        )
-        mean, std = [SCRATCH_MEAN] * model.channels, [SCRATCH_STD] * model.channels
-        named, size = list(classes), model.size or SCRATCH_SIZE
-        provenance: dict[str, object] = {"start": "fresh weights", "seed": seed}
-    else:
-        card = base.card
-        network, named, size = (
-            base.network(card.classes, seed=seed),
-            card.classes,
-            model.size or card.input_size,
-        )
-        mean, std, provenance = card.mean, card.std, card.provenance
-    return save_base(
-        folder, network, classes=named, input_size=size, mean=mean, std=std, provenance=provenance
-    )
 
 
 def _write(

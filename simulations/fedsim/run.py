@@ -25,7 +25,15 @@ from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import prepare, unwatched
 from fedsim.recorder import Recorder
 from fedsim.report import load_run, write_figures, write_report
-from fedspect.errors import FedspectError, InterruptedRunError, WorkspaceError
+from fedsim.start import check_start
+from fedspect.errors import (
+    DataError,
+    FedspectError,
+    InterruptedRunError,
+    ModelError,
+    SettingsError,
+    WorkspaceError,
+)
 from fedspect.training.metrics import Evaluation
 
 
@@ -98,28 +106,42 @@ def prepare_run(
 ) -> Prepared:
     """Begin a run, or go on with its preparation; a run that was prepared is left as it is.
 
+    One that cannot begin, for what was asked or for the pictures, leaves no folder behind.
+
     Raises:
         WorkspaceError: the folder holds something else, or a run with other settings.
+        SettingsError, DataError, ModelError: the run cannot begin.
 
     """
-    if not folder.config.exists():
+    new = not folder.config.exists()
+    if new:
         folder.check_empty()
+        check_start(settings)
     elif folder.settings() != settings:
         raise WorkspaceError(
             "the folder holds a run with other settings",
             seen=folder.path,
             remedy="choose another --output, or go on with --resume and no other option",
         )
-    with folder.held():
-        done = folder.read_prepared()
-        if done is not None and finished_facts(folder) is not None:
-            return done
-        if not folder.config.exists():
-            folder.start(settings)
-        facts = FactsFile.open(folder, settings, command)
-        with _state_kept(facts):
-            prepared = prepare(folder, settings, view.stage)
-            facts.prepared(settings, prepared)
+    try:
+        with folder.held():
+            return _prepared(folder, settings, view, command)
+    except (SettingsError, DataError, ModelError):
+        if new:
+            folder.discard()
+        raise
+
+
+def _prepared(folder: RunFolder, settings: SimulationSettings, view: View, command: str) -> Prepared:
+    done = folder.read_prepared()
+    if done is not None and finished_facts(folder) is not None:
+        return done
+    if not folder.config.exists():
+        folder.start(settings)
+    facts = FactsFile.open(folder, settings, command)
+    with _state_kept(facts):
+        prepared = prepare(folder, settings, view.stage)
+        facts.prepared(settings, prepared)
     return prepared
 
 

@@ -218,6 +218,44 @@ def test_a_wrong_option_is_refused_before_anything_is_written(option, value, cod
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--freeze-levels", "40"), 30),
+        (("--scratch", "--model", "cdnv3"), 30),
+        (("--scratch", "--model", "vit-b-16", "--size", "64"), 33),
+        (("--base", "nowhere"), 32),
+        (("--device", "cuda:99"), 10),
+        (("--manifest", "absent.csv"), 10),
+        (("--data", ".", "--manifest", "absent.csv"), 25),
+        (("--partition", "by-column", "--column", "component"), 24),
+    ],
+)
+def test_what_cannot_begin_is_said_before_anything_is_drawn_or_written(
+    options, code, tmp_path, fedsim, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fedsim.prepare.draw_dataset", lambda *_, **__: pytest.fail("surfaces were drawn"))
+    for command in ("run", "compare"):
+        ended = fedsim(command, *options, "--output", tmp_path / "run")
+        assert ended.code == code, ended.err
+        assert (
+            not (tmp_path / "run" / "federation").exists() and not (tmp_path / "run" / "config.toml").exists()
+        )
+
+
+def test_a_run_that_could_not_be_prepared_leaves_no_folder_in_the_way(tmp_path, pictures, fedsim):
+    options = ("--data", pictures, *QUICK, "--output", tmp_path / "run")
+    assert fedsim("run", *options, "--plants", 50).code == 24
+    assert not (tmp_path / "run").exists()
+    assert fedsim("run", *options, "--plants", 50).code == 24
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").touch()
+    ended = fedsim("run", *options)
+    assert ended.code == 61
+    assert "--resume" in ended.err and "--overwrite" in ended.err
+
+
 def test_an_unknown_architecture_is_a_model_error(tmp_path, pictures, fedsim):
     options = ("--scratch", "--model", "cdnv3", "--output", tmp_path / "run")
     ended = fedsim("run", "--data", pictures, *options)

@@ -1,0 +1,113 @@
+"""What every plant starts from, and what can be known to go wrong before anything is done.
+
+``check_start`` looks at all of a run that needs no picture to be decoded, so that a slip of the pen is said
+before surfaces are drawn, pictures are inspected or a folder is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fedsim.config import SHIPPED, ModelSection, SimulationSettings
+from fedsim.partition import check_column
+from fedspect.data.pictures import Picture
+from fedspect.data.sources import find_pictures
+from fedspect.errors import BaseModelError
+from fedspect.model import LevelledNetwork, build_network, default_base, freeze, load_base, save_base
+from fedspect.model.base import BaseModel
+from fedspect.training.devices import choose_device
+
+SCRATCH_SIZE = 224  # pixels
+SCRATCH_MEAN, SCRATCH_STD = 0.5, 0.25
+DRAWN = Picture(Path(), "a drawn surface", "its defect")
+"""A synthetic surface, as far as a list of pictures would have told of it."""
+
+
+def check_start(settings: SimulationSettings) -> None:
+    """Make sure that model, device and list of pictures fit what was asked for; nothing is written.
+
+    Raises:
+        ModelError: no such architecture or base model, or one that cannot freeze so many levels or take
+            pictures of that size.
+        SettingsError: no such device.
+        DataError: the folder or the list of pictures is missing or wrong, or lacks the column that tells plants.
+
+    """
+    model = settings.model
+    base = choose_base(model)
+    network = _fresh(model, 2, settings.seed) if base is None else base.network(base.card.classes, seed=0)
+    freeze(network, levels_to_freeze(model, base))
+    side = input_size(model, base)
+    network.check_input(torch.empty(1, network.channels, side, side))
+    choose_device(settings.training.device)
+    pictures: Sequence[Picture] = [DRAWN]
+    if settings.data.folder is not None:
+        listing = find_pictures(settings.data.folder, manifest=settings.data.manifest)
+        listing.require()
+        pictures = listing.pictures
+    if settings.plants.partition == "by-column":
+        check_column(pictures, settings.plants.column)
+
+
+def input_size(model: ModelSection, base: BaseModel | None) -> int:
+    """Side in pixels that pictures are scaled to."""
+    return model.size or (SCRATCH_SIZE if base is None else base.card.input_size)
+
+
+def levels_to_freeze(model: ModelSection, base: BaseModel | None) -> int:
+    """How many levels stand still: as asked for, else what the base recommends, and none of fresh weights."""
+    if model.freeze_levels is not None:
+        return model.freeze_levels
+    return 0 if base is None else base.card.default_freeze_levels
+
+
+def choose_base(model: ModelSection) -> BaseModel | None:
+    """The base model that was asked for; None for a start from scratch.
+
+    Raises:
+        BaseModelError: it is damaged, or of another architecture than was asked for.
+
+    """
+    if model.scratch:
+        return None
+    base = default_base() if model.base is None else load_base(model.base)
+    if model.architecture not in (None, base.card.architecture):
+        raise BaseModelError(
+            "the base model is of another architecture than --model",
+            seen=f"{base.card.architecture}, asked for {model.architecture}",
+            remedy=f"a base of {model.architecture} with --base (`fedsim pretrain` makes one), or --scratch",
+        )
+    return base
+
+
+def lay_down_base(
+    folder: Path, base: BaseModel | None, model: ModelSection, classes: Sequence[str], seed: int
+) -> BaseModel:
+    """Write the run's own base model: the chosen one at the chosen size, or fresh weights."""
+    if base is None:
+        network = _fresh(model, len(classes), seed)
+        mean, std = [SCRATCH_MEAN] * model.channels, [SCRATCH_STD] * model.channels
+        named = list(classes)
+        provenance: dict[str, object] = {"start": "fresh weights", "seed": seed}
+    else:
+        card = base.card
+        network, named = base.network(card.classes, seed=seed), card.classes
+        mean, std, provenance = card.mean, card.std, card.provenance
+    return save_base(
+        folder,
+        network,
+        classes=named,
+        input_size=input_size(model, base),
+        mean=mean,
+        std=std,
+        provenance=provenance,
+    )
+
+
+def _fresh(model: ModelSection, classes: int, seed: int) -> LevelledNetwork:
+    """Fresh weights, in the form that runs later: nothing is pruned in the middle of a federation."""
+    architecture = model.architecture or SHIPPED
+    return build_network(architecture, classes, channels=model.channels, form="condensed", seed=seed)
