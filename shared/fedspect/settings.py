@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import (
     Any,
+    ClassVar,
     Dict,
     Iterator,
     List,
@@ -47,6 +48,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
     )
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {}
+    """Dotted keys that people look for and that are not here, with what to use instead."""
 
 
 def load_settings(path: Optional[Path], model: Type[M], overrides: Optional[Mapping[str, Any]] = None) -> M:
@@ -196,7 +199,10 @@ def _siblings(model: Type[BaseModel], key: str) -> List[str]:
 
 
 def _suggestion(model: Type[BaseModel], key: str) -> Optional[str]:
-    """The nearest known key: beside it first, then anywhere in the file."""
+    """What to use instead: as the model says, else the nearest known key, beside it first, then anywhere."""
+    elsewhere: Mapping[str, str] = getattr(model, "ELSEWHERE", {})
+    if key in elsewhere:
+        return elsewhere[key]
     name = key.rsplit(".", 1)[-1]
     prefix = key[: -len(name)]
     near = difflib.get_close_matches(name, _siblings(model, key), n=1, cutoff=0.6)

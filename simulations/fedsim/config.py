@@ -7,7 +7,7 @@ it was started with, and going on with a run reads them from there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, ClassVar, Literal, Mapping, Optional
 
 from pydantic import Field, model_validator
 
@@ -131,6 +131,11 @@ class ModelSection(Settings):
 
 class SimulationSettings(Settings):
     """All settings of ``fedsim run`` and ``fedsim compare``."""
+
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {
+        "training.epochs": "use --rounds and --local-epochs",
+        "training.proximal_mu": "use --strategy fedprox, with --set federation.strategy_options.proximal_mu=0.01",
+    }
 
     seed: int = Field(1, ge=0, lt=2**31)
     """What every draw of the run is derived from; the same seed gives the same model, bit for bit with one

@@ -79,3 +79,13 @@ def test_set_takes_numbers_words_lists_and_options_of_a_strategy():
 def test_what_is_not_accepted_is_a_settings_error(given, assignments):
     with pytest.raises(SettingsError):
         settings_of(given, None, assignments)
+
+
+@pytest.mark.parametrize(
+    ("setting", "instead"),
+    [("training.epochs=5", "--local-epochs"), ("training.proximal_mu=0.1", "--strategy fedprox")],
+)
+def test_what_another_option_decides_is_refused_and_that_option_is_named(setting, instead):
+    with pytest.raises(SettingsError) as refused:
+        settings_of({}, None, [setting])
+    assert instead in str(refused.value.remedy)

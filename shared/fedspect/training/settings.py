@@ -15,10 +15,11 @@ MEBI = 1 << 20
 
 
 class TrainingSettings(Settings):
-    """Everything that decides what training does, apart from pictures, network and seed."""
+    """What decides how training goes, apart from pictures, network and seed.
 
-    epochs: int = Field(20, ge=1, le=10_000)
-    """Passes over the pictures when nothing else says how many (a round's task does), 1 to 10,000."""
+    For how long, with which pull back (FedProx) and when to stop is said with each ``Trainer.fit``.
+    """
+
     batch_size: int = Field(32, ge=1, le=4096)
     """Pictures a step at most, 1 to 4096; the batches of an epoch are made equally large."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -40,12 +41,6 @@ class TrainingSettings(Settings):
     is."""
     gradient_clip: float = Field(5.0, ge=0.0)
     """Largest length of the gradient over all weights; 0 does not clip."""
-    proximal_mu: float = Field(0.0, ge=0.0, le=100.0)
-    """Pull back to the weights that the round started from (FedProx, Li et al. 2020, eq. 2); 0 is off,
-    0.001 to 1 usual."""
-    early_stopping: int = Field(0, ge=0)
-    """Epochs without a better validation result after which training ends; 0 runs them all. Either way the
-    best is kept."""
     mixed_precision: bool = True
     """Compute in half precision where a GPU trains; without effect on a CPU."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

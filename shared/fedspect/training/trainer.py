@@ -118,7 +118,8 @@ class Trainer:
         anchor: Optional[Mapping[str, Tensor]] = None,
         validation: Optional[Sequence[CheckedPicture]] = None,
         learning_rate: Optional[float] = None,
-        proximal_mu: Optional[float] = None,
+        proximal_mu: float = 0.0,
+        patience: int = 0,
         progress: Optional[Progress] = None,
         hooks: Optional[Hooks] = None,
     ) -> FitReport:
@@ -132,7 +133,8 @@ class Trainer:
             anchor: what FedProx pulls back to, by full name; by default the network as it is now.
             validation: answered after each epoch; the network ends with the weights that answered them best.
             learning_rate: in place of the settings' one.
-            proximal_mu: in place of the settings' one.
+            proximal_mu: strength of FedProx's pull (Li et al. 2020, eq. 2); 0 is off, 0.001 to 1 usual.
+            patience: epochs without a better answer to ``validation`` after which training ends; 0 runs all.
             progress: is told of every batch.
             hooks: of pre-training.
 
@@ -157,7 +159,7 @@ class Trainer:
             counts=counts,
             anchor=start if anchor is None else anchor,
             learning_rate=self.settings.learning_rate if learning_rate is None else learning_rate,
-            proximal_mu=self.settings.proximal_mu if proximal_mu is None else proximal_mu,
+            proximal_mu=proximal_mu,
             total_epochs=first_epoch + epochs if total_epochs is None else total_epochs,
             hooks=hooks or Hooks(),
             half=self._half,
@@ -179,7 +181,6 @@ class Trainer:
                     if validation:
                         report = self._validated(report, validation, best, listen)
                     reports.append(report)
-                    patience = self.settings.early_stopping
                     if validation and patience and epoch - best.epoch >= patience:
                         break
         except BaseException:

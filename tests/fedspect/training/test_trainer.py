@@ -171,18 +171,17 @@ def test_the_proximal_term_holds_the_network_near_its_anchor(pictures: List[Chec
 
 def test_without_an_anchor_fedprox_pulls_to_where_the_call_began(pictures: List[CheckedPicture]) -> None:
     given, default = small_network(), small_network()
-    settings = {"proximal_mu": 2.0}
     anchor = {name: value.clone() for name, value in head_state(given, 8).items()}
-    small_trainer(given, **settings).fit(pictures, epochs=1, anchor=anchor)
-    small_trainer(default, **settings).fit(pictures, epochs=1)
+    small_trainer(given).fit(pictures, epochs=1, anchor=anchor, proximal_mu=2.0)
+    small_trainer(default).fit(pictures, epochs=1, proximal_mu=2.0)
     assert all(torch.equal(value, copied(given)[name]) for name, value in copied(default).items())
 
 
 def test_the_best_epoch_on_the_validation_pictures_is_kept_and_training_stops_early(
     pictures: List[CheckedPicture], others: List[CheckedPicture]
 ) -> None:
-    trainer = small_trainer(early_stopping=2, learning_rate=0.02, final_learning_rate=1.0)
-    report = trainer.fit(pictures, epochs=40, validation=others)
+    trainer = small_trainer(learning_rate=0.02, final_learning_rate=1.0)
+    report = trainer.fit(pictures, epochs=40, validation=others, patience=2)
     scores = [(epoch.validation_accuracy, -(epoch.validation_loss or 0)) for epoch in report.epochs]
     assert report.stopped_early and len(report.epochs) < 40
     assert report.best_epoch == max(range(len(scores)), key=lambda place: scores[place])
