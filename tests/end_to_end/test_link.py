@@ -146,7 +146,7 @@ def test_a_device_that_was_never_registered_is_refused_in_one_line(hq: Headquart
     node.start()
     assert node.process is not None and node.process.wait(PATIENCE) == 3
     wait_for(lambda: node.saw("refused"), "the refusal")
-    assert "does not know this device's key" in node.states[-1][1]
+    assert "this key is no plant's" in node.states[-1][1]
 
 
 def test_a_revoked_device_is_shut_out_while_it_is_connected(hq: Headquarters) -> None:
