@@ -17,7 +17,7 @@ from fedsim.central import CentralTest
 from fedsim.config import SimulationSettings
 from fedsim.facts import environment, read_facts
 from fedsim.layout import Prepared, RunFolder
-from fedsim.prepare import TRAINING, counts, plant_pictures
+from fedsim.prepare import EVALUATION, TRAINING, counts, plant_pictures
 from fedsim.report import Arm, Comparison, write_comparison, write_figures, write_report
 from fedsim.run import NoView, View, finish_run, interruptible, prepare_run
 from fedspect.data.pictures import CheckedPicture
@@ -101,16 +101,20 @@ def compare(
     with interruptible(path, again):
         prepared = prepare_run(folder, settings, view=watch, command=command)
         write_json(path / ASKED, {"arms": list(arms), "state": "running"})
-        pictures = {plant: plant_pictures(folder, prepared, plant)[TRAINING] for plant in prepared.plants}
+        sides = {plant: plant_pictures(folder, prepared, plant) for plant in prepared.plants}
+        pictures = {plant: held[TRAINING] for plant, held in sides.items()}
         alone: list[Arm] = []
         if "alone" in arms:
-            for plant, held in pictures.items():
-                arm = _Arm(plant, path / "alone" / f"{plant}.json", held)
+            for plant, held in sides.items():
+                arm = _Arm(plant, path / "alone" / f"{plant}.json", held[TRAINING], held[EVALUATION])
                 alone.append(arm.result(folder, prepared, settings, watch))
         together = None
         if "pooled" in arms:
-            everything = [each for held in pictures.values() for each in held]
-            arm = _Arm("together", path / "together.json", everything)
+            everything = {
+                side: [each for held in sides.values() for each in held[side]]
+                for side in (TRAINING, EVALUATION)
+            }
+            arm = _Arm("together", path / "together.json", everything[TRAINING], everything[EVALUATION])
             together = arm.result(folder, prepared, settings, watch)
         federation = None
         if "federated" in arms:
@@ -148,6 +152,8 @@ class _Arm:
     name: str
     file: Path
     pictures: list[CheckedPicture]
+    evaluation: list[CheckedPicture]
+    """By which it stops early, where that is asked for."""
 
     def result(self, folder: RunFolder, prepared: Prepared, settings: SimulationSettings, view: View) -> Arm:
         """What it reached: from its file, or by training now."""
@@ -161,16 +167,30 @@ class _Arm:
             ) from error
         title = "all pictures in one place" if self.name == "together" else f"{self.name} alone"
         test = CentralTest(folder, prepared, settings, seed=derived_seed("arm", self.name, settings.seed))
-        epochs = settings.federation.rounds * settings.federation.local_epochs
+        federation = settings.federation
+        epochs = federation.rounds * federation.local_epochs
+        patience = (federation.early_stop or 0) * federation.local_epochs
         with view.stage(title) as tell:
 
             def progress(event: ProgressEvent) -> None:
                 if event.stage == "training" and event.epoch is not None:
                     tell(event.epoch * event.total + event.done, epochs * event.total)
 
-            report = test.trainer.fit(self.pictures, epochs=epochs, progress=progress)
+            report = test.trainer.fit(
+                self.pictures,
+                epochs=epochs,
+                validation=self.evaluation if patience else None,
+                patience=patience,
+                progress=progress,
+            )
             evaluation = test.evaluate(test.predict())
-        arm = Arm(name=self.name, evaluation=evaluation, seconds=report.seconds, pictures=len(self.pictures))
+        arm = Arm(
+            name=self.name,
+            evaluation=evaluation,
+            seconds=report.seconds,
+            pictures=len(self.pictures),
+            epochs=len(report.epochs),
+        )
         write_json(self.file, arm.model_dump(mode="json"))
         return arm
 

@@ -88,6 +88,11 @@ class FederationSection(Settings):
     evaluate_every: int = Field(1, ge=0, le=100_000)
     """The model is measured on the test set after every so many rounds, and after the last; 0: the last
     only."""
+    early_stop: Optional[int] = Field(None, ge=1, le=100_000)
+    """Stop when this many rounds brought no better model, judged by the plants' own evaluation pictures; not
+    set: all rounds. The other arms of a comparison stop after as many epochs and keep their best one."""
+    early_stop_metric: Literal["accuracy", "balanced_accuracy", "precision", "recall", "f1"] = "accuracy"
+    """What "better" means to a federation; the other arms of a comparison go by accuracy, then loss."""
     engine: Engine = "local"
     """local: all in this process; ray: Flower's own engine, for many plants and for clusters. Same model
     either way."""
@@ -134,6 +139,7 @@ class SimulationSettings(Settings):
 
     ELSEWHERE: ClassVar[Mapping[str, str]] = {
         "training.epochs": "use --rounds and --local-epochs",
+        "training.early_stopping": "use --set federation.early_stop=3, in rounds",
         "training.proximal_mu": "use --strategy fedprox, with --set federation.strategy_options.proximal_mu=0.01",
     }
 
@@ -153,6 +159,15 @@ class SimulationSettings(Settings):
     """What every plant starts from."""
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     """How each plant trains."""
+
+    @model_validator(mode="after")
+    def _stopping_early_is_judged_by_something(self) -> SimulationSettings:
+        if self.federation.early_stop is not None and self.data.evaluation_share == 0:
+            raise ValueError(
+                "federation.early_stop is judged by the plants' evaluation pictures, and with "
+                "data.evaluation_share = 0 there are none"
+            )
+        return self
 
     def with_absolute_paths(self) -> SimulationSettings:
         """The same settings for a file that may lie anywhere."""

@@ -53,6 +53,8 @@ def job_of(folder: RunFolder, prepared: Prepared, settings: SimulationSettings) 
             encoding=federation.encoding,
             encoding_down=federation.encoding,
             quorum=len(prepared.plants) // 2 + 1,
+            early_stop=federation.early_stop,
+            early_stop_metric=federation.early_stop_metric,
         ),
         strategy=federation.strategy,
         strategy_options=federation.strategy_options,

@@ -55,7 +55,9 @@ def show_run(outcome: Outcome, *, as_json: bool) -> None:
     if line.false_rejects is not None:
         typer.echo(f"escapes   {line.escapes} of {line.defects} defects at threshold {line.threshold:g}")
         typer.echo(f"rejects   {line.false_rejects} of {line.good} good ones")
-    typer.echo(f"rounds    {outcome.rounds} in {outcome.seconds:.0f} s")
+    planned = outcome.folder.settings().federation.rounds
+    early = f" of {planned}, stopped early," if outcome.rounds < planned else ""
+    typer.echo(f"rounds    {outcome.rounds}{early} in {outcome.seconds:.0f} s")
     typer.echo(f"model     {outcome.folder.model}")
     typer.echo(f"report    {outcome.report}")
 

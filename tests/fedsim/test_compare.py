@@ -72,6 +72,17 @@ def test_a_comparison_measures_every_arm_and_goes_on_where_it_stood(tmp_path, pi
     assert run["state"] == "finished"
 
 
+def test_every_arm_stops_early_where_that_is_asked_for(tmp_path, pictures, fedsim):
+    options = ("--data", pictures, *QUICK, *CALM, "--rounds", 30, "--local-epochs", 1)
+    stopping = ("--set", "federation.early_stop=2", "--set", "data.evaluation_share=0.3")
+    ended = fedsim("compare", *options, *stopping, "--output", tmp_path / "run", "--json")
+    assert ended.code == 0, ended.err
+    for arm in (*ended.json["alone"], ended.json["together"]):
+        assert 2 < arm["epochs"] < 30
+    ended = fedsim("run", "--resume", "--output", tmp_path / "run" / "federation")
+    assert "of 30, stopped early, in" in ended.out
+
+
 def test_a_comparison_of_an_earlier_version_goes_on_with_all_arms_and_a_damaged_wish_is_named(tmp_path):
     assert arms_asked(tmp_path) == list(ARMS)
     (tmp_path / "asked.json").write_text("{}")

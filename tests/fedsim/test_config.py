@@ -74,6 +74,8 @@ def test_set_takes_numbers_words_lists_and_options_of_a_strategy():
         ({}, ["no equals sign"]),
         ({}, ["federation.rouns=3"]),
         ({"size": 32}, []),
+        ({}, ["federation.early_stop=3", "data.evaluation_share=0"]),
+        ({}, ["training.early_stopping=3"]),
     ],
 )
 def test_what_is_not_accepted_is_a_settings_error(given, assignments):

@@ -17,6 +17,7 @@ from fedsim.prepare import (
     plant_pictures,
     prepare,
 )
+from fedsim.start import check_start
 from fedspect.errors import BaseModelError, ClassError, ModelError, SplitError, WorkspaceError
 from fedspect.model import load_base
 
@@ -166,9 +167,9 @@ def test_a_base_of_another_architecture_than_asked_for_is_refused(tmp_path, pict
         prepared_in(tmp_path / "second", settings_for(pictures, model=model))
 
 
-def test_more_levels_than_there_are_cannot_stand_still(tmp_path, pictures):
+def test_more_levels_than_there_are_cannot_stand_still(pictures):
     with pytest.raises(ModelError):
-        prepared_in(tmp_path / "run", settings_for(pictures, model={"freeze_levels": 99}))
+        check_start(settings_for(pictures, model={"freeze_levels": 99}))
 
 
 def test_a_folder_with_something_in_it_is_not_written_over(tmp_path, pictures):

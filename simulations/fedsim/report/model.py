@@ -193,6 +193,8 @@ class Arm(Record):
     seconds: float = 0.0
     pictures: int = 0
     """Pictures trained on."""
+    epochs: Optional[int] = None
+    """Passes over them, where training was in one place; fewer than planned where it stopped early."""
 
 
 class Comparison(Record):
