@@ -114,7 +114,8 @@ class ModelSection(Settings):
     base: Optional[Path] = None
     """The folder of a base model; not set: the one that ships with Fedspect."""
     scratch: bool = False
-    """Start from fresh weights instead of a base model."""
+    """Start from fresh weights instead of a base model; so does another architecture than that of the shipped
+    base, where no base is named."""
     architecture: Optional[str] = None
     """cdnv2-a, cdnv2-b, cdnv2-c, plain-cnn or a torchvision classifier such as mobilenet-v3-small; not
     set: the base model's own."""
@@ -126,6 +127,13 @@ class ModelSection(Settings):
     scratch."""
     channels: Literal[1, 3] = 1
     """From scratch: 1 for grey, 3 for colour; a base model brings its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_base_ships_for_others(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("base"):
+            return given
+        return given if given.get("architecture") in (None, SHIPPED) else {**given, "scratch": True}
 
     @model_validator(mode="after")
     def _base_or_scratch(self) -> ModelSection:

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Optional, get_args
 import click
 import typer
 
-from fedsim.config import STRATEGIES, Engine, FederationSection, SimulationSettings, Split
+from fedsim.config import SHIPPED, STRATEGIES, Engine, FederationSection, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
+from fedspect import console
 from fedspect.settings import assigned, load_settings
 
 DEFAULTS = SimulationSettings()
@@ -169,7 +170,8 @@ EngineOption = Annotated[
 Model = Annotated[
     Optional[str],
     typer.Option(
-        help="cdnv2-a, cdnv2-b, cdnv2-c, plain-cnn or a torchvision classifier.",
+        help="cdnv2-a, cdnv2-b, cdnv2-c, plain-cnn or a torchvision classifier; without --base from scratch, "
+        "unless it is the shipped base's.",
         show_default="the base model's",
         rich_help_panel=MODEL,
     ),
@@ -238,7 +240,13 @@ def settings_of(
         SettingsError: a value or a key is not accepted.
 
     """
-    return load_settings(config, SimulationSettings, overrides(given, assignments)).with_absolute_paths()
+    settings = load_settings(config, SimulationSettings, overrides(given, assignments)).with_absolute_paths()
+    model = settings.model
+    if model.scratch and model.architecture not in (None, SHIPPED) and not given.get("scratch"):
+        console.note(
+            f"no base model of {model.architecture} is named: it starts from fresh weights (--scratch)"
+        )
+    return settings
 
 
 def overrides(given: Mapping[str, Any], assignments: Sequence[str] | None) -> dict[str, Any]:

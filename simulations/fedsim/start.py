@@ -78,7 +78,8 @@ def choose_base(model: ModelSection) -> BaseModel | None:
         raise BaseModelError(
             "the base model is of another architecture than --model",
             seen=f"{base.card.architecture}, asked for {model.architecture}",
-            remedy=f"a base of {model.architecture} with --base (`fedsim pretrain` makes one), or --scratch",
+            remedy=f"name a base of {model.architecture} (`fedsim pretrain` makes one), or leave --base out to start "
+            "from fresh weights",
         )
     return base
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from fedserver.strategies import strategy_names
-from fedsim.config import STRATEGIES, SimulationSettings
+from fedsim.config import SHIPPED, STRATEGIES, SimulationSettings
 from fedsim.options import KEYS, overrides, settings_of
-from fedspect.errors import SettingsError
+from fedsim.start import check_start
+from fedspect.errors import BaseModelError, SettingsError
+from fedspect.model.base import DEFAULT_FOLDER, default_base
 from fedspect.settings import dotted_keys, load_settings
 from fedspect.toml import commented_toml
 
@@ -91,3 +93,18 @@ def test_what_another_option_decides_is_refused_and_that_option_is_named(setting
     with pytest.raises(SettingsError) as refused:
         settings_of({}, None, [setting])
     assert instead in str(refused.value.remedy)
+
+
+def test_another_architecture_than_the_shipped_base_starts_from_scratch_and_says_so(capsys):
+    assert default_base().card.architecture == SHIPPED
+    assert settings_of({"model": "plain-cnn"}, None, None).model.scratch
+    assert "plain-cnn" in capsys.readouterr().err
+    assert settings_of({"model": "plain-cnn", "scratch": True}, None, None).model.scratch
+    for given in ({"model": SHIPPED}, {}, {"model": "plain-cnn", "base": Path("base")}):
+        assert not settings_of(given, None, None).model.scratch
+    assert capsys.readouterr().err == ""
+
+
+def test_a_base_that_is_named_must_be_of_the_architecture_that_is_asked_for():
+    with pytest.raises(BaseModelError, match="another architecture"):
+        check_start(settings_of({"model": "plain-cnn", "base": DEFAULT_FOLDER}, None, None))
