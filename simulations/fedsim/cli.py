@@ -56,6 +56,7 @@ def main() -> None:
 def run(
     data: options.Data = None,
     manifest: options.Manifest = None,
+    classes: options.Classes = None,
     split: options.SplitOption = None,
     plants: options.Plants = None,
     partition: options.PartitionOption = None,
@@ -120,6 +121,7 @@ def run(
 def compare(
     data: options.Data = None,
     manifest: options.Manifest = None,
+    classes: options.Classes = None,
     split: options.SplitOption = None,
     plants: options.Plants = None,
     partition: options.PartitionOption = None,
@@ -183,6 +185,7 @@ def data(
         Path, typer.Argument(help="Folder of pictures, or a CSV or Parquet list.", show_default=False)
     ],
     manifest: options.Manifest = None,
+    classes: options.Classes = None,
     html: Annotated[
         Optional[Path], typer.Option(help="Write one page with thumbnails here.", rich_help_panel="Output")
     ] = None,
@@ -192,9 +195,11 @@ def data(
     json: JsonOption = False,
 ) -> None:
     """Look through pictures: what is there, what is damaged, what overlaps, what leaks between splits."""
+    from fedspect.data.classes import named_classes
     from fedspect.data.showing import show_site_report
 
-    show_site_report(source, manifest=manifest, html=html, overlaps=overlaps, as_json=json)
+    named = None if classes is None else named_classes(classes.split(","))
+    show_site_report(source, manifest=manifest, classes=named, html=html, overlaps=overlaps, as_json=json)
 
 
 @app.command()

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Mapping, Optional
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedsim.partition import Partition
+from fedspect.data.classes import named_classes
 from fedspect.settings import Settings
 from fedspect.training.settings import TrainingSettings
 
@@ -31,6 +32,10 @@ class DataSection(Settings):
     manifest: Optional[Path] = None
     """A CSV or Parquet list of the pictures in the folder: path, class, and if known group, split and
     more."""
+    classes: list[str] = Field(default_factory=list)
+    """All classes in the order of the network's outputs, each with other names for it if there are any:
+    ["pit=hole", "scratch"]. Pictures of other classes are left out and named, as are classes without
+    pictures. Empty: the classes that occur."""
     split: Split = "grouped"
     """How the test set is chosen. random: picture by picture, as most papers do; grouped: by whole groups
     of pictures that overlap (the list's groups, else those that are found); manifest: by the list's
@@ -48,6 +53,18 @@ class DataSection(Settings):
     """The probability at which the line would obey the model."""
     synthetic_per_class: int = Field(60, ge=4, le=100_000)
     """How many synthetic surfaces to draw of each class where no folder is given."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _words(cls, given: Any) -> Any:
+        return given.split(",") if isinstance(given, str) else given
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_can_be_told_apart(cls, classes: list[str]) -> list[str]:
+        if classes:
+            named_classes(classes)
+        return classes
 
     @model_validator(mode="after")
     def _a_list_has_its_folder(self) -> DataSection:

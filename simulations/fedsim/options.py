@@ -24,6 +24,7 @@ PICTURES, PLANTS, ROUNDS, MODEL, RUN = "Pictures", "Plants", "Rounds", "Model", 
 KEYS: Mapping[str, str] = {
     "data": "data.folder",
     "manifest": "data.manifest",
+    "classes": "data.classes",
     "split": "data.split",
     "plants": "plants.count",
     "partition": "plants.partition",
@@ -67,6 +68,15 @@ Data = Annotated[
 Manifest = Annotated[
     Optional[Path],
     typer.Option(help="CSV or Parquet list: path, class, group, split ...", rich_help_panel=PICTURES),
+]
+Classes = Annotated[
+    Optional[str],
+    typer.Option(
+        help="All classes, for instance pit=hole,scratch with another name for the first.",
+        show_default="those that occur",
+        metavar="NAME,NAME,...",
+        rich_help_panel=PICTURES,
+    ),
 ]
 SplitOption = Annotated[
     Optional[str],

@@ -16,11 +16,11 @@ from pathlib import Path
 from fedsim.config import DataSection, SimulationSettings
 from fedsim.layout import Prepared, RunFolder, read_pictures, write_pictures
 from fedsim.partition import PlantShare, deal_to_plants
-from fedsim.start import choose_base, input_size, lay_down_base, levels_to_freeze
+from fedsim.start import choose_base, input_size, lay_down_base, levels_to_freeze, list_pictures
 from fedsim.synthetic import draw_dataset
 from fedspect.data.inspection import inspect_pictures
-from fedspect.data.pictures import CheckedPicture, Problem
-from fedspect.data.sources import Listing, find_pictures
+from fedspect.data.pictures import ABSENT_CLASS, CheckedPicture, Problem
+from fedspect.data.sources import Listing
 from fedspect.data.split import split_pictures
 from fedspect.errors import ClassError, NoPicturesError, SplitError
 from fedspect.files import write_json
@@ -67,7 +67,7 @@ def prepare(folder: RunFolder, settings: SimulationSettings, stage: Stage = unwa
             count = settings.data.synthetic_per_class
             draw_dataset(folder.pictures, per_class=count, size=size, seed=settings.seed, progress=progress)
         source = folder.pictures
-    listing = find_pictures(source, manifest=settings.data.manifest)
+    listing = list_pictures(source, settings.data)
     sides = choose_sides(listing, settings.data, settings.seed, stage)
     chosen = settings.plants
     shares = deal_to_plants(
@@ -131,7 +131,11 @@ def choose_sides(listing: Listing, data: DataSection, seed: int, stage: Stage = 
             )
     trained = {each.group for each in sides[TRAINING]}
     twins = sum(each.group in trained for each in sides[TEST])
-    return Sides(classes, sides[TRAINING], sides[TEST], inspection.problems, twins)
+    asked = list(listing.classes.names) if data.classes and listing.classes else classes
+    absent = [
+        Problem(name, ABSENT_CLASS, "no picture of it can be used") for name in asked if name not in classes
+    ]
+    return Sides(asked, sides[TRAINING], sides[TEST], [*inspection.problems, *absent], twins)
 
 
 def _split(pictures: list[CheckedPicture], data: DataSection, seed: int) -> dict[str, list[CheckedPicture]]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
+from fedsim.layout import RunFolder
 from fedspect import console
+from fedspect.data.pictures import ABSENT_CLASS
 from fedspect.files import read_json
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def show_run(outcome: Outcome, *, as_json: bool) -> None:
             }
         )
         return
-    _name_left_out(outcome)
+    _name_problems(outcome.folder)
     if _twins(outcome):
         console.warn(
             f"{_twins(outcome)} of {evaluation.num_examples} test pictures show a surface that training shows "
@@ -79,6 +81,7 @@ def show_comparison(compared: Compared, *, as_json: bool) -> None:
             }
         )
         return
+    _name_problems(RunFolder(compared.folder / "federation"))
     if rows:
         console.print_table(
             "What joining gains each plant, on the same test pictures",
@@ -103,13 +106,17 @@ def show_comparison(compared: Compared, *, as_json: bool) -> None:
         typer.echo(f"{'report':<18}{compared.report}")
 
 
-def _name_left_out(outcome: Outcome) -> None:
-    """The first files that could not be used."""
-    left_out = [row for row in read_json(outcome.folder.problems) if row["left_out"]]
+def _name_problems(folder: RunFolder) -> None:
+    """The first files that could not be used, and classes of which there are none."""
+    problems = read_json(folder.problems)
+    left_out = [row for row in problems if row["left_out"]]
     for row in left_out[:MOST_NAMED]:
         console.warn(f"left out {row['name']}: {row['kind']}, {row['detail']}")
     if len(left_out) > MOST_NAMED:
-        console.warn(f"and {len(left_out) - MOST_NAMED} more, named in {outcome.folder.problems}")
+        console.warn(f"and {len(left_out) - MOST_NAMED} more, named in {folder.problems}")
+    absent = [row["name"] for row in problems if row["kind"] == ABSENT_CLASS]
+    if absent:
+        console.warn(f"no pictures of {', '.join(absent)}: nothing was learned of it, and nothing tested")
 
 
 def _twins(outcome: Outcome) -> int:

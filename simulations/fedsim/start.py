@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from fedsim.config import SHIPPED, ModelSection, SimulationSettings
+from fedsim.config import SHIPPED, DataSection, ModelSection, SimulationSettings
 from fedsim.partition import check_column
+from fedspect.data.classes import named_classes
 from fedspect.data.pictures import Picture
-from fedspect.data.sources import find_pictures
+from fedspect.data.sources import Listing, find_pictures
 from fedspect.errors import BaseModelError
 from fedspect.model import LevelledNetwork, build_network, default_base, freeze, load_base, save_base
 from fedspect.model.base import BaseModel
@@ -45,11 +46,17 @@ def check_start(settings: SimulationSettings) -> None:
     choose_device(settings.training.device)
     pictures: Sequence[Picture] = [DRAWN]
     if settings.data.folder is not None:
-        listing = find_pictures(settings.data.folder, manifest=settings.data.manifest)
+        listing = list_pictures(settings.data.folder, settings.data)
         listing.require()
         pictures = listing.pictures
     if settings.plants.partition == "by-column":
         check_column(pictures, settings.plants.column)
+
+
+def list_pictures(folder: Path, data: DataSection) -> Listing:
+    """The pictures of a run; nothing is decoded yet. Raises DataError."""
+    classes = named_classes(data.classes) if data.classes else None
+    return find_pictures(folder, manifest=data.manifest, classes=classes)
 
 
 def input_size(model: ModelSection, base: BaseModel | None) -> int:

@@ -71,7 +71,27 @@ def test_classes_that_differ_only_in_case_are_named(tmp_path, fedsim):
         pytest.skip("this file system does not tell upper from lower case")
     ended = fedsim("run", "--data", pictures, *QUICK, "--output", tmp_path / "run")
     assert ended.code == 23
-    assert "Dark" in ended.err and "dark" in ended.err
+    assert "Dark" in ended.err and "dark" in ended.err and "--classes" in ended.err
+
+
+def test_the_list_of_classes_decides_which_pictures_count_and_which_are_missing(tmp_path, fedsim):
+    pictures = folder_of(tmp_path / "pictures", per_class=5, classes=["dark", "light", "striped"])
+    draw(pictures / "Dark" / "one.png", "dark", 99)
+    listed = ("--classes", "light,dark,shiny=glossy")
+    ended = fedsim("data", pictures, *listed, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["missing_classes"] == ["shiny"]
+    assert {row["name"]: row["pictures"] for row in ended.json["classes"]} == {"light": 5, "dark": 6}
+    assert [row["kind"] for row in ended.json["problems"] if row["left_out"]] == ["unknown class"] * 5
+
+    ended = fedsim("run", "--data", pictures, *listed, *ONE_ROUND[:-1], "--output", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    assert "left out striped/" in ended.err and "no pictures of shiny" in ended.err
+    prepared = json.loads((tmp_path / "run" / "prepared.json").read_text())
+    assert prepared["classes"] == ["light", "dark", "shiny"]
+    assert (
+        fedsim("run", "--data", pictures, "--classes", "dark,Dark", "--output", tmp_path / "two").code == 23
+    )
 
 
 def test_a_plant_that_would_have_no_pictures_is_named(tmp_path, pictures, fedsim):
@@ -159,7 +179,7 @@ def test_a_file_that_cannot_grow_is_a_storage_error(tmp_path, pictures, environm
 def test_the_options_are_those_that_people_know(fedsim, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = fedsim("run", "--help").out
-    options = """--data --manifest --split --plants --partition --alpha --column --rounds --local-epochs
+    options = """--data --manifest --classes --split --plants --partition --alpha --column --rounds --local-epochs
     --strategy --encoding --batch-norm --evaluate-every --engine --model --base --scratch --freeze-levels
     --size --seed --threads --device --config --set --output --resume --overwrite --json"""
     for option in options.split():

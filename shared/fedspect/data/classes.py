@@ -105,3 +105,16 @@ class ClassList:
 def class_list(labels: Iterable[str]) -> ClassList:
     """The classes that occur in some labels, sorted by name; raises ClassError as ``ClassList``."""
     return ClassList(tuple(sorted(set(labels))))
+
+
+def named_classes(entries: Iterable[str]) -> ClassList:
+    """The classes as somebody types them: ``pit``, or ``pit=hole=Loch`` with other names for it.
+
+    Raises:
+        ClassError: as ``ClassList``.
+
+    """
+    named = [[word.strip() for word in entry.split("=")] for entry in entries]
+    return ClassList(
+        tuple(name for name, *_ in named), {alias: name for name, *aliases in named for alias in aliases}
+    )

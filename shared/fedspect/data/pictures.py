@@ -38,6 +38,7 @@ LEFT_OUT = (
 )
 
 CLASS_SPELLING = "class spelt in several ways"
+ABSENT_CLASS = "class without pictures"
 DUPLICATE = "exact duplicate"
 CONFLICTING_LABELS = "same picture, different classes"
 CROSSING_GROUPS = "same surface in different groups"

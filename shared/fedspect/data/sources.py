@@ -169,7 +169,8 @@ def _labelled(
             raise ClassError(
                 "classes differ only in case or in the signs between words",
                 seen=", ".join(spellings),
-                remedy="rename one of them so that they are the same class, or give the list of classes",
+                remedy="rename one of them so that they are the same class, or give the list of classes "
+                f"(`fedsim ... --classes {spellings[0]},...`, `classes` in fedserver.toml)",
             )
         return found, class_list(labels)
     for spellings in spelt_alike(labels):
