@@ -1,5 +1,5 @@
 """The whole way of a model: trained by two plants, published, gated and swapped at both lines under load; a
-poisoned version is stopped at both gates; a plant goes back.
+poisoned version is stopped at both gates; both plants go back.
 """
 
 from __future__ import annotations
@@ -56,6 +56,14 @@ def serve(federation: Federation, plant: str) -> str:
     return address
 
 
+def goes_back(federation: Federation, plant: str, load: Load) -> None:
+    """Roll back by the command, and see that the line answers with what it ran before."""
+    back = federation.fedclient(plant, "engines", "rollback")
+    assert back.returncode == 0, back.stderr
+    before = load.versions["1"]
+    wait_for(lambda: load.versions["1"] > before, f"answers of version 1 at {plant}")
+
+
 def poison(models: Models) -> int:
     """Publish what no honest round makes: the classifier's rows in another order."""
     good = models.versions()[-1]
@@ -105,12 +113,12 @@ def test_from_a_token_to_the_line_and_back(federation: Federation) -> None:
             assert load.answers_of(2) > 0
             assert load.versions[str(poisoned)] == 0
 
-        # One plant goes back at once; the other is left alone.
-        back = federation.fedclient("plant-a", "engines", "rollback")
-        assert back.returncode == 0, back.stderr
-        before = a.versions["1"]
-        wait_for(lambda: a.versions["1"] > before, "answers of version 1 at plant-a")
+        # A plant goes back at once and by itself; then the other does.
+        goes_back(federation, "plant-a", a)
         assert b.answers_of(2) > 0
+        goes_back(federation, "plant-b", b)
+        returned = deployed(federation, 1)
+        assert {told["outcome"] for told in returned.values()} == {"rolled-back"}, returned
         for load in loads:
             assert load.errors == []
 
@@ -118,6 +126,7 @@ def test_from_a_token_to_the_line_and_back(federation: Federation) -> None:
         told = classes_told(addresses[plant], pictures[plant])
         right = sum(path.parent.name == name for path, name in zip(pictures[plant], told))
         assert right / len(told) > 0.6
-    history = federation.fedclient("plant-a", "engines", "list", "--json")
-    assert history.returncode == 0, history.stderr
-    assert json.loads(history.stdout)
+    for plant in PLANTS:
+        listed = federation.fedclient(plant, "engines", "list", "--json")
+        assert listed.returncode == 0, listed.stderr
+        assert json.loads(listed.stdout)["history"][-1]["event"] == "rolled back"
