@@ -361,8 +361,8 @@ KILLED = textwrap.dedent(
 
     deployer = Deployer(settings, lambda: Site(settings))
     if at == "after the pointer":  # the candidate's line is written, that of the move is not
-        from fedclient.worker.deployments import pointer
-        write, lines = pointer.append_line, []
+        from fedclient.worker.deployments import history
+        write, lines = history.append_line, []
 
         def append(*arguments):
             lines.append(arguments)
@@ -370,7 +370,7 @@ KILLED = textwrap.dedent(
                 os.kill(os.getpid(), signal.SIGKILL)
             write(*arguments)
 
-        pointer.append_line = append
+        history.append_line = append
     deployer.deploy(folder, report=report)
     """
 )
