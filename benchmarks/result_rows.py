@@ -15,7 +15,7 @@ from fedspect.data.view_settings import ViewSettings
 from fedspect.data.views import apply_view
 
 NEU = "--data {data}/neu --manifest {data}/neu_split.csv"
-BALLSCREW = "--data {data}/ballscrew --manifest {data}/ballscrew_groups.csv"
+BALLSCREW = "--data {data}/ballscrew --manifest {data}/ballscrew_groups.csv --good N"
 COMMON = "--local-epochs 1 --set data.evaluation_share=0.0 --set training.views.views_per_picture=8 --evaluate-every 0"
 FROZEN = f"--rounds 20 {COMMON}"
 WHOLE = f"--rounds 20 --freeze-levels 0 {COMMON}"
@@ -120,7 +120,7 @@ ROWS = {
     **{
         f"ballscrew-without-{component.lower()}": Row(
             f"ball screw, component {component} held out as the test set, first eight levels frozen",
-            f"compare --data {{data}}/ballscrew --manifest {{made}} --split manifest "
+            f"compare --data {{data}}/ballscrew --manifest {{made}} --good N --split manifest "
             f"--plants {1 if component == 'S01' else 4} --arms pooled {FROZEN}",
             {"together": "report"},
             without(component),

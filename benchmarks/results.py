@@ -4,8 +4,9 @@
     python benchmarks/results.py table
 
 Each row is a ``fedsim`` command as a user would type it, run once a seed in its own process. What it reached
-is kept in ``docs/results.json`` (a measured row is not run again unless its command changes); the table is made
-from that. The base models of the ablations are made first:
+is kept in ``docs/results.json`` (a measured row is not run again unless its command changes; until then what the
+earlier command reached stays in the table, and is marked there); the tables are made from that.
+The base models of the ablations are made first:
 
     fedsim pretrain DATA/xsdd --synthetic 150 --training-size 112 --epochs 35 --threads 1 --output BASES/a
     fedsim pretrain --synthetic 300 --training-size 112 --epochs 35 --threads 1 --output BASES/a-without-xsdd
@@ -32,6 +33,7 @@ from result_rows import ROWS, Row
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
 BEGIN, END = "<!-- table: made by benchmarks/results.py -->", "<!-- end of the table -->"
+CLASS_FIGURES = ("precision", "recall", "f1")
 MISSED = 0.9
 """A plant misses a class of which it recalls less than this."""
 
@@ -42,11 +44,16 @@ def arguments_of(row: Row, data: Path, made: Path, bases: Path, seed: int, outpu
     return ["fedsim", *shlex.split(text), "--threads", "1", "--seed", str(seed), "--output", str(output)]
 
 
+def shown_command(row: Row, seed: int) -> str:
+    """A row's command as the page shows it."""
+    return shlex.join(arguments_of(row, Path("DATA"), Path("MADE"), Path("BASES"), seed, Path("OUT")))
+
+
 def measure(name: str, seed: int, data: Path, work: Path, bases: Path) -> None:
     """Run one row with one seed and keep what it reached."""
     row = ROWS[name]
     kept = read_kept()
-    shown = shlex.join(arguments_of(row, Path("DATA"), Path("MADE"), Path("BASES"), seed, Path("OUT")))
+    shown = shown_command(row, seed)
     if any(each["row"] == name and each["command"] == shown for each in kept):
         print(f"{name} seed {seed}: measured before")
         return
@@ -75,7 +82,7 @@ def measure(name: str, seed: int, data: Path, work: Path, bases: Path) -> None:
 
 
 def read_arms(output: Path, row: Row) -> dict[str, Any]:
-    """Accuracy, recall by class and seconds by arm; of plants alone lists of the first two."""
+    """What each arm reached, and its seconds; of plants alone lists, a plant each."""
     found: dict[str, Any] = {}
     if "together" in row.arms:
         arm = json.loads((output / "together.json").read_text())
@@ -88,17 +95,18 @@ def read_arms(output: Path, row: Row) -> dict[str, Any]:
         arms = [json.loads(path.read_text()) for path in sorted((output / "alone").glob("*.json"))]
         plants = [reached(arm["evaluation"]) for arm in arms]
         found["alone"] = {
-            "accuracy": [plant["accuracy"] for plant in plants],
-            "recall": [plant["recall"] for plant in plants],
+            **{figure: [plant[figure] for plant in plants] for figure in plants[0]},
             "seconds": sum(arm["seconds"] for arm in arms),
         }
     return found
 
 
 def reached(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """What counts of an evaluation."""
-    recall = {each["name"]: each["recall"] for each in evaluation["classes"]}
-    return {"accuracy": evaluation["accuracy"], "recall": recall}
+    """What counts of an evaluation: accuracy, what the line would do, and by class what the paper's table has."""
+    by_class = {
+        figure: {each["name"]: each[figure] for each in evaluation["classes"]} for figure in CLASS_FIGURES
+    }
+    return {"accuracy": evaluation["accuracy"], "line": evaluation["line"], **by_class}
 
 
 def read_kept() -> list[dict[str, Any]]:
@@ -115,13 +123,18 @@ def table() -> str:
     kept = read_kept()
     for name, row in ROWS.items():
         measured = sorted((each for each in kept if each["row"] == name), key=lambda each: each["seed"])
+        earlier = any(each["command"] != shown_command(row, each["seed"]) for each in measured)
+        title = f"{row.title} \\*" if earlier else row.title
         for arm, goal in row.arms.items():
             results = [each["arms"][arm] for each in measured if arm in each["arms"]]
             if results:
-                lines.append(
-                    f"| {row.title} | {ARMS[arm]} | {figures(results)} | {goal} | {minutes(results)} |"
-                )
-    return "\n".join([*lines, "", *paired(kept), *joining(kept), "", *commands()])
+                lines.append(f"| {title} | {ARMS[arm]} | {figures(results)} | {goal} | {minutes(results)} |")
+    if any("\\*" in line for line in lines):
+        lines += [
+            "",
+            "\\* measured with an earlier command, which is the one in the list below; to be run again.",
+        ]
+    return "\n".join([*lines, "", *by_class(kept), *paired(kept), *joining(kept), "", *commands()])
 
 
 ARMS = {"together": "all pictures in one place", "federation": "federation", "alone": "each plant alone"}
@@ -137,6 +150,50 @@ def figures(results: list[dict[str, Any]]) -> str:
     cells = " ".join(f"{100 * value:.2f}" for value in values)
     spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{cells} | {100 * statistics.mean(values):.2f}{spread} %"
+
+
+def by_class(kept: list[dict[str, Any]]) -> list[str]:
+    """Precision, recall and F1 by class and the line's figures, of rows whose entries have them: means over seeds."""
+    lines = []
+    for name, row in ROWS.items():
+        for arm in [arm for arm in row.arms if arm != "alone"]:
+            results = [each["arms"][arm] for each in kept if each["row"] == name and arm in each["arms"]]
+            results = [each for each in results if "precision" in each]
+            for label in results[0]["precision"] if results else ():
+                cells = (mean_percent([each[figure][label] for each in results]) for figure in CLASS_FIGURES)
+                lines.append(f"| {row.title} | {ARMS[arm]} | {label} | {' | '.join(cells)} |  |")
+            if results:
+                means = [
+                    mean_percent([mean_of(each[figure]) for each in results]) for figure in CLASS_FIGURES
+                ]
+                line = on_the_line([each["line"] for each in results])
+                lines.append(f"| {row.title} | {ARMS[arm]} | mean | {' | '.join(means)} | {line} |")
+    if not lines:
+        return []
+    head = "| data and setting | arm | class | precision | recall | F1 | on the line, all seeds together |"
+    return [head, "|---|---|---|---|---|---|---|", *lines, ""]
+
+
+def mean_of(by_label: dict[str, float | None]) -> float | None:
+    """The mean over the classes of which there is a figure."""
+    known = [value for value in by_label.values() if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def mean_percent(values: list[float | None]) -> str:
+    """A mean over seeds in percent; those without a figure are left out."""
+    known = [value for value in values if value is not None]
+    return f"{100 * statistics.mean(known):.2f} %" if known else "–"
+
+
+def on_the_line(lines: list[dict[str, Any]]) -> str:
+    """Escapes and false rejects, added up."""
+    escapes, defects = sum(each["escapes"] for each in lines), sum(each["defects"] for each in lines)
+    text = f"{escapes} of {defects} defects escape at {lines[0]['threshold']:g}"
+    if lines[0]["false_rejects"] is None:
+        return text
+    rejects, good = sum(each["false_rejects"] for each in lines), sum(each["good"] for each in lines)
+    return f"{text}, {rejects} of {good} good pieces rejected"
 
 
 def minutes(results: list[dict[str, Any]]) -> str:

@@ -54,10 +54,10 @@ class DataSection(Settings):
     synthetic_per_class: int = Field(60, ge=4, le=100_000)
     """How many synthetic surfaces to draw of each class where no folder is given."""
 
-    @field_validator("classes", mode="before")
+    @field_validator("classes", "good_classes", mode="before")
     @classmethod
     def _words(cls, given: Any) -> Any:
-        return given.split(",") if isinstance(given, str) else given
+        return [word.strip() for word in given.split(",")] if isinstance(given, str) else given
 
     @field_validator("classes")
     @classmethod

@@ -25,6 +25,8 @@ KEYS: Mapping[str, str] = {
     "data": "data.folder",
     "manifest": "data.manifest",
     "classes": "data.classes",
+    "good": "data.good_classes",
+    "threshold": "data.threshold",
     "split": "data.split",
     "plants": "plants.count",
     "partition": "plants.partition",
@@ -75,6 +77,23 @@ Classes = Annotated[
         help="All classes, for instance pit=hole,scratch with another name for the first.",
         show_default="those that occur",
         metavar="NAME,NAME,...",
+        rich_help_panel=PICTURES,
+    ),
+]
+Good = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Classes that mean a good piece; escapes and false rejects are counted against them.",
+        show_default="none, every class is a defect",
+        metavar="NAME,...",
+        rich_help_panel=PICTURES,
+    ),
+]
+Threshold = Annotated[
+    Optional[float],
+    typer.Option(
+        help="Probability at which the line would obey the model.",
+        show_default=str(DEFAULTS.data.threshold),
         rich_help_panel=PICTURES,
     ),
 ]

@@ -15,6 +15,7 @@ from fedspect.files import read_json
 if TYPE_CHECKING:
     from fedsim.compare import Compared
     from fedsim.run import Outcome
+    from fedspect.training.metrics import LineFigures
 
 MOST_NAMED = 5  # files that were left out
 
@@ -53,15 +54,21 @@ def show_run(outcome: Outcome, *, as_json: bool) -> None:
         [*rows, [*mean, evaluation.num_examples]],
     )
     typer.echo(f"accuracy  {percent(evaluation.accuracy)}")
-    line = evaluation.line
-    if line.false_rejects is not None:
-        typer.echo(f"escapes   {line.escapes} of {line.defects} defects at threshold {line.threshold:g}")
-        typer.echo(f"rejects   {line.false_rejects} of {line.good} good ones")
+    _show_line(evaluation.line)
     planned = outcome.folder.settings().federation.rounds
     early = f" of {planned}, stopped early," if outcome.rounds < planned else ""
     typer.echo(f"rounds    {outcome.rounds}{early} in {outcome.seconds:.0f} s")
     typer.echo(f"model     {outcome.folder.model}")
     typer.echo(f"report    {outcome.report}")
+
+
+def _show_line(line: LineFigures) -> None:
+    """What the line would do if it obeyed the model."""
+    typer.echo(f"escapes   {line.escapes} of {line.defects} defects at threshold {line.threshold:g}")
+    if line.false_rejects is None:
+        typer.echo("rejects   none to count: no class is said to be good (--good)")
+    else:
+        typer.echo(f"rejects   {line.false_rejects} of {line.good} good ones")
 
 
 def show_comparison(compared: Compared, *, as_json: bool) -> None:
@@ -101,7 +108,16 @@ def show_comparison(compared: Compared, *, as_json: bool) -> None:
         )
     for name, arm in (("federation", compared.federation), ("all in one place", compared.together)):
         if arm is not None:
-            typer.echo(f"{name:<18}{percent(arm.evaluation.accuracy)} in {arm.seconds:.0f} s")
+            line = arm.evaluation.line
+            typer.echo(
+                f"{name:<18}{percent(arm.evaluation.accuracy)} in {arm.seconds:.0f} s, "
+                f"escapes {line.escapes} of {line.defects}"
+                + (
+                    ""
+                    if line.false_rejects is None
+                    else f", rejects {line.false_rejects} of {line.good} good ones"
+                )
+            )
     if compared.report is not None:
         typer.echo(f"{'report':<18}{compared.report}")
 

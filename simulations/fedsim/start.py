@@ -13,13 +13,15 @@ import torch
 
 from fedsim.config import SHIPPED, DataSection, ModelSection, SimulationSettings
 from fedsim.partition import check_column
-from fedspect.data.classes import named_classes
+from fedsim.synthetic import CLASSES
+from fedspect.data.classes import ClassList, named_classes
 from fedspect.data.pictures import Picture
 from fedspect.data.sources import Listing, find_pictures
 from fedspect.errors import BaseModelError
 from fedspect.model import LevelledNetwork, build_network, default_base, freeze, load_base, save_base
 from fedspect.model.base import BaseModel
 from fedspect.training.devices import choose_device
+from fedspect.training.metrics import good_among
 
 SCRATCH_SIZE = 224  # pixels
 SCRATCH_MEAN, SCRATCH_STD = 0.5, 0.25
@@ -34,7 +36,8 @@ def check_start(settings: SimulationSettings) -> None:
         ModelError: no such architecture or base model, or one that cannot freeze so many levels or take
             pictures of that size.
         SettingsError: no such device.
-        DataError: the folder or the list of pictures is missing or wrong, or lacks the column that tells plants.
+        DataError: the folder or the list of pictures is missing or wrong, or lacks the column that tells
+            plants; or a good class is not among the classes.
 
     """
     model = settings.model
@@ -45,10 +48,12 @@ def check_start(settings: SimulationSettings) -> None:
     network.check_input(torch.empty(1, network.channels, side, side))
     choose_device(settings.training.device)
     pictures: Sequence[Picture] = [DRAWN]
+    classes = ClassList(CLASSES)
     if settings.data.folder is not None:
         listing = list_pictures(settings.data.folder, settings.data)
         listing.require()
-        pictures = listing.pictures
+        pictures, classes = listing.pictures, listing.classes or classes
+    good_among(classes.names, settings.data.good_classes)
     if settings.plants.partition == "by-column":
         check_column(pictures, settings.plants.column)
 

@@ -129,6 +129,16 @@ def test_bad_files_are_named_and_left_out_and_the_run_goes_on(tmp_path, fedsim):
         assert f"left out {name}" in " ".join(ended.err.split())
     assert json.loads((tmp_path / "run" / "prepared.json").read_text())["left_out"] == 3
     assert "accuracy" in ended.out and "report.html" in ended.out
+    assert "defects at threshold 0.5" in ended.out and "--good" in ended.out
+
+
+def test_escapes_and_false_rejects_are_counted_against_the_good_classes(tmp_path, pictures, fedsim):
+    options = ("--data", pictures, *ONE_ROUND[:-1], "--threshold", 0.6)
+    ended = fedsim("run", *options, "--good", "light", "--output", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    assert "of 4 defects at threshold 0.6" in ended.out and "of 2 good ones" in ended.out
+    assert fedsim("run", *options, "--good", "shiny", "--output", tmp_path / "two").code == 23
+    assert not (tmp_path / "two").exists()
 
 
 # -- the disk ----------------------------------------------------------------------------------------------
@@ -179,9 +189,10 @@ def test_a_file_that_cannot_grow_is_a_storage_error(tmp_path, pictures, environm
 def test_the_options_are_those_that_people_know(fedsim, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = fedsim("run", "--help").out
-    options = """--data --manifest --classes --split --plants --partition --alpha --column --rounds --local-epochs
-    --strategy --encoding --batch-norm --evaluate-every --engine --model --base --scratch --freeze-levels
-    --size --seed --threads --device --config --set --output --resume --overwrite --json"""
+    options = """--data --manifest --classes --good --threshold --split --plants --partition --alpha --column
+    --rounds --local-epochs --strategy --encoding --batch-norm --evaluate-every --engine --model --base
+    --scratch --freeze-levels --size --seed --threads --device --config --set --output --resume --overwrite
+    --json"""
     for option in options.split():
         assert option in text
     for panel in ("Pictures", "Plants", "Rounds", "Model", "Output"):

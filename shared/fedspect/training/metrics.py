@@ -217,7 +217,7 @@ def line_figures(
     """
     known = predictions.labels >= 0
     truth, probabilities = predictions.labels[known], predictions.probabilities[known]
-    good = _is_good(classes, good_classes)
+    good = good_among(classes, good_classes)
     passed = _passes(probabilities, good, threshold)
     shows_good = good[truth]
     # Among defects the name given is the likeliest defect: the good classes' share has already had its say.
@@ -233,7 +233,8 @@ def line_figures(
     )
 
 
-def _is_good(classes: Sequence[str], good_classes: Sequence[str]) -> np.ndarray:
+def good_among(classes: Sequence[str], good_classes: Sequence[str]) -> np.ndarray:
+    """Which of the classes (K,) mean a good piece; raises ClassError for one that is not among them."""
     for name in good_classes:
         if name not in classes:
             raise ClassError("a good class is not among the classes", seen=name, accepted=", ".join(classes))
@@ -250,7 +251,7 @@ def _passes(probabilities: np.ndarray, good: np.ndarray, threshold: float) -> np
 def _mistakes(
     predictions: Predictions, classes: Sequence[str], good_classes: Sequence[str], threshold: float
 ) -> List[Mistake]:
-    good = _is_good(classes, good_classes)
+    good = good_among(classes, good_classes)
     passed = _passes(predictions.probabilities, good, threshold)
     called = predictions.probabilities.argmax(1)
     found = []
