@@ -38,6 +38,8 @@ class Row:
     prepare: Callable[[Path, Path], None] | None = None
     """Makes the file or folder that the command calls {made}, from the data folder."""
     made: str = "none"
+    how: str = ""
+    """What {made} is, in words."""
 
 
 def augmented(data: Path, made: Path) -> None:
@@ -125,6 +127,7 @@ ROWS = {
             {"together": "report"},
             without(component),
             f"without-{component.lower()}.csv",
+            f"ballscrew_groups.csv with a column split: test for component {component}, train for the others",
         )
         for component in COMPONENTS
     },
@@ -134,6 +137,7 @@ ROWS = {
         {"together": "report the flattery"},
         augmented,
         "neu-augmented",
+        f"a folder per class with each NEU picture and {COPIES} augmented copies of it (`augmented` of result_rows.py)",
     ),
     "neu-base-a": Row(
         "NEU, grouped split, frozen, 112 px; base A, short pre-training on X-SDD and synthetic",

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import statistics
 import subprocess
@@ -25,6 +26,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import scipy.stats
 
 from fedspect.files import write_json
 from fedspect.locking import exclusive
@@ -132,7 +135,7 @@ def table() -> str:
     if any("\\*" in line for line in lines):
         lines += [
             "",
-            "\\* measured with an earlier command, which is the one in the list below; to be run again.",
+            "\\* measured, at least in part, with an earlier command than the row's; to be run again.",
         ]
     return "\n".join([*lines, "", *by_class(kept), *paired(kept), *joining(kept), "", *commands()])
 
@@ -214,9 +217,19 @@ def paired(kept: list[dict[str, Any]]) -> list[str]:
             by_seed = ", ".join(f"{100 * value:+.2f}" for value in pairs)
             mean = 100 * statistics.mean(pairs)
             lines.append(
-                f"- {row.title}: federation minus all in one place {by_seed} (mean {mean:+.2f} points)"
+                f"- {row.title}: federation minus all in one place {by_seed} "
+                f"(mean {mean:+.2f} points{interval([100 * value for value in pairs])})"
             )
     return lines
+
+
+def interval(values: list[float]) -> str:
+    """Where the mean of such values lies with 95 % confidence, by Student's t over the seeds."""
+    if len(values) < 2:
+        return "; one seed gives no interval"
+    mean, error = statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
+    reach = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * error
+    return f"; 95 % interval over {len(values)} seeds {mean - reach:+.2f} to {mean + reach:+.2f}"
 
 
 def joining(kept: list[dict[str, Any]]) -> list[str]:
@@ -245,9 +258,13 @@ def joining(kept: list[dict[str, Any]]) -> list[str]:
 
 
 def commands() -> list[str]:
-    """The command behind each row that was measured."""
+    """The command behind each row that was measured, with the row's name and what MADE stands for."""
     kept = {each["row"]: each["command"] for each in read_kept()}
-    return ["```", *(kept[name] for name in ROWS if name in kept), "```"]
+    lines = []
+    for name, row in ROWS.items():
+        if name in kept:
+            lines += ["", f"# {name}: {row.title}", *([f"# MADE: {row.how}"] if row.how else []), kept[name]]
+    return ["```", *lines[1:], "```"]
 
 
 def main() -> None:

@@ -78,3 +78,29 @@ def test_what_an_earlier_command_reached_stays_in_the_table_and_is_marked(
     assert "first eight levels frozen \\* | all pictures in one place | 90.00" in text
     assert "earlier command" in text and earlier in text
     assert "| precision |" not in text
+
+
+def test_a_paired_difference_has_its_interval_over_seeds(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = []
+    for seed, (federated, pooled) in enumerate(((0.99, 0.99), (0.97, 0.98), (0.97, 0.99)), start=1):
+        arms = {"federation": {"accuracy": federated}, "together": {"accuracy": pooled}}
+        entries.append(entry(results, "neu-grouped", seed, arms))
+    (line,) = results.paired(entries)
+    # Student's t of two degrees of freedom: 4.303 times 1 / sqrt(3) around -1.
+    assert "mean -1.00 points; 95 % interval over 3 seeds -3.48 to +1.48" in line
+    (line,) = results.paired(entries[:1])
+    assert "one seed gives no interval" in line
+
+
+def test_the_list_of_commands_tells_the_rows_apart(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["ballscrew-without-kgt1", "ballscrew-without-kgt2"]
+    entries = [entry(results, name, 1, {}) for name in names]
+    assert entries[0]["command"] == entries[1]["command"]
+    monkeypatch.setattr(results, "read_kept", lambda: entries)
+    text = "\n".join(results.commands())
+    for name, component in zip(names, ("KGT1", "KGT2"), strict=True):
+        assert f"# {name}: " in text and f"test for component {component}, train" in text
