@@ -12,6 +12,7 @@ ignored.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import stat
 import warnings
@@ -32,7 +33,12 @@ from PIL import (
 from fedspect.errors import PictureError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-READERS = (PngImagePlugin, JpegImagePlugin, BmpImagePlugin, TiffImagePlugin)  # importing them registers them
+READERS = (
+    PngImagePlugin.PngImageFile,
+    JpegImagePlugin.JpegImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+)
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 MAX_PIXELS = 80_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -122,8 +128,13 @@ def decode_with_header(
         except MemoryError as error:
             raise TooLargePictureError("there is not enough memory for a picture", seen=path) from error
         except Exception as error:  # a foreign decoder may raise anything on a damaged file
-            kind = TruncatedPictureError if "truncated" in str(error).lower() else PictureError
-            raise kind(
+            if "truncated" in str(error).lower():
+                raise TruncatedPictureError(
+                    "a picture's file ends before the picture does",
+                    seen=f"{path}: {len(content):,} bytes for {header.width} x {header.height} pixels",
+                    remedy="copy or export it again, or remove it",
+                ) from error
+            raise PictureError(
                 "a picture is damaged", seen=f"{path}: {error}", remedy="export it again or remove it"
             ) from error
     return pixels, header
@@ -146,8 +157,8 @@ def read_picture(path: Path, *, channels: int = 1, depth: Optional[int] = None) 
 def _opened(content: bytes, path: Path) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise _too_many_pixels(path, str(error)) from error
+    except Image.DecompressionBombError as error:  # of Pillow's own limit, which lies above ours
+        raise _too_many_pixels(path, _claimed_size(content)) from error
     except UnidentifiedImageError as error:
         raise NotAPictureError(
             "a file is not a picture, or its beginning is damaged", seen=path, accepted=", ".join(FORMATS)
@@ -158,6 +169,14 @@ def _opened(content: bytes, path: Path) -> Image.Image:
     if width * height > MAX_PIXELS:
         raise _too_many_pixels(path, f"{width} x {height} pixels")
     return image
+
+
+def _claimed_size(content: bytes) -> str:
+    """What the header of a picture says that Pillow refuses to open."""
+    for reader in READERS:
+        with contextlib.suppress(Exception), reader(io.BytesIO(content)) as image:
+            return f"{image.width} x {image.height} pixels"
+    return "far too many"
 
 
 def _too_many_pixels(path: Path, size: str) -> PictureError:

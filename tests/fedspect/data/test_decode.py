@@ -140,8 +140,9 @@ def test_a_picture_cut_in_the_middle_is_named_truncated(kind: str) -> None:
 
 def test_a_jpeg_cut_in_the_middle_is_of_the_truncated_kind() -> None:
     content = encoded(strip(2, 64, 64), "JPEG")
-    with pytest.raises(TruncatedPictureError):
+    with pytest.raises(TruncatedPictureError) as caught:
         decode(content[: len(content) // 2], HERE)
+    assert "64 x 64 pixels" in str(caught.value) and "not processed" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (80_001, 1_000), (2**31 - 1, 2**31 - 1)])
@@ -149,8 +150,10 @@ def test_a_decompression_bomb_is_named_without_being_decoded(tmp_path: Path, siz
     path = tmp_path / "bomb.png"
     path.write_bytes(png_that_claims(*size))
     tracemalloc.start()
-    with pytest.raises(TooLargePictureError, match=r"bomb\.png"):
+    with pytest.raises(TooLargePictureError, match=r"bomb\.png") as caught:
         read_picture(path)
+    assert f"{size[0]} x {size[1]} pixels" in str(caught.value) and "80 million" in str(caught.value)
+    assert "DOS" not in str(caught.value)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * 2**20
