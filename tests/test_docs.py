@@ -66,6 +66,11 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), f"{name_of(page)}: {link}; there are {sorted(anchors(target))}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_figure_is_left_to_be_filled_in(page: Path) -> None:
+    assert re.findall(r"@[A-Z]+@", page.read_text("utf-8")) == []
+
+
 def test_every_page_can_be_reached_from_the_first_one() -> None:
     reached, waiting = set[Path](), [DOCS / "README.md"]
     while waiting:
