@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -168,3 +169,16 @@ def test_every_exit_code_has_a_page_and_a_line_in_their_list() -> None:
 def test_decisions_are_numbered_once() -> None:
     numbers = [path.name[:4] for path in (DOCS / "decisions").glob("[0-9]*.md")]
     assert len(set(numbers)) == len(numbers)
+
+
+def test_the_page_of_the_shipped_base_says_what_its_card_says() -> None:
+    card = json.loads((ROOT / "shared/fedspect/model/default_base/card.json").read_text("utf-8"))
+    made, page = card["provenance"], (DOCS / "commands" / "fedsim-pretrain.md").read_text("utf-8")
+    listed, drawn = (
+        int(text.replace(",", "")) for text in re.findall(r"([\d,]+) (?:pictures in|drawn surfaces)", page)
+    )
+    assert listed + drawn == made["pictures"] + made["held_out_pictures"]
+    assert f"{100 * made['held_out_accuracy']:.1f} % of {made['held_out_pictures']} held-out" in page
+    command = f"--training-size {made['training_size']} --epochs {made['epochs']} --threads 1"
+    assert command in page and "--synthetic 150" in page and "synthetic (150 a class)" in made["sources"]
+    assert len(card["classes"]) == 13 and "thirteen classes" in page

@@ -23,6 +23,7 @@ import sys
 import traceback
 from typing import Any, Callable, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
+import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -51,6 +52,9 @@ def make_app(name: str, text: str) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
+        suggest_commands=not hasattr(
+            click.exceptions, "NoSuchCommand"
+        ),  # newer ones of click suggest by themselves
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 

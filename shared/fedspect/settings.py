@@ -30,7 +30,7 @@ from typing import (
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from fedspect.errors import SettingsError, storage_error
+from fedspect.errors import FedspectError, SettingsError, storage_error
 from fedspect.toml import accepted_values, without_optional
 
 if sys.version_info >= (3, 11):
@@ -188,14 +188,39 @@ def _unknown(model: Type[BaseModel], data: Mapping[str, Any], prefix: str = "") 
                 yield from _unknown(inner, each, inner_prefix)
 
 
+def _not_a_section(key: str, place: str, section: Type[BaseModel], value: Any) -> SettingsError:
+    """A value stands where a section of settings is: perhaps it was meant for one of them."""
+    name = next((name for name in section.model_fields if _fits(section, name, value)), None)
+    return SettingsError(
+        f"{key}{place} is a section, not a value",
+        seen=f"{key} = {value!r}",
+        accepted=f"[{key}] with {', '.join(section.model_fields)}",
+        remedy=None if name is None else f"did you mean {key}.{name}?",
+    )
+
+
+def _fits(section: Type[BaseModel], name: str, value: Any) -> bool:
+    try:
+        section.model_validate({name: value})
+    except (ValidationError, FedspectError):
+        return False
+    return True
+
+
 def _siblings(model: Type[BaseModel], key: str) -> List[str]:
     """The names that would be known where ``key`` stands."""
+    section = _section(model, key.split(".")[:-1])
+    return [] if section is None else list(section.model_fields)
+
+
+def _section(model: Type[BaseModel], parts: Sequence[str]) -> Optional[Type[BaseModel]]:
+    """The settings model that lies below some keys, None where there is a value."""
     current: Optional[Type[BaseModel]] = model
-    for part in key.split(".")[:-1]:
+    for part in parts:
         field = None if current is None else current.model_fields.get(part)
         # A part that is no field is an index or a name inside a list or dictionary of models.
         current = _model_in(field.annotation) if field is not None else current
-    return [] if current is None else list(current.model_fields)
+    return current
 
 
 def _suggestion(model: Type[BaseModel], key: str) -> Optional[str]:
@@ -227,13 +252,15 @@ def _not_accepted(
     problems = error.errors(include_url=False)
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"])
+    section = _section(model, key.split("."))
+    if first["type"] == "model_type" and section is not None:
+        return _not_a_section(key, _place(key, origin, overridden), section, first["input"])
     reason = first["msg"].replace("Value error, ", "")
     what = f"{key or 'the settings'}{_place(key, origin, overridden)}: {reason}"
     if len(problems) > 1:
         others = sorted({".".join(str(part) for part in each["loc"]) for each in problems[1:]} - {key})
         what += f" (and also {', '.join(others)})" if others else ""
-    field = dotted_keys(model).get(key)
-    accepted = None
+    field, accepted = dotted_keys(model).get(key), None
     if field is not None:
         accepted = accepted_values(field) or " ".join((field.description or "").split()) or None
     seen = first.get("input")

@@ -230,12 +230,15 @@ def pretrain(
         Optional[int],
         typer.Option(help="Side to pre-train at.", show_default="as --size", rich_help_panel=options.MODEL),
     ] = None,
-    channels: Annotated[
-        int, typer.Option(help="1 for grey, 3 for colour.", min=1, max=3, rich_help_panel=options.MODEL)
-    ] = 1,
+    channels: options.Channels = "1",
     epochs: Annotated[
         Optional[int],
-        typer.Option(help="Passes over the pictures.", show_default="120", rich_help_panel=options.RUN),
+        typer.Option(
+            help=options.with_default("Passes over the pictures.", 120),
+            min=2,
+            max=10_000,
+            rich_help_panel=options.RUN,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.", rich_help_panel=options.RUN)] = 1,
     threads: options.Threads = None,
@@ -263,7 +266,7 @@ def pretrain(
         architecture=model,
         size=size,
         training_size=training_size or size,
-        channels=channels,
+        channels=int(channels),
         settings=load_settings(config, PretrainingSettings, given),
         seed=seed,
     )
@@ -290,16 +293,14 @@ def import_weights_command(
     size: Annotated[
         int, typer.Option(help="Side in pixels at which plants use it.", rich_help_panel=options.MODEL)
     ] = 224,
-    channels: Annotated[
-        int, typer.Option(help="1 for grey, 3 for colour.", min=1, max=3, rich_help_panel=options.MODEL)
-    ] = 3,
+    channels: options.Channels = "3",
     json: JsonOption = False,
 ) -> None:
     """Make a base model of a CondenseNetV2 checkpoint of its authors, as trained or as converted."""
     from fedspect.model.importing import import_weights
 
     places.check_new(output)
-    base = import_weights(file, output, made_by="fedsim import-weights", size=size, channels=channels)
+    base = import_weights(file, output, made_by="fedsim import-weights", size=size, channels=int(channels))
     card = base.card
     if json:
         facts = {"architecture": card.architecture, "form": card.form, "classes": len(card.classes)}

@@ -208,4 +208,4 @@ class SimulationSettings(Settings):
 
 
 def _absolute(path: Optional[Path]) -> Optional[Path]:
-    return None if path is None else path.expanduser().absolute()
+    return None if path is None else path.expanduser().resolve()

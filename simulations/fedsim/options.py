@@ -51,6 +51,11 @@ KEYS: Mapping[str, str] = {
 """Which setting each option of the command line stands for."""
 
 
+def with_default(text: str, default: object) -> str:
+    """An option's help with the value that holds without it, as typer would write it of a default of its own."""
+    return f"{text} [default: {default}]"
+
+
 def _choice(names: Sequence[str]) -> click.Choice[str]:
     return click.Choice(list(names))
 
@@ -92,8 +97,7 @@ Good = Annotated[
 Threshold = Annotated[
     Optional[float],
     typer.Option(
-        help="Probability at which the line would obey the model.",
-        show_default=str(DEFAULTS.data.threshold),
+        help=with_default("Probability at which the line would obey the model.", DEFAULTS.data.threshold),
         rich_help_panel=PICTURES,
     ),
 ]
@@ -101,88 +105,86 @@ SplitOption = Annotated[
     Optional[str],
     typer.Option(
         "--split",
-        help="How the fixed test set is chosen.",
+        help=with_default("How the fixed test set is chosen.", DEFAULTS.data.split),
         click_type=_choice(get_args(Split)),
-        show_default=DEFAULTS.data.split,
         rich_help_panel=PICTURES,
     ),
 ]
 Plants = Annotated[
     Optional[int],
-    typer.Option(help="How many plants.", show_default=str(DEFAULTS.plants.count), rich_help_panel=PLANTS),
+    typer.Option(help=with_default("How many plants.", DEFAULTS.plants.count), rich_help_panel=PLANTS),
 ]
 PartitionOption = Annotated[
     Optional[str],
     typer.Option(
         "--partition",
-        help="How training pictures are dealt to plants.",
+        help=with_default("How training pictures are dealt to plants.", DEFAULTS.plants.partition),
         click_type=_choice(PARTITIONS),
-        show_default=DEFAULTS.plants.partition,
         rich_help_panel=PLANTS,
     ),
 ]
 Alpha = Annotated[
     Optional[float],
     typer.Option(
-        help="Dirichlet: 0.1 is very uneven, 100 nearly even.",
-        show_default=str(DEFAULTS.plants.alpha),
+        help=with_default("Dirichlet: 0.1 is very uneven, 100 nearly even.", DEFAULTS.plants.alpha),
         rich_help_panel=PLANTS,
     ),
 ]
 Column = Annotated[
     Optional[str],
     typer.Option(
-        help="by-column: a plant for each value of this column of the list.",
-        show_default=DEFAULTS.plants.column,
+        help=with_default(
+            "by-column: a plant for each value of this column of the list.", DEFAULTS.plants.column
+        ),
         rich_help_panel=PLANTS,
     ),
 ]
 Rounds = Annotated[
     Optional[int],
     typer.Option(
-        help="Rounds of the federation.", show_default=str(DEFAULTS.federation.rounds), rich_help_panel=ROUNDS
+        help=with_default("Rounds of the federation.", DEFAULTS.federation.rounds), rich_help_panel=ROUNDS
     ),
 ]
 LocalEpochs = Annotated[
     Optional[int],
     typer.Option(
-        help="Epochs at each plant in a round.",
-        show_default=str(DEFAULTS.federation.local_epochs),
+        help=with_default("Epochs at each plant in a round.", DEFAULTS.federation.local_epochs),
         rich_help_panel=ROUNDS,
     ),
 ]
 Strategy = Annotated[
     Optional[str],
     typer.Option(
-        help="How changes become one.",
+        help=with_default("How changes become one.", DEFAULTS.federation.strategy),
         click_type=_choice(STRATEGIES),
-        show_default=DEFAULTS.federation.strategy,
         rich_help_panel=ROUNDS,
     ),
 ]
 Encoding = Annotated[
     Optional[str],
     typer.Option(
-        help="How changes travel.",
+        help=with_default("How changes travel.", DEFAULTS.federation.encoding),
         click_type=_choice(_field(FederationSection, "encoding")),
-        show_default=DEFAULTS.federation.encoding,
         rich_help_panel=ROUNDS,
     ),
 ]
 BatchNorm = Annotated[
     Optional[str],
     typer.Option(
-        help="Running statistics: averaged, or each plant's own (FedBN).",
+        help=with_default(
+            "Running statistics: averaged, or each plant's own (FedBN).", DEFAULTS.federation.batch_norm
+        ),
         click_type=_choice(_field(FederationSection, "batch_norm")),
-        show_default=DEFAULTS.federation.batch_norm,
         rich_help_panel=ROUNDS,
     ),
 ]
 EvaluateEvery = Annotated[
     Optional[int],
     typer.Option(
-        help="Measure on the test set every so many rounds; 0: at the end only.",
-        show_default=str(DEFAULTS.federation.evaluate_every),
+        help=with_default(
+            "Measure on the test set every so many rounds; 0: at the end only.",
+            DEFAULTS.federation.evaluate_every,
+        ),
         rich_help_panel=ROUNDS,
     ),
 ]
@@ -190,9 +192,8 @@ EngineOption = Annotated[
     Optional[str],
     typer.Option(
         "--engine",
-        help="local: in this process; ray: Flower's own engine.",
+        help=with_default("local: in this process; ray: Flower's own engine.", DEFAULTS.federation.engine),
         click_type=_choice(get_args(Engine)),
-        show_default=DEFAULTS.federation.engine,
         rich_help_panel=ROUNDS,
     ),
 ]
@@ -231,9 +232,13 @@ Size = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Channels = Annotated[
+    str,
+    typer.Option(help="1 for grey, 3 for colour.", click_type=_choice(("1", "3")), rich_help_panel=MODEL),
+]
 Seed = Annotated[
     Optional[int],
-    typer.Option(help="Same seed, same result.", show_default=str(DEFAULTS.seed), rich_help_panel=RUN),
+    typer.Option(help=with_default("Same seed, same result.", DEFAULTS.seed), rich_help_panel=RUN),
 ]
 Threads = Annotated[
     Optional[int],
@@ -241,7 +246,7 @@ Threads = Annotated[
 ]
 Device = Annotated[
     Optional[str],
-    typer.Option(help="auto, cpu, cuda or cuda:1.", show_default="auto", rich_help_panel=RUN),
+    typer.Option(help=with_default("auto, cpu, cuda or cuda:1.", "auto"), rich_help_panel=RUN),
 ]
 Config = Annotated[
     Optional[Path],

@@ -20,6 +20,7 @@ from fedspect.errors import NoPicturesError, SplitError
 Partition = Literal["iid", "dirichlet", "by-class", "by-column"]
 PARTITIONS: tuple[Partition, ...] = get_args(Partition)
 REDRAWS = 100  # of a Dirichlet deal that leaves a plant empty
+MOST_NAMED = 5  # plants without pictures
 ROOM = 1e-9
 
 Group = list[CheckedPicture]
@@ -81,8 +82,9 @@ def deal_to_plants(
 def _shares(dealt: Sequence[Group], origin: str) -> list[PlantShare]:
     empty = [f"plant-{index}" for index, members in enumerate(dealt, start=1) if not members]
     if empty:
+        more = f" and {len(empty) - MOST_NAMED} more" if len(empty) > MOST_NAMED else ""
         raise SplitError(
-            f"{', '.join(empty)} would have no pictures",
+            f"{', '.join(empty[:MOST_NAMED])}{more} would have no pictures",
             seen=f"{len(dealt)} plants, {sum(map(len, dealt))} training pictures",
             accepted="at least one group of pictures for each plant",
             remedy="fewer plants, more pictures, or for a Dirichlet partition a larger alpha",

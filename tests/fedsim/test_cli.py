@@ -98,7 +98,8 @@ def test_a_plant_that_would_have_no_pictures_is_named(tmp_path, pictures, fedsim
     options = ("--scratch", "--model", "plain-cnn", "--size", 64, "--plants", 50)
     ended = fedsim("run", "--data", pictures, *options, "--output", tmp_path / "run")
     assert ended.code == 24
-    assert "plant-50" in ended.err and "fewer plants" in ended.err
+    assert "more would have no pictures" in ended.err and "fewer plants" in ended.err
+    assert len(ended.err.splitlines()[0]) < 120
 
 
 def test_a_plant_with_one_picture_takes_part_and_a_split_that_leaks_is_counted(tmp_path, pictures, fedsim):
@@ -197,6 +198,25 @@ def test_the_options_are_those_that_people_know(fedsim, monkeypatch):
         assert option in text
     for panel in ("Pictures", "Plants", "Rounds", "Model", "Output"):
         assert panel in text
+
+
+def test_help_shows_bounds_choices_and_defaults_as_they_are_typed(fedsim, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "[default: 4]" in fedsim("run", "--help").out
+    pretrain = fedsim("pretrain", "--help").out
+    assert "2<=x<=10000" in pretrain and "1|3" in pretrain
+    assert fedsim("pretrain", "--epochs", 1, "--output", "base").code == 2
+    assert fedsim("pretrain", "--channels", 2, "--output", "base").code == 2
+
+
+def test_help_says_what_an_argument_is(fedsim, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "Folder of pictures, or a CSV or Parquet list." in fedsim("data", "--help").out
+
+
+def test_a_misspelt_command_is_suggested_once(fedsim):
+    ended = fedsim("rn")
+    assert ended.code == 2 and ended.err.count("Did you mean") == 1
 
 
 def test_the_commands_are_those_that_people_know(fedsim):

@@ -50,6 +50,21 @@ def test_paths_are_kept_absolute_so_that_the_run_can_go_on_from_anywhere(tmp_pat
     assert settings.model.base == tmp_path / "base"
 
 
+def test_paths_are_kept_without_detours(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert settings_of({"data": Path("../pictures")}, None, None).data.folder == tmp_path / "pictures"
+
+
+@pytest.mark.parametrize(
+    ("setting", "meant"), [("plants=3", "plants.count"), ("data='pictures'", "data.folder")]
+)
+def test_a_value_in_place_of_a_section_is_told_where_it_was_meant(setting, meant):
+    with pytest.raises(SettingsError, match="is a section") as refused:
+        settings_of({}, None, [setting])
+    assert refused.value.remedy == f"did you mean {meant}?"
+
+
 def test_set_takes_numbers_words_lists_and_options_of_a_strategy():
     found = overrides(
         {}, ["a=1", "b=word", "c=['x']", "federation.strategy_options.proximal_mu=0.1", "d=a=b"]

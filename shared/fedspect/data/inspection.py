@@ -63,7 +63,8 @@ def inspect_pictures(
 ) -> Inspection:
     """Decode, hash and group the pictures of a listing.
 
-    ``workers`` threads decode; ``progress`` is told (done, all). Overlaps are looked for where the manifest
+    ``workers`` threads decode; ``progress`` is told (done, all) in pictures, of which each counts half
+    when it is checked and half when it is compared. Overlaps are looked for where the manifest
     does not group every picture, always or never by ``overlaps``; a group that the manifest gives stays as it
     is. ``cache`` names a file that makes the next inspection quick.
 
@@ -76,7 +77,8 @@ def inspect_pictures(
     if search and known.reduction is None:
         known.reduction = _usual_reduction(listing.pictures)
     reduction = known.reduction or 1
-    steps = len(listing.pictures) * (2 if search else 1)
+    count = len(listing.pictures)
+    halves = 2 if search else 1  # checking takes about as long as comparing
     reliefs = Reliefs(reduction)
     good: List[Good] = []
     problems = list(listing.problems)
@@ -95,10 +97,10 @@ def inspect_pictures(
                 reliefs.keep(result.digest, result.relief)
             good.append(Good(result.picture, result.digest, result.header))
         if progress is not None:
-            progress(done, steps)
+            progress(done // halves, count)
     if search:
         paths = {each.digest: each.picture.path for each in good}
-        share_done = None if progress is None else _second_half(progress, steps)
+        share_done = None if progress is None else _second_half(progress, count)
         changed |= _compare(list(paths), known, lambda digest: reliefs.get(digest, paths[digest]), share_done)
     if cache is not None and changed:
         known.save(cache)
@@ -107,7 +109,7 @@ def inspect_pictures(
     pictures = _grouped(good, links)
     problems.extend(_contradictions(pictures, links))
     if progress is not None:
-        progress(steps, steps)
+        progress(count, count)
     return Inspection(pictures, problems, links, search, reduction)
 
 
@@ -121,8 +123,8 @@ def _remember(result: Good, known: Remembered) -> bool:
     return news
 
 
-def _second_half(progress: Progress, steps: int) -> Callable[[float], None]:
-    return lambda share: progress(steps // 2 + int(share * (steps // 2)), steps)
+def _second_half(progress: Progress, count: int) -> Callable[[float], None]:
+    return lambda share: progress(count // 2 + int(share * (count // 2)), count)
 
 
 def _compare(

@@ -33,6 +33,11 @@ class Remark(BaseModel):
     remedy: str = ""
 
 
+def several(count: int, one: str, many: str) -> str:
+    """``1 file is ...``, ``4 files are ...``."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def remarks_on(report: SiteReport) -> List[Remark]:
     """All remarks, failures first."""
     order = ("failure", "warning", "ok")
@@ -91,14 +96,18 @@ def _groups(report: SiteReport) -> Iterator[Remark]:
     if report.duplicates:
         yield Remark(
             level="warning",
-            what=f"{report.duplicates} files are copies of others",
-            remedy="remove the copies",
+            what=several(report.duplicates, "file is a copy of another", "files are copies of others"),
+            remedy="keep one of each",
         )
     conflicts = sum(problem.kind == CONFLICTING_LABELS for problem in report.problems)
     if conflicts:
         yield Remark(
             level="warning",
-            what=f"{conflicts} files have an equal twin in another class",
+            what=several(
+                conflicts,
+                "file has an equal twin in another class",
+                "files have an equal twin in another class",
+            ),
             remedy="decide which is right",
         )
     if report.overlapping:
@@ -111,14 +120,22 @@ def _groups(report: SiteReport) -> Iterator[Remark]:
     if report.mixed_groups:
         yield Remark(
             level="warning",
-            what=f"{len(report.mixed_groups)} surfaces are found under several classes",
+            what=several(
+                len(report.mixed_groups),
+                "surface is found under several classes",
+                "surfaces are found under several classes",
+            ),
             remedy="look at their labels; two defects side by side are no mistake",
         )
     crossing = sum(problem.kind == CROSSING_GROUPS for problem in report.problems)
     if crossing:
         yield Remark(
             level="warning",
-            what=f"{crossing} overlaps join groups that the list keeps apart",
+            what=several(
+                crossing,
+                "overlap joins groups that the list keeps apart",
+                "overlaps join groups that the list keeps apart",
+            ),
             remedy="leave the column group out to group by what is seen",
         )
 
@@ -159,7 +176,11 @@ def _files(report: SiteReport) -> Iterator[Remark]:
     if wide:
         yield Remark(
             level="ok",
-            what=f"{wide} pictures are far from square; they are stretched to a square",
+            what=several(
+                wide,
+                "picture is far from square; it is stretched to a square",
+                "pictures are far from square; they are stretched to a square",
+            ),
             remedy="cut them",
         )
 

@@ -59,7 +59,7 @@ def test_a_surface_on_both_sides_of_a_split_and_in_two_classes_is_shown(tmp_path
     assert report.mixed_groups == report.shared_groups
     assert (report.groups, report.overlapping) == (3, 3)
     assert "2 of 3 test pictures show a surface of training too" in words(report)
-    assert "1 surfaces are found under several classes" in words(report)
+    assert "1 surface is found under several classes" in words(report)
 
 
 def test_missing_unknown_and_misspelt_classes_are_told(tmp_path: Path) -> None:
@@ -110,13 +110,13 @@ def test_copies_and_conflicting_copies_are_counted(tmp_path: Path) -> None:
     (tmp_path / "b" / "copy.png").write_bytes((tmp_path / "a" / "0.png").read_bytes())
     report = report_on(tmp_path)
     assert report.duplicates == 1
-    assert "1 files have an equal twin in another class" in words(report)
+    assert "1 file has an equal twin in another class" in words(report)
 
 
 def test_far_from_square_is_worth_knowing(tmp_path: Path) -> None:
     folder_of(tmp_path, {"a": 2, "b": 2}, side=64)
     write(tmp_path / "a" / "wide.png", strip(9, 64, 128))
-    assert "1 pictures are far from square" in words(report_on(tmp_path), "ok")
+    assert "1 picture is far from square" in words(report_on(tmp_path), "ok")
 
 
 def test_the_json_is_the_report(tmp_path: Path) -> None:
