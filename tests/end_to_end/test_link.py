@@ -141,6 +141,27 @@ def test_a_killed_node_is_back_at_once_under_its_number(hq: Headquarters) -> Non
     assert node.node_id not in hq.control.online()
 
 
+def test_a_node_killed_at_work_and_started_again_is_waited_for_and_answers(hq: Headquarters) -> None:
+    node = NodeProcess(hq, "plant-again")
+    node.start()
+    node.wait_for("joined")
+
+    def kill_at_work() -> None:
+        node.wait_for("working")
+        assert node.process is not None
+        node.process.kill()
+        node.process.wait()
+        node.start()
+
+    killer = threading.Thread(target=kill_at_work)
+    killer.start()
+    result = hq.run(plants=1, seconds=1.0)
+    killer.join()
+    # Were its number given up for a moment, Flower would answer for it that it is not available.
+    assert [each["good"] for each in result["results"] if each["plant"] == node.node_id] == [True]
+    node.stop()
+
+
 def test_a_device_that_was_never_registered_is_refused_in_one_line(hq: Headquarters) -> None:
     node = NodeProcess(hq, "stranger", registered=False)
     node.start()

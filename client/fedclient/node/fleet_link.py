@@ -147,8 +147,12 @@ class FleetLink:
                     "the server holds an earlier start of this plant for online still",
                     remedy=f"nothing: it notices within {2 * HEARTBEAT_INTERVAL:.0f} seconds",
                 ) from error
-            self.call("DeactivateNode", DeactivateNodeRequest(node_id=self.node_id))
-            answer = self.call("ActivateNode", request)
+            # The earlier start's place is taken as it is: were it given up first, the server would give up the
+            # message that this node has in hand.
+            heartbeat = SendNodeHeartbeatRequest(node=self.proto, heartbeat_interval=HEARTBEAT_INTERVAL)
+            if not self.call("SendNodeHeartbeat", heartbeat).success:
+                raise LinkLostError("the server held an earlier start of this plant for online") from error
+            return
         self.node_id = int(answer.node_id)
 
     def _beat(self) -> None:
