@@ -14,6 +14,7 @@ from typing import Annotated, Optional
 import typer
 
 from fedsim import options, places
+from fedsim.given import Given, with_settings
 from fedsim.printing import percent, show_comparison, show_run
 from fedspect import console
 from fedspect.console import JsonOption, make_app, run_app
@@ -53,34 +54,9 @@ def main() -> None:
 
 
 @app.command()
+@with_settings
 def run(
-    data: options.Data = None,
-    manifest: options.Manifest = None,
-    classes: options.Classes = None,
-    good: options.Good = None,
-    threshold: options.Threshold = None,
-    split: options.SplitOption = None,
-    plants: options.Plants = None,
-    partition: options.PartitionOption = None,
-    alpha: options.Alpha = None,
-    column: options.Column = None,
-    rounds: options.Rounds = None,
-    local_epochs: options.LocalEpochs = None,
-    strategy: options.Strategy = None,
-    encoding: options.Encoding = None,
-    batch_norm: options.BatchNorm = None,
-    evaluate_every: options.EvaluateEvery = None,
-    engine: options.EngineOption = None,
-    model: options.Model = None,
-    base: options.Base = None,
-    scratch: options.Scratch = None,
-    freeze_levels: options.FreezeLevels = None,
-    size: options.Size = None,
-    seed: options.Seed = None,
-    threads: options.Threads = None,
-    device: options.Device = None,
-    config: options.Config = None,
-    set_: options.Set = None,
+    given: Given,
     output: Output = None,
     resume: Resume = False,
     overwrite: Annotated[
@@ -95,7 +71,6 @@ def run(
 
     Ends with a table and a folder that holds the model, every number and a report to look at.
     """
-    given = dict(locals())
     from fedserver.live import LiveView
     from fedsim.layout import RunFolder
     from fedsim.run import resume_run, start_run
@@ -103,51 +78,24 @@ def run(
     if resume:
         if overwrite:
             raise SettingsError("--resume and --overwrite exclude each other", remedy="leave one out")
-        path = places.folder_to_resume(output, RUNS, given, config, set_)
+        path = places.folder_to_resume(output, RUNS, given)
         console.note(f"going on with {path}")
         settings = RunFolder(path).settings()
     else:
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
-        settings = options.settings_of(given, config, set_)
-        if overwrite:
-            RunFolder(path).clear()
+        settings = given.settings()
     with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
-        typed = _command()
-        outcome = (
-            resume_run(path, view=view) if resume else start_run(path, settings, view=view, command=typed)
-        )
+        if resume:
+            outcome = resume_run(path, view=view)
+        else:
+            outcome = start_run(path, settings, view=view, command=_command(), overwrite=overwrite)
     show_run(outcome, as_json=json)
 
 
 @app.command()
+@with_settings
 def compare(
-    data: options.Data = None,
-    manifest: options.Manifest = None,
-    classes: options.Classes = None,
-    good: options.Good = None,
-    threshold: options.Threshold = None,
-    split: options.SplitOption = None,
-    plants: options.Plants = None,
-    partition: options.PartitionOption = None,
-    alpha: options.Alpha = None,
-    column: options.Column = None,
-    rounds: options.Rounds = None,
-    local_epochs: options.LocalEpochs = None,
-    strategy: options.Strategy = None,
-    encoding: options.Encoding = None,
-    batch_norm: options.BatchNorm = None,
-    evaluate_every: options.EvaluateEvery = None,
-    engine: options.EngineOption = None,
-    model: options.Model = None,
-    base: options.Base = None,
-    scratch: options.Scratch = None,
-    freeze_levels: options.FreezeLevels = None,
-    size: options.Size = None,
-    seed: options.Seed = None,
-    threads: options.Threads = None,
-    device: options.Device = None,
-    config: options.Config = None,
-    set_: options.Set = None,
+    given: Given,
     arms: Annotated[
         Optional[str],
         typer.Option(
@@ -164,20 +112,20 @@ def compare(
 
     All on the same split, from the same base, for as many epochs, measured on the same test pictures.
     """
-    given = dict(locals())
     from fedserver.live import LiveView
     from fedsim.compare import ARMS, arms_asked, chosen_arms, compare
     from fedsim.layout import RunFolder
 
     chosen = list(ARMS) if arms is None else chosen_arms(arms)
     if resume:
-        path = places.folder_to_resume(output, RUNS, given, config, set_, files=places.COMPARISON)
+        path = places.folder_to_resume(output, RUNS, given, files=places.COMPARISON)
+        console.note(f"going on with {path}")
         settings = RunFolder(path / "federation").settings()
         chosen = arms_asked(path) if arms is None else chosen
     else:
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S-compare")
         places.check_new(path)
-        settings = options.settings_of(given, config, set_)
+        settings = given.settings()
     with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
         compared = compare(path, settings, arms=chosen, view=view, command=_command())
     show_comparison(compared, as_json=json)
@@ -255,12 +203,12 @@ def pretrain(
     """Make a base model: learn groups from pictures of any surface, condense, and say what it reaches."""
     from fedserver.live import LiveView
     from fedsim.pretrain import make_base
-    from fedspect.settings import load_settings
+    from fedspect.settings import assigned, load_settings
     from fedspect.training.making_base import BasePlan, named_sources
     from fedspect.training.pretraining import PretrainingSettings
 
     places.check_new(output)
-    given = {"epochs": epochs, "threads": threads, "device": device, **options.overrides({}, set_)}
+    given = {"epochs": epochs, "threads": threads, "device": device, **assigned(set_ or ())}
     plan = BasePlan(
         sources=named_sources(sources or []),
         architecture=model,
@@ -341,7 +289,7 @@ def config(
     """Print every setting with its documentation and value, as a TOML file to start from."""
     from fedspect.toml import commented_toml
 
-    settings = options.settings_of({}, config, set_)
+    settings = Given({}, config, set_ or ()).settings()
     typer.echo(commented_toml(settings, heading=HEADING), nl=False)
 
 

@@ -1,54 +1,19 @@
-"""The options that ``fedsim run`` and ``fedsim compare`` share, and which setting each one stands for.
-
-An option that is not given stays None and leaves the setting to the TOML file or its default. Settings
-without an option of their own are given as ``--set training.learning_rate=0.002``.
-"""
+"""The options of ``fedsim``'s commands, one by one; ``given.py`` says which setting each one stands for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional, get_args
+from typing import Annotated, Optional, get_args
 
 import click
 import typer
 
-from fedsim.config import SHIPPED, STRATEGIES, Engine, FederationSection, SimulationSettings, Split
+from fedsim.config import STRATEGIES, Engine, FederationSection, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
-from fedspect import console
-from fedspect.settings import assigned, load_settings
 
 DEFAULTS = SimulationSettings()
 PICTURES, PLANTS, ROUNDS, MODEL, RUN = "Pictures", "Plants", "Rounds", "Model", "Run"
-
-KEYS: Mapping[str, str] = {
-    "data": "data.folder",
-    "manifest": "data.manifest",
-    "classes": "data.classes",
-    "good": "data.good_classes",
-    "threshold": "data.threshold",
-    "split": "data.split",
-    "plants": "plants.count",
-    "partition": "plants.partition",
-    "alpha": "plants.alpha",
-    "column": "plants.column",
-    "rounds": "federation.rounds",
-    "local_epochs": "federation.local_epochs",
-    "strategy": "federation.strategy",
-    "encoding": "federation.encoding",
-    "batch_norm": "federation.batch_norm",
-    "engine": "federation.engine",
-    "evaluate_every": "federation.evaluate_every",
-    "model": "model.architecture",
-    "base": "model.base",
-    "scratch": "model.scratch",
-    "freeze_levels": "model.freeze_levels",
-    "size": "model.size",
-    "threads": "training.threads",
-    "device": "training.device",
-    "seed": "seed",
-}
-"""Which setting each option of the command line stands for."""
 
 
 def with_default(text: str, default: object) -> str:
@@ -263,27 +228,3 @@ Set = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-
-
-def settings_of(
-    given: Mapping[str, Any], config: Path | None, assignments: Sequence[str] | None
-) -> SimulationSettings:
-    """The settings that a command line means; ``given`` are its options by name.
-
-    Raises:
-        SettingsError: a value or a key is not accepted.
-
-    """
-    settings = load_settings(config, SimulationSettings, overrides(given, assignments)).with_absolute_paths()
-    model = settings.model
-    if model.scratch and model.architecture not in (None, SHIPPED) and not given.get("scratch"):
-        console.note(
-            f"no base model of {model.architecture} is named: it starts from fresh weights (--scratch)"
-        )
-    return settings
-
-
-def overrides(given: Mapping[str, Any], assignments: Sequence[str] | None) -> dict[str, Any]:
-    """What the command line sets, by dotted key."""
-    found = {key: given[name] for name, key in KEYS.items() if given.get(name) is not None}
-    return {**found, **assigned(assignments or ())}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from fedsim.options import KEYS
+from fedsim.given import Given
 from fedspect.errors import DamagedFileError, SettingsError, WorkspaceError
 from fedspect.files import read_json
 
@@ -15,15 +13,7 @@ COMPARISON = ("federation/config.toml", "asked.json")
 """Where settings and state lie, in a run's folder and in a comparison's."""
 
 
-def folder_to_resume(
-    output: Path | None,
-    runs: Path,
-    given: Mapping[str, Any],
-    config: Path | None,
-    assignments: Sequence[str] | None,
-    *,
-    files: tuple[str, str] = RUN,
-) -> Path:
+def folder_to_resume(output: Path | None, runs: Path, given: Given, *, files: tuple[str, str] = RUN) -> Path:
     """The run to go on with: the one that was named, else the one in ``runs`` that was last worked on.
 
     One that is not finished comes before all that are. ``files`` are RUN or COMPARISON.
@@ -33,8 +23,7 @@ def folder_to_resume(
         WorkspaceError: there is no run to go on with.
 
     """
-    others = [f"--{name.replace('_', '-')}" for name in KEYS if given.get(name) is not None]
-    others += ["--config"] * (config is not None) + ["--set"] * bool(assignments)
+    others = given.words()
     if others:
         raise SettingsError(
             "a run goes on with the settings that it was started with",

@@ -73,9 +73,14 @@ class Outcome:
 
 
 def start_run(
-    path: Path, settings: SimulationSettings, *, view: View | None = None, command: str = ""
+    path: Path,
+    settings: SimulationSettings,
+    *,
+    view: View | None = None,
+    command: str = "",
+    overwrite: bool = False,
 ) -> Outcome:
-    """Start a run in an empty folder and bring it to its end.
+    """Start a run in an empty folder and bring it to its end; ``overwrite`` an earlier one if this can begin.
 
     Raises:
         WorkspaceError: the folder is not empty.
@@ -85,6 +90,9 @@ def start_run(
 
     """
     folder = RunFolder(path)
+    if overwrite:
+        check_start(settings)
+        folder.clear()
     folder.check_empty()
     return _interruptible_run(folder, settings, view or NoView(), command)
 

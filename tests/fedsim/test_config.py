@@ -8,12 +8,16 @@ import pytest
 
 from fedserver.strategies import strategy_names
 from fedsim.config import SHIPPED, STRATEGIES, SimulationSettings
-from fedsim.options import KEYS, overrides, settings_of
+from fedsim.given import OPTIONS, Given
 from fedsim.start import check_start
 from fedspect.errors import BaseModelError, SettingsError
 from fedspect.model.base import DEFAULT_FOLDER, default_base
 from fedspect.settings import dotted_keys, load_settings
 from fedspect.toml import commented_toml
+
+
+def settings_of(given, config, assignments):
+    return Given(given, config, assignments or ()).settings()
 
 
 def test_every_setting_is_documented():
@@ -22,7 +26,7 @@ def test_every_setting_is_documented():
 
 
 def test_every_option_stands_for_a_setting_that_exists():
-    assert set(KEYS.values()) <= set(dotted_keys(SimulationSettings))
+    assert {key for key, _ in OPTIONS.values()} <= set(dotted_keys(SimulationSettings))
 
 
 def test_every_strategy_of_the_server_is_offered():
@@ -66,10 +70,10 @@ def test_a_value_in_place_of_a_section_is_told_where_it_was_meant(setting, meant
 
 
 def test_set_takes_numbers_words_lists_and_options_of_a_strategy():
-    found = overrides(
-        {}, ["a=1", "b=word", "c=['x']", "federation.strategy_options.proximal_mu=0.1", "d=a=b"]
+    given = Given(
+        {}, assignments=["a=1", "b=word", "c=['x']", "federation.strategy_options.proximal_mu=0.1", "d=a=b"]
     )
-    assert found == {
+    assert given.overrides() == {
         "a": 1,
         "b": "word",
         "c": ["x"],

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.config import SimulationSettings
+from fedsim.given import Given
 from fedsim.layout import MADE, RunFolder
 from fedsim.places import folder_to_resume
 from fedsim.report import load_run
@@ -28,7 +29,6 @@ ROUNDS = 12
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, pictures):
     """A run that nothing disturbed."""
-    from fedsim.options import settings_of
     from fedsim.run import start_run
 
     path = tmp_path_factory.mktemp("runs") / "whole"
@@ -44,7 +44,7 @@ def finished(tmp_path_factory, pictures):
         "threads": 1,
         "device": "cpu",
     }
-    return start_run(path, settings_of(given, None, None), command="fedsim run ...")
+    return start_run(path, Given(given).settings(), command="fedsim run ...")
 
 
 def test_a_run_learns_and_leaves_everything_in_its_folder(finished):
@@ -204,6 +204,12 @@ def test_a_run_does_not_write_over_another(finished, pictures, fedsim):
     assert "--resume" in ended.err
 
 
+def test_an_earlier_run_is_not_removed_for_one_that_cannot_begin(finished, pictures, fedsim):
+    options = ("--data", pictures, *QUICK, "--freeze-levels", 40, "--output", finished.folder.path)
+    assert fedsim("run", *options, "--overwrite").code == 30
+    assert load_run(finished.folder.path).facts.state == "finished"
+
+
 def test_an_earlier_run_is_removed_only_if_nothing_else_is_in_its_folder(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.start(SimulationSettings())
@@ -243,7 +249,7 @@ def begun(run: Path, at: int, state: str | None) -> Path:
 
 def test_the_run_to_go_on_with_is_the_last_that_is_not_finished_whatever_the_names(tmp_path):
     def chosen() -> Path:
-        return folder_to_resume(None, tmp_path, {}, None, None)
+        return folder_to_resume(None, tmp_path, Given({}))
 
     begun(tmp_path / "two", 300, "finished")
     begun(tmp_path / "2026-01-02_03-04-05", 200, "finished")
