@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -182,22 +182,35 @@ def _quality(
 
 
 def _latency(evidence: Evidence, settings: GateSettings, figures: Dict[str, Any]) -> List[str]:
-    def middle(answers: Optional[Answers]) -> Optional[float]:
-        return None if answers is None or not answers.seconds else round(1e3 * median(answers.seconds), 3)
+    """The limit is for what a picture usually takes on this device, whatever else that does; the two engines are
+    compared by their quickest answers, since other work makes an answer slower and never quicker.
+    """
 
-    mine, theirs = middle(evidence.candidate), middle(evidence.current)
+    def milliseconds(
+        answers: Optional[Answers], which: Callable[[Sequence[float]], float]
+    ) -> Optional[float]:
+        return None if answers is None or not answers.seconds else round(1e3 * which(answers.seconds), 3)
+
+    candidate, current = evidence.candidate, evidence.current
+    mine, theirs = milliseconds(candidate, median), milliseconds(current, median)
+    quickest, their_quickest = milliseconds(candidate, min), milliseconds(current, min)
     limit = settings.latency_limit_ms
-    figures["latency_ms"] = {"candidate": mine, "current": theirs, "limit": limit}
-    runs = len(evidence.candidate.seconds)
+    figures["latency_ms"] = {
+        "candidate": mine,
+        "current": theirs,
+        "quickest": {"candidate": quickest, "current": their_quickest},
+        "limit": limit,
+    }
+    runs = len(candidate.seconds)
     reasons = []
-    if mine is None:
+    if mine is None or quickest is None:
         return ["the engine answered no picture while it was timed"]
     if limit is not None and mine > limit:
         reasons.append(f"a picture takes {mine:.1f} ms (median of {runs}), {limit:.1f} ms is the limit")
-    if theirs is not None and mine > settings.slower * theirs:
+    if their_quickest is not None and quickest > settings.slower * their_quickest:
         reasons.append(
-            f"a picture takes {mine:.1f} ms (median of {runs}), {theirs:.1f} ms with the current engine;"
-            f" {settings.slower:g} times as long is allowed"
+            f"a picture takes {quickest:.1f} ms (quickest of {runs}), {their_quickest:.1f} ms with the current"
+            f" engine; {settings.slower:g} times as long is allowed"
         )
     return reasons
 

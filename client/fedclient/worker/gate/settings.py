@@ -56,7 +56,8 @@ class GateSettings(Settings):
     latency_limit_ms: Optional[float] = Field(None, gt=0)
     """Longest time for one picture on this device, in milliseconds (the median of all runs); none by default."""
     slower: float = Field(1.5, ge=1)
-    """How many times as long as with the current engine one picture may take; both are timed in turns."""
+    """How many times as long as with the current engine one picture may take; both are timed in turns, and
+    the quickest answers of both are compared."""
     runs: int = Field(20, ge=3, le=1000)
     """Timed runs of one picture."""
     golden_limit: int = Field(500, ge=1, le=5000)
