@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
 
 from fedserver.app import build_server_app, folder_from_configuration
@@ -17,6 +16,7 @@ from fedserver.nodes import NODES_FILE, read_nodes
 from fedserver.prompt_grid import PromptGrid
 from fedserver.superlink import MARK_VARIABLE
 from fedspect.errors import EnrolmentError
+from fedspect.stopping import stop_event
 from fedspect.update.exchange import PlantDescription
 
 
@@ -37,9 +37,8 @@ def admit_registered(node: int, description: PlantDescription) -> None:
         )
 
 
-stopping = threading.Event()
 # In place of Flower's handler, which leaves in the middle of whatever is being done.
-signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+stopping = stop_event(signal.SIGTERM)
 app = build_server_app(
     folder_from_configuration, should_stop=stopping.is_set, admit=admit_registered, grid_for=PromptGrid
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Optional
@@ -19,6 +18,7 @@ from fedspect.console import note
 from fedspect.detaching import detach
 from fedspect.errors import NoPicturesError, SettingsError
 from fedspect.protocol.token import JoinToken, decode
+from fedspect.stopping import stop_event
 
 STARTS_WITHIN = 300.0  # seconds; looking at many pictures takes some
 UP = ("joined", "working", "idle", "waiting", "lost")
@@ -85,9 +85,7 @@ def join(
     from fedclient.node.joining import Plant
     from fedclient.node.versions import line_version
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event(signal.SIGTERM, signal.SIGINT)
     with JoinView(_title(plant_home, decoded), plant_home.log_path) as view:
         plant = Plant(plant_home, say=view.say, wait=wait)
         view.facts, view.line = lambda: plant.board.facts, lambda: line_version(plant_home)

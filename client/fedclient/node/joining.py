@@ -41,6 +41,7 @@ from fedspect.protocol.token import JoinToken
 
 FIRST_RETRY = 1.0  # seconds
 LONGEST_RETRY = 10.0
+ENDS_WITHIN = 5.0
 
 logger = logging.getLogger("fedclient.node")
 
@@ -144,12 +145,17 @@ class Plant:
             ended.set()
             self._errands.soon()
 
-        for work in (lambda: attendant.run(ended), lambda: self._errands.run(ended), close_on_stop):
-            threading.Thread(target=work, daemon=True).start()
+        work = (lambda: attendant.run(ended), lambda: self._errands.run(ended), close_on_stop)
+        threads = [threading.Thread(target=each, daemon=True) for each in work]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             ended.set()
+            self._errands.soon()
+            for thread in threads:  # Python must not end under a thread that is closing a connection
+                thread.join(ENDS_WITHIN)
 
     # -- being admitted ------------------------------------------------------------------------------------
 

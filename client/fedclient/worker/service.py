@@ -43,6 +43,7 @@ from fedspect.protocol.worker_pb2 import (
     WorkEvent,
     WorkRequest,
 )
+from fedspect.stopping import stop_event
 
 PROGRESS_EVERY = 0.2  # seconds
 SIGN_OF_LIFE = 10.0  # seconds without progress after which the node hears that this process lives
@@ -248,8 +249,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _step_back(given.settings)  # before there are threads: each has a priority of its own
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_event(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's to answer
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     try:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Optional
@@ -19,6 +18,7 @@ from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, stderr, stdout
 from fedspect.detaching import detach
 from fedspect.errors import FederationError, WorkspaceError
+from fedspect.stopping import stop_event
 
 LOG = "server.jsonl"
 ENDED = ("finished", "stopped")
@@ -62,9 +62,7 @@ def start(
     from fedserver.live import LiveView
     from fedserver.telling import Telling
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event(signal.SIGTERM, signal.SIGINT)
     finished, store = False, None
     with opened.taken(), contextlib.ExitStack() as shown:
         said = opened.close_to_others()

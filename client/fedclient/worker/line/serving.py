@@ -11,12 +11,11 @@ import json
 import logging
 import os
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import grpc
 
@@ -36,6 +35,7 @@ from fedclient.worker.line.standing import Standing
 from fedspect.errors import SettingsError, StorageError, WorkerError
 from fedspect.files import write_json
 from fedspect.protocol.limits import grpc_options
+from fedspect.stopping import stop_event
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_HTTP = "127.0.0.1:8002"
@@ -198,7 +198,8 @@ def serve(home: LineHome, listening: Listening, *, version: str) -> None:
         EngineError: the engine gives no answers any more; another process may get some.
 
     """
-    with home.occupied(), _told_to_end() as end:
+    with home.occupied():
+        end = stop_event(signal.SIGTERM, signal.SIGINT)
         server = Server(home, listening, version=version, on_broken=end.set)
         try:
             addresses = server.start()
@@ -208,14 +209,6 @@ def serve(home: LineHome, listening: Listening, *, version: str) -> None:
         finally:
             server.stop()
         server.follower.standing.check()
-
-
-@contextlib.contextmanager
-def _told_to_end() -> Iterator[threading.Event]:
-    end = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end.set())
-    yield end
 
 
 def address_of(text: str) -> Tuple[str, int]:

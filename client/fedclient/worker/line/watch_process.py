@@ -7,7 +7,6 @@ import json
 import logging
 import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from fedclient.worker.line.settings import LineSettings, read_settings
 from fedclient.worker.line.watching import Watcher
 from fedspect.errors import NoPicturesError
 from fedspect.locking import Occupied
+from fedspect.stopping import stop_event
 
 logger = logging.getLogger("fedclient.line")
 
@@ -61,9 +61,7 @@ def watch(
         raise NoPicturesError("there is no such folder to watch", seen=folder, remedy="check the path")
     name = hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     lock = Occupied(home.line / "watch" / f"{name}.lock", f"the watch of {folder}")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event(signal.SIGTERM, signal.SIGINT)
     settings = read_settings(home.line)
     with lock:
         journal = Journal(home.line / "watch" / f"{name}.jsonl", output)
