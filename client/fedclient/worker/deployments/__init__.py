@@ -1,6 +1,6 @@
 """Which engines the line runs, which it ran before, and who decided that when and why.
 
-``record`` says what a deployment is, ``pointer`` moves from one to another by a single rename.
+``record`` says what a deployment is, ``records`` keeps them, ``pointer`` moves from one to another by a single rename.
 """
 
 from __future__ import annotations

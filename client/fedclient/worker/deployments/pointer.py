@@ -4,7 +4,7 @@
 
     deployments/
         current.json          the pointer: a deployment's id, those to go back to, and the last move
-        records/<id>.json     a candidate that has engines: passed, refused or retired
+        records/<id>.json     a candidate that has engines: passed, refused or retired (``records``)
         history.jsonl         everything that was decided, a line each (``history``)
         lock                  held while something is decided
 
@@ -23,13 +23,13 @@ from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, S
 from pydantic import ValidationError
 
 from fedclient.worker.deployments.history import MOST_EARLIER, History, left_behind, remembered
-from fedclient.worker.deployments.record import Deployment, Entry, Event, Pointer
+from fedclient.worker.deployments.record import Deployment, Entry, Event, Pointer, entry_of
+from fedclient.worker.deployments.records import Records, damaged
 from fedspect.errors import DamagedFileError, GateError, StorageError, storage_error
 from fedspect.files import read_json, write_json
 from fedspect.locking import exclusive
 
 ENGINES_KEPT = 3  # current, and two to go back to: their engines stay in the store
-MOST_RECORDS = 50
 
 
 class Deployments:
@@ -43,6 +43,7 @@ class Deployments:
         self.pointer_path = folder / "current.json"
         self.history_path = folder / "history.jsonl"
         self._history = History(self.history_path)
+        self._records = Records(folder / "records")
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -72,12 +73,8 @@ class Deployments:
     def previous(self) -> Optional[Deployment]:
         """What ``rollback`` would go to: the nearest earlier one that is neither refused nor retired."""
         pointer = self._pointer()
-        for each in reversed([] if pointer is None else pointer.earlier):
-            with contextlib.suppress(GateError, DamagedFileError):
-                deployment = self.get(each)
-                if deployment.standing == "passed":
-                    return deployment
-        return None
+        earlier = [] if pointer is None else reversed(pointer.earlier)
+        return next(filter(None, map(self._records.passed, earlier)), None)
 
     def get(self, deployment_id: str) -> Deployment:
         """A deployment by its id.
@@ -87,22 +84,11 @@ class Deployments:
             DamagedFileError: its record is not what was written.
 
         """
-        path = self._record_path(deployment_id)
-        try:
-            return Deployment.model_validate(read_json(path))
-        except FileNotFoundError as error:
-            known = ", ".join(each.id for each in self.list()) or None
-            raise GateError("there is no such deployment", seen=deployment_id, accepted=known) from error
-        except ValidationError as error:
-            raise _damaged(path, error) from error
+        return self._records.get(deployment_id)
 
     def list(self) -> List[Deployment]:
         """All candidates that have engines, the oldest first; damaged records are left out."""
-        found = []
-        for path in (self.folder / "records").glob("*.json"):
-            with contextlib.suppress(FileNotFoundError, DamagedFileError, ValidationError):
-                found.append(Deployment.model_validate(read_json(path)))
-        return sorted(found, key=lambda each: (each.added_at, each.id))
+        return self._records.list()
 
     def history(self) -> List[Entry]:
         """What was decided, the oldest first; a torn line is left out."""
@@ -144,11 +130,11 @@ class Deployments:
             }
         )
         with self._deciding():
-            write_json(self._record_path(record.id), record.model_dump(mode="json"))
+            self._records.keep(record)
             self._history.append(
-                _entry("refused" if refused else "added", record, who, "; ".join(refused) or why)
+                entry_of("refused" if refused else "added", record, who, "; ".join(refused) or why)
             )
-            self._forget_old()
+            self._records.forget_old(self._reachable())
         return record
 
     def activate(self, deployment_id: str, *, who: str, why: str, force: bool = False) -> Deployment:
@@ -174,7 +160,7 @@ class Deployments:
             pointer = pointer or remembered(self._history.entries())
             earlier = [] if pointer is None else [*pointer.earlier, pointer.current]
             earlier = [each for each in earlier if each != deployment_id][-MOST_EARLIER:]
-            move = _entry("activated", deployment, who, why, forced=forced)
+            move = entry_of("activated", deployment, who, why, forced=forced)
             return self._move(pointer, deployment, earlier, move)
 
     def rollback(
@@ -198,15 +184,12 @@ class Deployments:
                 raise GateError("the line runs no engine yet, so there is nothing to go back to")
             earlier, unusable = list(pointer.earlier), []
             while earlier:
-                try:
-                    deployment = self.get(earlier.pop())
-                except (GateError, DamagedFileError):
-                    continue
-                if deployment.standing != "passed":
+                deployment = self._records.passed(earlier.pop())
+                if deployment is None:
                     continue
                 if usable(deployment):
                     return self._move(
-                        pointer, deployment, earlier, _entry("rolled back", deployment, who, why)
+                        pointer, deployment, earlier, entry_of("rolled back", deployment, who, why)
                     )
                 unusable.append(deployment.id)
             lost = f"; engines gone or damaged: {', '.join(unusable)}" if unusable else ""
@@ -227,9 +210,10 @@ class Deployments:
         with self._deciding():
             marked = [each for each in self.list() if each.version == version and each.standing != "retired"]
             for each in marked:
-                record = each.model_copy(update={"standing": "retired", "reasons": (*each.reasons, why)})
-                write_json(self._record_path(each.id), record.model_dump(mode="json"))
-                self._history.append(_entry("retired", each, who, why))
+                self._records.keep(
+                    each.model_copy(update={"standing": "retired", "reasons": (*each.reasons, why)})
+                )
+                self._history.append(entry_of("retired", each, who, why))
             return marked
 
     def note(
@@ -276,10 +260,6 @@ class Deployments:
                 self._history.bound(entries)
             yield
 
-    def _record_path(self, deployment_id: str) -> Path:
-        name = Path(deployment_id).name
-        return self.folder / "records" / f"{name}.json"
-
     def _pointer(self) -> Optional[Pointer]:
         try:
             return Pointer.model_validate(read_json(self.pointer_path))
@@ -288,7 +268,7 @@ class Deployments:
         except OSError as error:
             raise storage_error(error, self.pointer_path, "reading which engine is current") from error
         except ValidationError as error:
-            raise _damaged(self.pointer_path, error) from error
+            raise damaged(self.pointer_path, error) from error
 
     def _pointer_or_none(self) -> Optional[Pointer]:
         """The pointer; a damaged one is none: activating mends it."""
@@ -331,33 +311,7 @@ class Deployments:
             return None
         return pointer.move
 
-    def _forget_old(self) -> None:
-        """Records beyond a number go, the oldest first, but never one that the pointer can reach."""
+    def _reachable(self) -> Set[str]:
+        """Deployments that the pointer can come to."""
         pointer = self._pointer_or_none()
-        reachable = set() if pointer is None else {pointer.current, *pointer.earlier}
-        old = [each for each in self.list() if each.id not in reachable]
-        for each in old[: max(0, len(old) - MOST_RECORDS)]:
-            with contextlib.suppress(OSError):
-                self._record_path(each.id).unlink()
-
-
-def _entry(event: Event, deployment: Deployment, who: str, why: str, *, forced: bool = False) -> Entry:
-    return Entry(
-        at=time.time(),
-        event=event,
-        version=deployment.version,
-        number=deployment.number,
-        id=deployment.id,
-        who=who,
-        why=why,
-        forced=forced,
-        figures=deployment.figures,
-    )
-
-
-def _damaged(path: Path, error: ValidationError) -> DamagedFileError:
-    return DamagedFileError(
-        "what this device knows of its engines cannot be read",
-        seen=f"{path}: {error.errors()[0]['msg']}",
-        remedy="`fedclient engines list` shows what can be activated; activating one mends it",
-    )
+        return set() if pointer is None else {pointer.current, *pointer.earlier}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,6 +61,21 @@ class Entry(BaseModel):
     figures: Dict[str, Any] = Field(default_factory=dict)
     serial: int = 0
     """Counts the moves of the pointer; 0 where it was not moved."""
+
+
+def entry_of(event: Event, deployment: Deployment, who: str, why: str, *, forced: bool = False) -> Entry:
+    """A line for what happens to a deployment now."""
+    return Entry(
+        at=time.time(),
+        event=event,
+        version=deployment.version,
+        number=deployment.number,
+        id=deployment.id,
+        who=who,
+        why=why,
+        forced=forced,
+        figures=deployment.figures,
+    )
 
 
 def deployment_id(number: int, version: str, engines: Mapping[str, str]) -> str:

@@ -11,7 +11,8 @@ from fedclient.worker.engines.build import BuildEvent, available_kinds, build_en
 from fedclient.worker.engines.interface import Engine, TensorFacts
 from fedclient.worker.engines.model import LineAnswer, LineModel, open_model
 from fedclient.worker.engines.opening import open_engine
-from fedclient.worker.engines.store import EngineKey, EngineStore, StoredEngine
+from fedclient.worker.engines.store import EngineStore
+from fedclient.worker.engines.stored import EngineKey, StoredEngine
 
 __all__ = [
     "BuildEvent",

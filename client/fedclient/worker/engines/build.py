@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Callable, Dict, List, Optional
 
-from fedclient.worker.engines.store import EngineStore, StoredEngine
+from fedclient.worker.engines.store import EngineStore
+from fedclient.worker.engines.stored import StoredEngine
 from fedspect import errors
 from fedspect.errors import EngineError, FedspectError, InterruptedRunError
 

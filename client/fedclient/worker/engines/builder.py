@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Dict, Optional, TextIO, Tuple
 
 from fedclient.worker.engines.recipe import BuildOrder, Tell, common_facts, recipe_of
-from fedclient.worker.engines.store import EngineStore, StoredEngine
+from fedclient.worker.engines.store import EngineStore
+from fedclient.worker.engines.stored import StoredEngine
 from fedclient.worker.onnx_facts import read_onnx
 from fedspect.errors import EngineError, EngineMemoryError, FedspectError, InterruptedRunError
 

@@ -24,7 +24,7 @@ from fedclient.worker.engines.recipe import (
     sample_of,
     shapes_of,
 )
-from fedclient.worker.engines.store import EngineKey
+from fedclient.worker.engines.stored import EngineKey
 from fedclient.worker.onnx_facts import OnnxFile
 from fedspect.errors import EngineError
 

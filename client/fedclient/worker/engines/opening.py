@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedclient.worker.engines.interface import Engine, TensorFacts
-from fedclient.worker.engines.store import StoredEngine
+from fedclient.worker.engines.stored import StoredEngine
 from fedspect.errors import DamagedFileError, EngineError
 
 

@@ -17,7 +17,7 @@ import onnx
 from onnx import helper
 
 from fedclient.worker.engines.interface import KINDS, PRECISIONS, Engine, TensorFacts
-from fedclient.worker.engines.store import EngineKey
+from fedclient.worker.engines.stored import EngineKey
 from fedclient.worker.onnx_facts import OnnxFile
 from fedspect.errors import EngineError
 

@@ -4,7 +4,7 @@
 
     engines/
         <id>/engine.onnx | engine.plan    what the runtime loads
-        <id>/engine.json                  the sidecar: key, facts, hash of the file
+        <id>/engine.json                  the sidecar: key, facts, hash of the file (``stored``)
         timing/                           TensorRT's timing caches, one per version and device
         .new-*, .old-*                    what a killed process left; swept by the next change
 
@@ -16,73 +16,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from fedclient.engine_files import FILES, SIDECAR, file_hash
 from fedclient.worker.deployments.pointer import Deployments
+from fedclient.worker.engines.stored import FORMAT, EngineKey, StoredEngine, read_engine
 from fedspect.errors import DamagedFileError, EngineError, StorageError, storage_error
-from fedspect.files import read_json, sync_folder, write_json
+from fedspect.files import sync_folder, write_json
 from fedspect.locking import exclusive
 
 NEW, OLD = ".new-", ".old-"
-FORMAT = 1
 DEFAULT_LIMIT = 2 << 30
-
-
-@dataclass(frozen=True)
-class EngineKey:
-    """What an engine was built from, and what it was built for. Any difference is another engine."""
-
-    onnx_hash: str
-    """The deploy graph's content hash: what it computes, whatever the version is called."""
-    kind: str
-    runtime_version: str
-    device: str
-    precision: str
-    shapes: str
-
-    @property
-    def name(self) -> str:
-        """A name for a folder; the same key has the same name."""
-        content = json.dumps(asdict(self), sort_keys=True).encode("utf-8")
-        digest = hashlib.sha256(content).hexdigest()
-        return f"{self.kind}-{self.precision}-{self.onnx_hash[:12]}-{digest[:12]}"
-
-
-@dataclass(frozen=True)
-class StoredEngine:
-    """An engine in the store. ``sidecar``: part, version, classes, base_hash, input_size, normalisation,
-    metadata (all the deploy graph says), inputs, outputs, built_at, build_seconds, bytes, sha256 and more.
-    """
-
-    key: EngineKey
-    folder: Path
-    file: Path
-    sidecar: Mapping[str, Any]
-
-    @property
-    def id(self) -> str:
-        """Its name in the store, which deployments keep."""
-        return self.folder.name
-
-    def check(self) -> None:
-        """See that the file is what was built; raises ``DamagedFileError``."""
-        try:
-            found = file_hash(self.file)
-        except OSError as error:
-            raise _damaged(self.file, error.strerror or str(error)) from error
-        if found != self.sidecar["sha256"]:
-            raise _damaged(
-                self.file, f"its hash is {found[:12]}, {str(self.sidecar['sha256'])[:12]} was built"
-            )
 
 
 class EngineStore:
@@ -102,7 +52,7 @@ class EngineStore:
         not build. A damaged one counts as none and is built again.
         """
         try:
-            stored = self._read(self.folder / key.name)
+            stored = read_engine(self.folder / key.name)
             stored.check()
         except (FileNotFoundError, DamagedFileError):
             return None
@@ -123,7 +73,7 @@ class EngineStore:
         if not engine_id or Path(engine_id).name != engine_id or engine_id.startswith("."):
             raise _unknown(engine_id)
         try:
-            stored = self._read(self.folder / engine_id)
+            stored = read_engine(self.folder / engine_id)
         except FileNotFoundError as error:
             raise _unknown(engine_id) from error
         self._touch(stored)
@@ -134,7 +84,7 @@ class EngineStore:
         found = []
         for folder in self._folders():
             with contextlib.suppress(FileNotFoundError, DamagedFileError):
-                found.append((_used_at(folder), self._read(folder)))
+                found.append((_used_at(folder), read_engine(folder)))
         return [stored for _, stored in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     def damaged(self) -> List[str]:
@@ -142,7 +92,7 @@ class EngineStore:
         names = []
         for folder in self._folders():
             try:
-                self._read(folder)
+                read_engine(folder)
             except (FileNotFoundError, DamagedFileError):
                 names.append(folder.name)
         return names
@@ -177,7 +127,7 @@ class EngineStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             os.close(hold)
-        return self._read(place)
+        return read_engine(place)
 
     def remove(self, engine_id: str) -> None:
         """Take an engine away.
@@ -228,24 +178,6 @@ class EngineStore:
             return []
         paths = (path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         return sorted(path for path in paths if path != self.timing)
-
-    def _read(self, folder: Path) -> StoredEngine:
-        if not folder.is_dir():
-            raise FileNotFoundError(str(folder))
-        path = folder / SIDECAR
-        try:
-            content = read_json(path)
-            key = EngineKey(**{field.name: str(content["key"][field.name]) for field in fields(EngineKey)})
-            stored = StoredEngine(key, folder, folder / FILES[key.kind], content)
-            for name in ("sha256", "bytes", "metadata", "inputs", "outputs"):
-                content[name]
-        except FileNotFoundError as error:
-            raise _damaged(path, "it is missing") from error
-        except (KeyError, TypeError) as error:
-            raise _damaged(path, f"it lacks {error}") from error
-        if content.get("format") != FORMAT or key.name != folder.name:
-            raise _damaged(path, "it is of another engine or another format")
-        return stored
 
     def _temporary(self) -> Tuple[Path, int]:
         """A folder for an engine in the making, and the lock that says that its maker lives."""
@@ -325,12 +257,4 @@ def _unknown(engine_id: str) -> EngineError:
         seen=repr(engine_id),
         accepted="an id that `fedclient engines list` shows",
         remedy="build it with `fedclient engines build`",
-    )
-
-
-def _damaged(path: Path, why: str) -> DamagedFileError:
-    return DamagedFileError(
-        "an engine is not what was built",
-        seen=f"{path}: {why}",
-        remedy="build it again with `fedclient engines build`; the line keeps what it runs until then",
     )

@@ -28,7 +28,7 @@ from fedclient.worker.engines.recipe import (
     sample_of,
     shapes_of,
 )
-from fedclient.worker.engines.store import EngineKey
+from fedclient.worker.engines.stored import EngineKey
 from fedclient.worker.engines.tensorrt_api import (
     Words,
     find_tensorrt,

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedclient.worker.engines.device_memory import DeviceMemory, find_memory, platform_name
 from fedclient.worker.engines.interface import Engine, TensorFacts
-from fedclient.worker.engines.store import StoredEngine
+from fedclient.worker.engines.stored import StoredEngine
 from fedclient.worker.engines.tensorrt_api import Words, find_tensorrt, type_name, version_of
 from fedspect.errors import EngineError
 
