@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import linear_plants
-from fedserver.backup import back_up, restore
+from fedserver.backup import back_up
 from fedserver.cli import app
 from fedserver.history import RoundRecord
+from fedserver.restore import restore
 from fedserver.round_settings import RoundSettings
 from fedserver.rounds import RoundLoop
 from fedserver.runs import run_folders

@@ -10,8 +10,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from fedserver import backup
+from fedserver.backup import Copied, back_up
 from fedserver.commands.options import HERE, WorkspaceOption
+from fedserver.restore import restore
 from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, warn
 from fedspect.errors import SettingsError, WorkspaceError, storage_error
@@ -43,12 +44,12 @@ def backup_command(
                 seen="--json" if json else "a terminal",
                 remedy="send it through a pipe, or name a file",
             )
-        copied = backup.back_up(opened, sys.stdout.buffer)
+        copied = back_up(opened, sys.stdout.buffer)
         sys.stdout.flush()
     else:
         path = _new_file(opened, output or Path())
         with replacing(path, mode=0o600) as file:
-            copied = backup.back_up(opened, file)
+            copied = back_up(opened, file)
         if json:
             print_json({"file": str(path), **asdict(copied)})
             return
@@ -82,10 +83,10 @@ def restore_command(
     """Make a workspace from a backup, in a folder where nothing is yet."""
     try:
         if source == STANDARD:
-            copied = backup.restore(sys.stdin.buffer, folder)
+            copied = restore(sys.stdin.buffer, folder)
         else:
             with source.open("rb") as file:
-                copied = backup.restore(file, folder)
+                copied = restore(file, folder)
     except FileNotFoundError as error:
         raise WorkspaceError("there is no such backup", seen=error.filename) from error
     except OSError as error:
@@ -97,5 +98,5 @@ def restore_command(
     note(f"next: fedserver start -w {folder}    (and never the old one beside it)")
 
 
-def _text(copied: backup.Copied) -> str:
+def _text(copied: Copied) -> str:
     return f"{copied.files} files, {copied.bytes / 1e6:.1f} MB of {copied.federation}"
