@@ -5,31 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
 import os
 import socket
 import stat
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from office_parts import HASH, Office, join
 
 from fedclient.node import enrol
 from fedclient.node.enrol import joined, returned
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
 from fedserver.authority import Authority
 from fedserver.base_files import BaseFiles
-from fedserver.enrolment import EnrolmentService, Offer
 from fedserver.enrolment_server import EnrolmentServer
 from fedserver.limits import RateLimit
 from fedserver.models import Version
-from fedserver.registry import Plant
-from fedserver.tokens import invite, revoke
-from fedserver.workspace import Workspace, create
+from fedserver.tokens import revoke
 from fedspect.errors import (
     BaseModelError,
     ConnectionLostError,
@@ -48,84 +44,6 @@ from fedspect.protocol.enrolment_pb2 import (
 )
 from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, PROTOCOL
 from fedspect.protocol.proof import enrolment_statement
-from fedspect.protocol.services import ENROLMENT, Stub
-from fedspect.protocol.token import JoinToken
-
-HASH = "ab" * 32
-
-
-class Office:
-    """A workspace with a running enrolment service and nothing else."""
-
-    def __init__(self, folder: Path) -> None:
-        create(folder / "hq", ["localhost"], name="steel", classes=["pit", "scratch"])
-        self.workspace = Workspace.open(folder / "hq")
-        self.base = folder / "base"
-        self.base.mkdir()
-        (self.base / "card.json").write_text(json.dumps({"content_hash": HASH}))
-        (self.base / "model.safetensors").write_bytes(os.urandom(700_000))
-        self.admitted: list[str] = []
-        self.left: list[str] = []
-        self.deployed: list[tuple[str, str]] = []
-        self.start()
-
-    def start(self, port: int = 0) -> None:
-        self.service = EnrolmentService(
-            self.workspace.registry,
-            self.workspace.authority.fingerprint(),
-            Offer(
-                federation="steel",
-                fleet_addresses=("localhost:9092",),
-                classes=("pit", "scratch"),
-                aliases={"hole": "pit"},
-                base=BaseFiles.read(self.base),
-                settings={"batch_size": 8},
-            ),
-            self.workspace.models,
-            self.workspace.deployments,
-            on_admitted=lambda plant: self.admitted.append(plant.name),
-            on_left=lambda plant: self.left.append(plant.name),
-            on_deployed=lambda plant, report: self.deployed.append((plant, report.outcome)),
-        )
-        self.server = EnrolmentServer(self.service, self.workspace.authority, "127.0.0.1", port)
-        self.server.start()
-
-    def token(self, plant: str = "plant-a", **more: Any) -> JoinToken:
-        given = {"lifetime": 3600, "addresses": [("localhost", self.server.port)], **more}
-        return invite(
-            self.workspace.registry, plant, fingerprint=self.workspace.authority.fingerprint(), **given
-        )
-
-    def plant(self, name: str = "plant-a") -> Plant:
-        return self.workspace.registry.read().plants[name]
-
-    def stub(self) -> Stub:
-        credentials = grpc.ssl_channel_credentials(self.workspace.authority.certificate_path.read_bytes())
-        return Stub(grpc.secure_channel(f"localhost:{self.server.port}", credentials), ENROLMENT)
-
-
-@pytest.fixture
-def office(tmp_path: Path) -> Iterator[Office]:
-    made = Office(tmp_path)
-    yield made
-    made.server.stop()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> PlantHome:
-    made = PlantHome(tmp_path / "plant")
-    made.prepare()
-    return made
-
-
-def join(home: PlantHome, token: JoinToken) -> Membership:
-    with joined(home, token) as (session, authority):
-        session.fetch_base(home)
-        session.report({"counts": {"pit": 3}})
-        addresses = [f"{host}:{port}" for host, port in token.addresses]
-        membership = session.membership(addresses, token.fingerprint, data="/pictures")
-        home.remember(membership, authority)
-    return membership
 
 
 def test_a_plant_joins_with_one_token_and_gets_all_it_needs(office: Office, home: PlantHome) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import grpc
 import pytest
-from test_enrolment import HASH, Office, join
+from office_parts import HASH, Office, join
 
 from fedclient.node.enrol import returned
 from fedclient.node.home import PlantHome
@@ -31,20 +30,6 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < until, what
         time.sleep(0.05)
-
-
-@pytest.fixture
-def office(tmp_path: Path) -> Iterator[Office]:
-    made = Office(tmp_path)
-    yield made
-    made.server.stop()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> PlantHome:
-    made = PlantHome(tmp_path / "plant")
-    made.prepare()
-    return made
 
 
 def connection(office: Office, opened: ExitStack) -> grpc.Channel:
