@@ -19,6 +19,10 @@ BALLSCREW = "--data {data}/ballscrew --manifest {data}/ballscrew_groups.csv --go
 COMMON = "--local-epochs 1 --set data.evaluation_share=0.0 --set training.views.views_per_picture=8 --evaluate-every 0"
 FROZEN = f"--rounds 20 {COMMON}"
 WHOLE = f"--rounds 20 --freeze-levels 0 {COMMON}"
+LIGHT = (
+    "--set training.views.views_per_picture=64 --set training.views.light_strength=0.5 "
+    "--set training.views.contrast_strength=0.5 --set training.views.smallest_crop=0.85"
+)
 SCRATCH = f"--rounds 30 --freeze-levels 0 --scratch --size 112 {COMMON}"
 SPLIT_LATE = f"--rounds 10 {COMMON} --set training.views.views_per_picture=1"
 SMALL = f"--rounds 20 --size 112 {COMMON}"
@@ -106,6 +110,11 @@ ROWS = {
     "ballscrew-grouped": Row(
         "ball screw, grouped split over all, all levels",
         f"compare {BALLSCREW} --split grouped --arms pooled {WHOLE}",
+        {"together": "98 %"},
+    ),
+    "ballscrew-grouped-light": Row(
+        "ball screw, grouped split over all, all levels, 64 views with strong light, contrast and crops",
+        f"compare {BALLSCREW} --split grouped --arms pooled {WHOLE} {LIGHT}",
         {"together": "98 %"},
     ),
     "ballscrew-grouped-frozen": Row(
