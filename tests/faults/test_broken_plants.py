@@ -146,12 +146,12 @@ def test_a_plant_much_slower_than_the_others_does_not_hold_them_up(federation: T
     lost = federation.wait_for_event("PlantLost", "third", since=since)
     assert "deadline" in lost["reason"]
     federation.wait_for_rounds(2)  # the others go on while it works
-    federation.behave("third")
 
     def late() -> bool:
         return any(one.late_by for record in federation.records(lost["round"]) for one in record.plants)
 
-    wait_for(late, "the late update")
+    wait_for(late, "the late update")  # it stays slow until then: an answer in time would take its place
+    federation.behave("third")
     for record in federation.records(lost["round"]):
         for one in record.plants:
             if one.late_by:  # it counts, at half its weight for every round that it is late
