@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -23,7 +24,12 @@ print("ended")
 def ends(times: int) -> None:
     program = TOLD_WHILE_THE_LOCK_IS_HELD.format(times=times)
     answer = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert (answer.returncode, answer.stdout) == (0, "ended\n"), answer.stderr
 
