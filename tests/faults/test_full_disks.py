@@ -48,11 +48,10 @@ def test_a_plant_without_space_fails_its_rounds_and_takes_part_again_when_there_
         def lost_for_space() -> Any:
             """Every look fills the disk again: an answered message leaves room enough for tiny work."""
             fill(disk)
-            return next(
-                (row for row in federation.events("PlantLost", since) if "fourth" in row["text"]), None
-            )
+            lost = [row for row in federation.events("PlantLost", since) if row["plant"] == "fourth"]
+            return any("no space left" in row["reason"].lower() for row in lost)
 
-        wait_for(lost_for_space, "a round without the plant whose disk is full")
+        wait_for(lost_for_space, "a round without the plant, because its disk is full")
         federation.wait_for_rounds(2)
         assert node.process.poll() is None, node.said
         ballast.unlink()

@@ -228,7 +228,8 @@ class TinyFederation(Federation):
         """Every round once, in order, and the last head made of exactly so many steps."""
         last = self.last()
         head = self.run.head(last)  # at once: rounds go on, and old heads are not kept
-        assert [record.round for record in self.run.history()][:last] == list(range(1, last + 1))
+        rounds = [record.round for record in self.run.history()]
+        assert len(rounds) >= last and rounds == list(range(1, len(rounds) + 1))
         for name, values in head.items():
             assert (values == self.head[name] + np.float32(STEP * last)).all(), (last, name, values)
 
