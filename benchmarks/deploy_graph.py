@@ -15,10 +15,10 @@ them.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import random
 import statistics
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +79,8 @@ def main() -> None:
         for form in STEPS
         if arguments.only is None or form.name in {AUTHORS.name, *arguments.only}
     }
-    models.update(peers())
+    with tempfile.TemporaryDirectory() as folder:
+        models.update(peers(Path(folder)))
     medians = race(models, arguments.batch, arguments.seconds)
     authors = medians[AUTHORS.name]
     peer = medians.get("mobilenet-v3-small")
@@ -109,21 +110,21 @@ def move_norms(network: LevelledNetwork) -> None:
             module.bias.data.normal_(0, 0.1, generator=numbers)
 
 
-def peers() -> Dict[str, bytes]:
-    """Classifiers of torchvision with six classes, those that this torch can export."""
+def peers(folder: Path) -> Dict[str, bytes]:
+    """Classifiers of torchvision with six classes, those that this torch can export; files go to ``folder``."""
     exported = {}
     for name in PEERS:
-        buffer = io.BytesIO()
+        target = folder / f"{name}.onnx"
         try:
             network = build_network(name, 6, channels=3, seed=1).eval()
             torch.onnx.export(
-                network, (torch.zeros(1, 3, SIZE, SIZE),), buffer, opset_version=17, dynamo=False,
+                network, (torch.zeros(1, 3, SIZE, SIZE),), target, opset_version=17, dynamo=False,
                 input_names=["pixels"], dynamic_axes={"pixels": {0: "batch"}},
             )  # fmt: skip
         except Exception as error:  # whatever an exporter of some version says: the race goes on without it
             print(f"{name} is left out: {error}")
             continue
-        exported[name] = buffer.getvalue()
+        exported[name] = target.read_bytes()
     return exported
 
 

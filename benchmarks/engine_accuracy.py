@@ -14,7 +14,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ def open_engines(model: BaseModel, folder: Path, kind: str, precision: str) -> D
     return opened
 
 
-def compare(model: BaseModel, engines: Dict[str, LineModel], pictures: List[Picture]) -> Dict[str, object]:
+def compare(model: BaseModel, engines: Dict[str, LineModel], pictures: List[Picture]) -> Dict[str, Any]:
     """Ask torch and the engines about the same pixels."""
     classes = model.card.classes
     network = model.network(classes, seed=0).eval()

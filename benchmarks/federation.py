@@ -157,7 +157,7 @@ def table(result: Dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=50, help="0 leaves them out")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--joins", type=int, default=3, help="0 leaves them out")

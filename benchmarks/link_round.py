@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Union
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -43,7 +43,8 @@ client = ClientApp()
 @client.train()
 def echo(message: Message, context: Context) -> Message:
     """Answer with what came."""
-    return Message(RecordDict({"reply": ConfigRecord(dict(message.content["task"]))}), reply_to=message)
+    task = message.content.config_records["task"]
+    return Message(RecordDict({"reply": ConfigRecord(dict(task))}), reply_to=message)
 
 
 @app.main()
@@ -79,7 +80,12 @@ def rounds(grid: Grid, context: Context) -> None:
 def node(address: str, authority: str, key: str) -> None:
     """A plant's node until its standard input closes."""
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
     private = load_pem_private_key(Path(key).read_bytes(), None)
     assert isinstance(private, ec.EllipticCurvePrivateKey)
     FleetNode(
@@ -109,7 +115,7 @@ def measure(folder: Path, plants: int, count: int, size: int) -> dict[str, Any]:
             nodes.append(subprocess.Popen(command, stdin=subprocess.PIPE))
         for name, quick, rounds_of_it in (("ours", True, count), ("flower", False, max(5, count // 4))):
             out = folder / name
-            config = {
+            config: Dict[str, Union[str, int, float, bool]] = {
                 "plants": plants,
                 "bytes": size,
                 "rounds": rounds_of_it,
@@ -148,7 +154,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--node"]:
         node(*sys.argv[2:5])
         return
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plants", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--bytes", type=int, default=2_000_000)

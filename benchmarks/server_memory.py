@@ -93,7 +93,7 @@ def main() -> None:
     if sys.argv[1:2] == [CHILD]:
         print(json.dumps(one(int(sys.argv[2]), sys.argv[3], sys.argv[4])))
         return
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plants", type=int, nargs=2, default=[10, 200])
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     given = parser.parse_args()

@@ -140,7 +140,7 @@ def measure(folder: Path, rounds: int, megabytes: float) -> Dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=float, default=4.6)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")

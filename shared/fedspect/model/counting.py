@@ -10,7 +10,7 @@ the condensed form.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, List, Tuple, cast
+from typing import Any, Callable, Dict, List, Tuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,19 +32,27 @@ class Size:
     """For one picture."""
     operations: int
     """Multiply-adds, outputs of activations and inputs of average pools, as the authors count."""
+    by_level: Dict[str, int]
+    """Multiply-adds of each level."""
 
 
 def count(network: LevelledNetwork, size: int = 224) -> Size:
     """Size of ``network`` for one picture of ``size`` x ``size`` pixels."""
     owners = {module.conv: module for module in network.modules() if isinstance(module, WITH_GROUPS)}
-    work: List[int] = []
+    work: Dict[str, int] = {name: 0 for name, _ in network.levels()}
     beside: List[int] = []
 
-    def convolved(layer: nn.Module, inputs: Tuple[Tensor, ...], output: Tensor) -> None:
-        work.append(_connections(layer) * output.shape[-2] * output.shape[-1])
+    def convolved(level: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, inputs: Tuple[Tensor, ...], output: Tensor) -> None:
+            work[level] += _connections(layer) * output.shape[-2] * output.shape[-1]
 
-    def multiplied(layer: nn.Linear, inputs: Tuple[Tensor, ...], output: Tensor) -> None:
-        work.append(layer.weight.numel())
+        return hook
+
+    def multiplied(level: str) -> Callable[..., None]:
+        def hook(layer: nn.Linear, inputs: Tuple[Tensor, ...], output: Tensor) -> None:
+            work[level] += layer.weight.numel()
+
+        return hook
 
     def activated(layer: nn.Module, inputs: Tuple[Tensor, ...], output: Tensor) -> None:
         beside.append(output.numel())
@@ -53,15 +61,16 @@ def count(network: LevelledNetwork, size: int = 224) -> Size:
         beside.append(inputs[0].numel())
 
     hooks: List[Any] = []
-    for module in network.modules():
-        if isinstance(module, WITH_GROUPS) or (isinstance(module, nn.Conv2d) and module not in owners):
-            hooks.append(module.register_forward_hook(convolved))
-        elif isinstance(module, nn.Linear):
-            hooks.append(module.register_forward_hook(multiplied))
-        elif isinstance(module, (nn.ReLU, nn.Hardswish)):
-            hooks.append(module.register_forward_hook(activated))
-        elif isinstance(module, nn.AvgPool2d):
-            hooks.append(module.register_forward_hook(pooled))
+    for level, part in network.levels():
+        for module in part.modules():
+            if isinstance(module, WITH_GROUPS) or (isinstance(module, nn.Conv2d) and module not in owners):
+                hooks.append(module.register_forward_hook(convolved(level)))
+            elif isinstance(module, nn.Linear):
+                hooks.append(module.register_forward_hook(multiplied(level)))
+            elif isinstance(module, (nn.ReLU, nn.Hardswish)):
+                hooks.append(module.register_forward_hook(activated))
+            elif isinstance(module, nn.AvgPool2d):
+                hooks.append(module.register_forward_hook(pooled))
     training = network.training
     try:
         network.eval()
@@ -74,7 +83,8 @@ def count(network: LevelledNetwork, size: int = 224) -> Size:
         network.train(training)
     dropped = sum(owner.conv.weight.numel() - _connections(owner) for owner in owners.values())
     parameters = sum(value.numel() for value in network.parameters()) - dropped
-    return Size(parameters, sum(work), sum(work) + sum(beside))
+    products = sum(work.values())
+    return Size(parameters, products, products + sum(beside), work)
 
 
 def _connections(layer: nn.Module) -> int:

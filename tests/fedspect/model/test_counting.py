@@ -25,6 +25,16 @@ def test_a_plain_network_is_counted_as_by_hand():
     assert size.multiply_adds == products + 16 * 256 * 256 + 256 * 10
 
 
+def test_products_are_counted_level_by_level():
+    network = build_network("plain-cnn", 10, channels=1)
+    size = count(network, 64)
+    assert list(size.by_level) == [name for name, _ in network.levels()]
+    assert sum(size.by_level.values()) == size.multiply_adds
+    first, last = network.levels()[0][0], network.levels()[-1][0]
+    assert size.by_level[first] == 9 * 32 * 64**2
+    assert size.by_level[last] == 256 * 10
+
+
 def test_counting_leaves_the_network_as_it_was():
     network = build_network("cdnv2-a", 6).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
