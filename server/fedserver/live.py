@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Optional
 
@@ -27,7 +28,33 @@ from fedspect.console import stderr
 from fedspect.report.words import MISSING, duration, number, percent, size
 
 BARS = "▁▂▃▄▅▆▇█"
+SAID_EVERY = 60.0
+"""Seconds between two lines about a long stage, where there is no live view."""
+TRUSTED_AFTER = 5.0
+"""Seconds of a stage before the time that is left is guessed from them."""
 _STYLE = {"refused": "red", "lost": "red", "working": "cyan", "late": "yellow", "answered": "green"}
+
+
+@dataclass
+class Stage:
+    """A part of the work that is counted: pictures checked, examples trained."""
+
+    name: str
+    began: float
+    said: float
+    """When it was last told of, by the view's clock."""
+    done: int = 0
+    total: int = 0
+
+    def words(self, now: float) -> str:
+        """What it is, how far it is, and about how long it takes yet."""
+        if not self.total:
+            return f"{self.name} ..."
+        text = f"{self.name} {self.done:,} of {self.total:,}"
+        spent = now - self.began
+        if self.done and spent >= TRUSTED_AFTER:
+            text += f", about {duration(spent * (self.total - self.done) / self.done)} left"
+        return text
 
 
 class LiveView:
@@ -64,7 +91,7 @@ class LiveView:
         self._clock = clock
         self._lock = threading.Lock()
         self._began = self._told = clock()
-        self._stage: Optional[tuple[str, int, int]] = None
+        self._stage: Optional[Stage] = None
         self._live: Optional[Live] = None
         for name in plants:
             self.view.row(name)
@@ -107,25 +134,31 @@ class LiveView:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """Show a stage of the work while the block runs; call what it yields with (done, total)."""
+        began = self._clock()
+        stage = Stage(plain(name), began, began)
 
         def tell(done: int, total: int) -> None:
-            self._stage = (name, done, total)
+            stage.done, stage.total = done, total
+            now = self._clock()
+            if now - stage.said >= SAID_EVERY:
+                stage.said = now
+                self._say(stage.words(now))
 
-        self._stage = (plain(name), 0, 0)
-        began = self._clock()
+        self._stage = stage
         try:
             yield tell
         finally:
-            done = self._stage[1] if self._stage else 0
             self._stage = None
-        self._say(f"{plain(name)}{f': {done:,}' if done else ''}, {duration(self._clock() - began)}")
+        count = f": {stage.done:,}" if stage.done else ""
+        self._say(f"{stage.name}{count}, {duration(self._clock() - began)}")
 
     def render(self) -> RenderableType:
         """What the terminal shows now."""
         with self._lock:
             parts: list[RenderableType] = [self._heading(), self._bar()]
-            if self._stage is not None:
-                parts.append(self._stage_line())
+            stage = self._stage
+            if stage is not None:
+                parts.append(Text(stage.words(self._clock()), style="cyan"))
             if self.view.closed or self.view.tested:
                 parts.append(self._figures())
             if self.view.waiting:
@@ -156,10 +189,6 @@ class LiveView:
 
     def _bar(self) -> RenderableType:
         return Padding(ProgressBar(total=max(1, self.view.rounds), completed=self.view.closed, width=60), 0)
-
-    def _stage_line(self) -> Text:
-        name, done, total = self._stage or ("", 0, 0)
-        return Text(f"{name} {done:,} of {total:,}" if total else f"{name} ...", style="cyan")
 
     def _figures(self) -> Text:
         view = self.view

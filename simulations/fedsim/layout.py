@@ -112,22 +112,24 @@ class RunFolder:
         """Remove an earlier run, so that another may take its place; a folder that is not there is fine.
 
         Raises:
-            WorkspaceError: the folder holds anything that no run makes; nothing is removed then.
+            WorkspaceError: no run was begun there, or there is anything that no run makes; nothing is removed then.
             AlreadyRunningError: another process works in it.
             StorageError: something cannot be removed.
 
         """
         if not self.path.exists():
             return
-        foreign = (
-            []
-            if not self.path.is_dir()
-            else sorted(each.name for each in self.path.iterdir() if each.name not in MADE)
-        )
-        if foreign or not self.path.is_dir():
+        if not self.path.is_dir():
             raise WorkspaceError(
-                "the folder holds more than a run, so it is not overwritten",
-                seen=f"{self.path}: {', '.join(foreign[:5]) or 'a file'}",
+                "the place for the run is a file", seen=self.path, remedy="choose another --output"
+            )
+        names = sorted(each.name for each in self.path.iterdir() if each.name != LOCK)
+        foreign = [name for name in names if name not in MADE]
+        # a run writes its settings first: without them "pictures" or "model" are somebody else's
+        if foreign or (names and not self.config.exists()):
+            raise WorkspaceError(
+                "the folder holds something else than a run, so it is not overwritten",
+                seen=f"{self.path}: {', '.join((foreign or names)[:5])}",
                 remedy="choose another --output, or empty the folder by hand",
             )
         with self.held():

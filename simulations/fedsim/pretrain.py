@@ -11,6 +11,7 @@ import torch
 
 from fedsim.report.pretraining import PretrainEpoch, PretrainSummary, write_pretrain_report
 from fedsim.synthetic import draw_dataset
+from fedspect.errors import ClassError
 from fedspect.model.base import WEIGHTS_FILE
 from fedspect.training import making_base
 from fedspect.training.making_base import BasePlan, MadeBase, Stage, unwatched
@@ -40,6 +41,12 @@ def make_base(
 
     """
     described = sorted(plan.sources)
+    if synthetic_per_class and SYNTHETIC in plan.sources:
+        raise ClassError(
+            "a source has the name that the drawn surfaces have",
+            seen=plan.sources[SYNTHETIC],
+            remedy="rename it, or leave out --synthetic",
+        )
     with TemporaryDirectory(prefix="fedspect-surfaces-") as drawn:
         if synthetic_per_class:
             folder = Path(drawn) / SYNTHETIC

@@ -25,7 +25,7 @@ from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import prepare, unwatched
 from fedsim.recorder import Recorder
 from fedsim.report import load_run, write_figures, write_report
-from fedsim.start import check_start
+from fedsim.start import check_apart, check_start
 from fedspect.errors import (
     DataError,
     FedspectError,
@@ -83,7 +83,7 @@ def start_run(
     """Start a run in an empty folder and bring it to its end; ``overwrite`` an earlier one if this can begin.
 
     Raises:
-        WorkspaceError: the folder is not empty.
+        WorkspaceError: the folder is not empty, or is not to be overwritten.
         AlreadyRunningError: another process works in it.
         InterruptedRunError: Ctrl-C; what was finished is on disk.
         FedspectError: whatever else makes it impossible to go on.
@@ -92,6 +92,7 @@ def start_run(
     folder = RunFolder(path)
     if overwrite:
         check_start(settings)
+        check_apart(settings, path)
         folder.clear()
     folder.check_empty()
     return _interruptible_run(folder, settings, view or NoView(), command)

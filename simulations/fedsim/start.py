@@ -17,7 +17,7 @@ from fedsim.synthetic import CLASSES
 from fedspect.data.classes import ClassList, named_classes
 from fedspect.data.pictures import Picture
 from fedspect.data.sources import Listing, find_pictures
-from fedspect.errors import BaseModelError
+from fedspect.errors import BaseModelError, WorkspaceError
 from fedspect.model import LevelledNetwork, build_network, default_base, freeze, load_base, save_base
 from fedspect.model.base import BaseModel
 from fedspect.training.devices import choose_device
@@ -56,6 +56,22 @@ def check_start(settings: SimulationSettings) -> None:
     good_among(classes.names, settings.data.good_classes)
     if settings.plants.partition == "by-column":
         check_column(pictures, settings.plants.column)
+
+
+def check_apart(settings: SimulationSettings, output: Path) -> None:
+    """Make sure that what a run learns from does not lie in the folder that it is to overwrite.
+
+    Raises:
+        WorkspaceError: it does.
+
+    """
+    for path in (settings.data.folder, settings.data.manifest, settings.model.base):
+        if path is not None and output.resolve() in (path.resolve(), *path.resolve().parents):
+            raise WorkspaceError(
+                "what the run learns from lies in the folder that it would overwrite",
+                seen=f"{path} in {output}",
+                remedy="choose another --output",
+            )
 
 
 def list_pictures(folder: Path, data: DataSection) -> Listing:

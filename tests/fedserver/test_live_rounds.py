@@ -205,13 +205,39 @@ def test_a_stage_that_fails_lets_its_error_pass_and_is_gone() -> None:
 
 
 def test_a_stage_is_one_line_where_there_is_no_terminal() -> None:
-    target, now = io.StringIO(), iter([0.0, 0.0, 1.0, 3.5])
-    view = LiveView(rounds=3, console=Console(file=target), clock=lambda: next(now))
-    next(now)
+    target, now = io.StringIO(), [1.0]
+    view = LiveView(rounds=3, console=Console(file=target), clock=lambda: now[0])
     with view.stage("drawing surfaces") as progress:
         for done in range(1, 361):
             progress(done, 360)
+        now[0] = 3.5
     assert target.getvalue() == "drawing surfaces: 360, 2.5 s\n"
+
+
+def test_a_long_stage_says_once_a_minute_how_far_it_is_where_there_is_no_terminal() -> None:
+    target, now = io.StringIO(), [0.0]
+    view = LiveView(rounds=0, console=Console(file=target), clock=lambda: now[0])
+    with view.stage("learning groups") as progress:
+        for second in range(1, 151):
+            now[0] = float(second)
+            progress(10 * second, 3000)
+    assert target.getvalue().splitlines() == [
+        "learning groups 600 of 3,000, about 4 min 0 s left",
+        "learning groups 1,200 of 3,000, about 3 min 0 s left",
+        "learning groups: 1,500, 2 min 30 s",
+    ]
+
+
+def test_the_time_that_a_stage_still_takes_is_shown_once_it_can_be_guessed() -> None:
+    now = [0.0]
+    view = live(clock=lambda: now[0])
+    with view.stage("learning groups") as progress:
+        now[0] = 1.0
+        progress(1, 100)
+        assert "1 of 100" in seen(view) and "left" not in seen(view)
+        now[0] = 20.0
+        progress(25, 100)
+        assert "learning groups 25 of 100, about 1 min 0 s left" in seen(view)
 
 
 def test_quiet_says_nothing_and_a_terminal_is_left_as_it_was() -> None:

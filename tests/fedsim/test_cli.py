@@ -209,6 +209,12 @@ def test_help_shows_bounds_choices_and_defaults_as_they_are_typed(fedsim, monkey
     assert fedsim("pretrain", "--channels", 2, "--output", "base").code == 2
 
 
+def test_drawn_surfaces_do_not_take_the_place_of_a_source_of_that_name(tmp_path, fedsim):
+    (tmp_path / "synthetic" / "a").mkdir(parents=True)
+    ended = fedsim("pretrain", tmp_path / "synthetic", "--synthetic", 3, "--output", tmp_path / "base")
+    assert ended.code == 23 and str(tmp_path / "synthetic") in ended.err
+
+
 def test_help_says_what_an_argument_is(fedsim, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert "Folder of pictures, or a CSV or Parquet list." in fedsim("data", "--help").out

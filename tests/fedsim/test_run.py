@@ -224,6 +224,28 @@ def test_an_earlier_run_is_removed_only_if_nothing_else_is_in_its_folder(tmp_pat
     run.check_empty()
 
 
+def test_a_folder_that_was_never_a_run_is_not_overwritten_whatever_its_files_are_called(
+    pictures, tmp_path, fedsim
+):
+    project = tmp_path / "project"
+    shutil.copytree(pictures, project / "pictures")
+    before = sorted(project.rglob("*"))
+    options = ("--data", pictures, *QUICK, "--output", project, "--overwrite")
+    ended = fedsim("run", *options)
+    assert ended.code == 61 and "pictures" in ended.err
+    assert sorted(project.rglob("*")) == before
+
+
+def test_pictures_that_lie_in_the_folder_to_overwrite_are_not_removed(pictures, tmp_path, fedsim):
+    run = RunFolder(tmp_path / "run")
+    run.start(SimulationSettings())
+    shutil.copytree(pictures, run.pictures)
+    before = sorted(run.path.rglob("*"))
+    ended = fedsim("run", "--data", run.pictures, *QUICK, "--output", run.path, "--overwrite")
+    assert ended.code == 61 and "learns from" in ended.err
+    assert sorted(run.path.rglob("*")) == before
+
+
 def test_a_run_goes_on_with_its_own_settings_only(finished, fedsim):
     ended = fedsim("run", "--resume", "--output", finished.folder.path, "--rounds", 99, "--set", "seed=3")
     assert ended.code == 10

@@ -1,13 +1,15 @@
 """From a plant's settings to its ``PlantWorker``: pictures found, checked and split, the base model loaded.
 
-The node writes ``worker.json`` and starts this process with it. Checking the pictures is done once; what
-was found is the site report that the plant's engineer and headquarters read.
+The node writes ``worker.json`` and starts this process with it. Checking the pictures is done at each start, and
+what was found of each is remembered, so that only new ones are decoded. It is the site report that the plant's
+engineer and headquarters read.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Callable, Dict
 
 from fedclient.worker.golden.choosing import GOLDEN, sides_kept
@@ -16,13 +18,14 @@ from fedclient.worker.settings import LABELLED, WorkerSettings
 from fedspect.data.classes import ClassList
 from fedspect.data.inspection import Inspection, inspect_pictures
 from fedspect.data.sources import Listing, find_pictures
-from fedspect.errors import ClassError, NoPicturesError
+from fedspect.errors import ClassError, NoPicturesError, StorageError
 from fedspect.model.base import load_base
 from fedspect.model.levels import derived_seed
 from fedspect.settings import settings_from
 from fedspect.training.settings import TrainingSettings
 
 SHARES = {"train": 0.75, "evaluation": 0.15, GOLDEN: 0.10}
+INSPECTION = "inspection.npz"
 MOST_EXAMPLES = 20  # problems that a site report names one by one
 LONGEST_DETAIL = 200
 
@@ -41,7 +44,7 @@ class Site:
 
         """
         self.settings = settings
-        self.inspection: Inspection = inspect_pictures(pictures_of(settings), progress=progress)
+        self.inspection = inspected(pictures_of(settings), settings.state / INSPECTION, progress)
         seed = derived_seed("split", settings.plant, settings.seed)
         with sides_kept(settings.state) as ledger:
             self.split = ledger.assign(self.inspection.pictures, SHARES, seed=seed)
@@ -83,6 +86,14 @@ class Site:
             cache_folder=settings.cache,
             seed=settings.seed,
         )
+
+
+def inspected(listing: Listing, remembered: Path, progress: Progress) -> Inspection:
+    """What the pictures are, with what was found of them last time; a full disk only costs the time."""
+    try:
+        return inspect_pictures(listing, progress=progress, cache=remembered)
+    except StorageError:
+        return inspect_pictures(listing, progress=progress)
 
 
 def pictures_of(settings: WorkerSettings) -> Listing:

@@ -69,6 +69,11 @@ def view_token(view: int, settings: ViewSettings) -> str:
     return str(view) if view < ORIENTATIONS else f"{settings.key}-{view}"
 
 
+def is_variant(token: str) -> bool:
+    """Whether a view's name is that of a variant: pools are renewed, orientations stay."""
+    return not token.isdigit()
+
+
 def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSettings) -> Tensor:
     """Draw view number ``view`` of a picture.
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedspect.data.views import view_token
+from fedspect.data.views import is_variant, view_token
 from fedspect.errors import StorageError
 from fedspect.training.cache import FeatureCache
 from fedspect.training.devices import precision
@@ -29,9 +29,9 @@ SEGMENT_BYTES = 64 << 20
 LARGEST_HALF = 65504.0
 
 
-def feature_key(base_hash: str, cut: int, preprocessing_key: str) -> str:
-    """Name everything but picture and view that a feature depends on."""
-    content = json.dumps(["features-1", base_hash, cut, preprocessing_key])
+def feature_key(base_hash: str, cut: int, preprocessing_key: str, *, half: bool) -> str:
+    """Name everything but picture and view that a feature depends on; ``half``: computed in half precision."""
+    content = json.dumps(["features-1", base_hash, cut, preprocessing_key, *(["half"] if half else [])])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
@@ -75,7 +75,9 @@ class FrozenFeatures:
         return picture.digest, view_token(view, self.images.views)
 
     def refresh(self) -> None:
-        """Learn of what other processes computed; nothing of earlier rounds is held in use any more."""
+        """Learn of what other processes computed; nothing of earlier pools is held in use any more."""
+        for entry in [entry for entry in self._memory if is_variant(entry[1])]:
+            self.memory_left += self._memory.pop(entry).nbytes
         if self.cache is not None:
             self.cache.release()
             self.cache.refresh()

@@ -73,7 +73,7 @@ def named_sources(paths: Sequence[Path]) -> Dict[str, Path]:
         ClassError: two have the same.
 
     """
-    sources = {path.stem: path for path in paths}
+    sources = {path.name if path.is_dir() else path.stem: path for path in paths}
     if len(sources) < len(paths):
         raise ClassError(
             "two sources have the same name, so their classes could not be told apart",

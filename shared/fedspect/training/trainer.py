@@ -101,7 +101,9 @@ class Trainer:
             self.inputs = FrozenFeatures(
                 frozen_part(network, freeze_levels),
                 images,
-                key=feature_key(base_hash, cut_level(network, freeze_levels), preprocessing.key),
+                key=feature_key(
+                    base_hash, cut_level(network, freeze_levels), preprocessing.key, half=self._half
+                ),
                 folder=cache_folder,
                 cache_limit=settings.cache_limit,
                 memory_limit=settings.memory_limit,

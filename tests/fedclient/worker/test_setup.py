@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, List
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fedclient.worker.settings import WorkerSettings
-from fedclient.worker.setup import pictures_of
+from fedclient.worker.setup import Site, pictures_of
+from fedspect.data import checking
 
 
 def put(path: Path, tone: int) -> None:
@@ -37,3 +40,30 @@ def test_pictures_that_were_labelled_on_the_line_train_too_whatever_the_plants_o
     assert len(found) == 3
     place = home / "labelled" / "dark" / "asked-2.png"
     assert found["labelled:dark/asked-2.png"] == ("dark", place)
+
+
+def test_a_plant_that_starts_again_decodes_only_pictures_that_are_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in range(6):
+        put(tmp_path / "data" / ("dark" if place % 2 else "sound") / f"{place}.png", 20 * place)
+    settings = WorkerSettings(
+        plant="a",
+        classes=["sound", "dark"],
+        data=tmp_path / "data",
+        base=tmp_path / "base",
+        state=tmp_path / "home" / "state",
+        cache=tmp_path / "home" / "cache",
+    )
+    first = Site(settings).report()
+    decoded: List[str] = []
+    decode = checking.decode_with_header
+
+    def told(content: bytes, path: Path) -> Any:
+        decoded.append(path.name)
+        return decode(content, path)
+
+    monkeypatch.setattr(checking, "decode_with_header", told)
+    assert Site(settings).report() == first and not decoded
+    put(tmp_path / "data" / "dark" / "new.png", 130)
+    assert Site(settings).report()["counts"] == {"sound": 3, "dark": 4} and decoded == ["new.png"]

@@ -225,6 +225,17 @@ def test_a_cache_cut_anywhere_is_made_again(tmp_path: Path) -> None:
         assert Remembered.load(cache) == Remembered()
 
 
+def test_a_cache_of_which_a_bit_has_turned_is_made_again_or_holds_what_it_held(tmp_path: Path) -> None:
+    root, cache = overlapping_plant(tmp_path / "pictures"), tmp_path / "cache.npz"
+    listing = find_pictures(root)
+    whole = inspect_pictures(listing, cache=cache)
+    content = cache.read_bytes()
+    for place in range(0, len(content), 37):
+        cache.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        Remembered.load(cache)
+    assert inspect_pictures(listing, cache=cache) == whole
+
+
 def test_a_cache_with_pickled_objects_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "cache.npz"
     np.savez(str(path), about=np.array([{"a": 1}], dtype=object))

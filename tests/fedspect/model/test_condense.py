@@ -10,6 +10,7 @@ from fedspect.errors import ModelError
 from fedspect.model import LevelledNetwork, build_network, condense, freeze, grouped, set_progress
 from fedspect.model.group_conv import GroupConv2d
 from fedspect.model.grouped import GatheredGroupConv, ScatteredReactivation
+from fedspect.model.learned_groups import learned_groups
 
 
 def lived_in(architecture: str, *, channels: int = 3, classes: int = 10) -> LevelledNetwork:
@@ -76,6 +77,14 @@ def test_a_network_that_still_drops_cannot_be_condensed():
     network = build_network("cdnv2-a", 3)
     set_progress(network, 0.3)
     with pytest.raises(ModelError, match="still to be dropped"):
+        condense(network)
+
+
+def test_a_network_of_which_one_group_still_drops_cannot_be_condensed():
+    network = lived_in("cdnv2-a")
+    *_, layer = learned_groups(network)
+    layer.kept[1] = True
+    with pytest.raises(ModelError):
         condense(network)
 
 

@@ -11,7 +11,7 @@ import torch
 from fedspect.data.pictures import CheckedPicture
 from fedspect.errors import PictureError
 from fedspect.model.levels import LevelledNetwork, freeze, frozen_part
-from fedspect.training.features import FrozenFeatures
+from fedspect.training.features import FrozenFeatures, feature_key
 from fedspect.training.images import Images, Item
 from training_pictures import GREY, make_pictures, small_network, small_settings
 
@@ -95,6 +95,24 @@ def test_features_go_to_memory_when_the_disk_has_no_room_and_are_computed_again_
     tight.prepare(items, unheard)
     assert torch.equal(tight.batch(items), reference) and tight.memory_left == 0
     assert tight.computed > 10
+
+
+def test_memory_that_variants_of_the_last_pool_took_is_free_for_the_next_and_orientations_stay(
+    network: LevelledNetwork, pictures: List[CheckedPicture]
+) -> None:
+    row = features_of(network, None).batch(items_of(pictures[:1], 0))[0].numel() * 2
+    features = features_of(network, None, memory_limit=4 * row)
+    for pool in (8, 9):
+        items = items_of(pictures[:2], 0, pool)
+        features.refresh()
+        for _ in range(3):
+            features.prepare(items, unheard)
+            features.batch(items)
+    assert features.computed == 6 and features.memory_left == 0
+
+
+def test_features_of_half_precision_have_a_key_of_their_own() -> None:
+    assert feature_key("base", 8, "grey", half=True) != feature_key("base", 8, "grey", half=False)
 
 
 def test_a_cache_that_cannot_be_written_is_remarked_once_and_training_goes_on(

@@ -65,6 +65,19 @@ def test_two_sources_of_one_name_and_no_sources_are_refused(tmp_path: Path) -> N
         gather({})
 
 
+def test_a_folder_is_a_source_under_its_whole_name_and_a_list_under_the_name_of_its_file(
+    tmp_path: Path,
+) -> None:
+    folders = [tmp_path / "set.v1", tmp_path / "set.v2"]
+    for folder in folders:
+        folder.mkdir()
+    assert named_sources([*folders, tmp_path / "list.csv"]) == {
+        "set.v1": folders[0],
+        "set.v2": folders[1],
+        "list": tmp_path / "list.csv",
+    }
+
+
 def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
     with pytest.raises(ClassError, match="too few classes"):
         make_base(plan(steel=pictures(tmp_path / "s", ("plain",))), tmp_path / "base", made_by="a test")
