@@ -19,7 +19,7 @@ from fedsim.partition import PlantShare, deal_to_plants
 from fedsim.start import choose_base, input_size, lay_down_base, levels_to_freeze, list_pictures
 from fedsim.synthetic import draw_dataset
 from fedspect.data.inspection import inspect_pictures
-from fedspect.data.pictures import ABSENT_CLASS, CheckedPicture, Problem
+from fedspect.data.pictures import ABSENT_CLASS, SET_ASIDE, CheckedPicture, Problem
 from fedspect.data.sources import Listing
 from fedspect.data.split import split_pictures
 from fedspect.errors import ClassError, NoPicturesError, SplitError
@@ -129,13 +129,23 @@ def choose_sides(listing: Listing, data: DataSection, seed: int, stage: Stage = 
                 seen=", ".join(f"{side}: {len(members)}" for side, members in sides.items()),
                 remedy="more pictures, another --split, or a list whose column split holds train and test",
             )
+    placed = {each.name for members in sides.values() for each in members}
+    aside = [
+        Problem(
+            each.name,
+            SET_ASIDE,
+            f'its side in the list, "{each.picture.split or ""}", is neither train nor test',
+        )
+        for each in good
+        if each.name not in placed
+    ]
     trained = {each.group for each in sides[TRAINING]}
     twins = sum(each.group in trained for each in sides[TEST])
     asked = list(listing.classes.names) if data.classes and listing.classes else classes
     absent = [
         Problem(name, ABSENT_CLASS, "no picture of it can be used") for name in asked if name not in classes
     ]
-    return Sides(asked, sides[TRAINING], sides[TEST], [*inspection.problems, *absent], twins)
+    return Sides(asked, sides[TRAINING], sides[TEST], [*inspection.problems, *aside, *absent], twins)
 
 
 def _split(pictures: list[CheckedPicture], data: DataSection, seed: int) -> dict[str, list[CheckedPicture]]:

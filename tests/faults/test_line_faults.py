@@ -193,11 +193,12 @@ def test_ending_the_process_answers_what_is_under_way(home: LineHome) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             jobs = [pool.submit(work, client) for client in clients]
-            time.sleep(1.0)
+            while not all(client.versions for client in clients):
+                assert not answered
+                time.sleep(0.05)
             assert serving.end() == 0
             for job in jobs:
                 job.result()
-        assert all(client.versions for client in clients)
         assert all("UNAVAILABLE" in words or "CANCELLED" in words for words in answered.values())
         assert "Mismatch" not in "".join(answered.values())
 

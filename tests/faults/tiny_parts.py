@@ -225,11 +225,21 @@ class TinyFederation(Federation):
         return len(self.events())
 
     def check_history(self) -> None:
-        """Every round once, in order, and the last head made of exactly so many steps."""
+        """Every round once, in order, every plant's answer once, and the last head made of exactly so many steps."""
         last = self.last()
         head = self.run.head(last)  # at once: rounds go on, and old heads are not kept
-        rounds = [record.round for record in self.run.history()]
+        history = self.run.history()
+        rounds = [record.round for record in history]
         assert len(rounds) >= last and rounds == list(range(1, len(rounds) + 1))
+        used = [
+            (result.plant, record.round - result.late_by)
+            for record in history
+            for result in record.plants
+            if result.weight > 0
+        ]
+        assert len(used) == len(set(used))
+        for record in history:
+            assert sum(result.weight for result in record.plants) == pytest.approx(1.0)
         for name, values in head.items():
             assert (values == self.head[name] + np.float32(STEP * last)).all(), (last, name, values)
 

@@ -19,6 +19,7 @@ from fedsim.prepare import (
 )
 from fedsim.start import check_start
 from fedspect.errors import BaseModelError, ClassError, ModelError, SplitError, WorkspaceError
+from fedspect.files import read_json
 from fedspect.model import load_base
 
 
@@ -87,6 +88,18 @@ def test_the_split_of_a_list_is_taken_as_it_is(tmp_path, pictures):
     run, prepared = prepared_in(tmp_path / "run", settings)
     wanted = sorted(name for name, _, side in rows if side == "test")
     assert [each.name for each in fixed_test_set(run, prepared)] == wanted
+
+
+def test_pictures_of_a_list_that_are_on_neither_side_are_named(tmp_path, pictures):
+    sides = ("train", "test", "validation", "", "train")
+    rows = [(name, name.split("/")[0], sides[number % 5]) for number, name in enumerate(names(pictures))]
+    manifest = manifest_of(pictures, tmp_path / "list.csv", rows, ["split"])
+    run, _ = prepared_in(
+        tmp_path / "run", settings_for(pictures, data={"manifest": manifest, "split": "manifest"})
+    )
+    told = {each["name"]: each["detail"] for each in read_json(run.problems) if each["left_out"]}
+    assert sorted(told) == sorted(name for name, _, side in rows if side in ("validation", ""))
+    assert any('"validation"' in detail for detail in told.values())
 
 
 def test_a_list_without_a_test_side_is_a_split_error(tmp_path, pictures):

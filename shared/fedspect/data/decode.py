@@ -5,7 +5,7 @@ before memory is asked for. PNG, JPEG, BMP and TIFF, grey or colour, 8 or 16 bit
 answered as 8 bits.
 
 Sixteen-bit grey: cameras store 10, 12 or 14 bits in such files. The brightest pixel tells which of 8, 10, 12,
-14 or 16 bits hold the picture, and these are scaled to 8; pass ``depth`` where a series must share one scale.
+14 or 16 bits hold the picture, and these are scaled to 8.
 Sixteen-bit colour keeps the upper eight bits. Of a TIFF with several pages the first is read. Transparency is
 ignored.
 """
@@ -18,7 +18,7 @@ import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Tuple
 
 import numpy as np
 from PIL import (
@@ -105,14 +105,12 @@ def read_header(content: bytes, path: Path) -> Header:
         return _header(image)
 
 
-def decode(content: bytes, path: Path, *, channels: int = 1, depth: Optional[int] = None) -> np.ndarray:
+def decode(content: bytes, path: Path, *, channels: int = 1) -> np.ndarray:
     """Decode a file's bytes; ``path`` is for messages only. Shapes, bounds and errors as ``read_picture``."""
-    return decode_with_header(content, path, channels=channels, depth=depth)[0]
+    return decode_with_header(content, path, channels=channels)[0]
 
 
-def decode_with_header(
-    content: bytes, path: Path, *, channels: int = 1, depth: Optional[int] = None
-) -> Tuple[np.ndarray, Header]:
+def decode_with_header(content: bytes, path: Path, *, channels: int = 1) -> Tuple[np.ndarray, Header]:
     """The decoded picture and what its header said."""
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
@@ -121,7 +119,7 @@ def decode_with_header(
         try:
             image.load()
             if image.mode.startswith(("I", "F")):
-                image = Image.fromarray(_eight_bits(np.asarray(image), path, depth))
+                image = Image.fromarray(_eight_bits(np.asarray(image), path))
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
         except PictureError:
             raise
@@ -140,18 +138,17 @@ def decode_with_header(
     return pixels, header
 
 
-def read_picture(path: Path, *, channels: int = 1, depth: Optional[int] = None) -> np.ndarray:
+def read_picture(path: Path, *, channels: int = 1) -> np.ndarray:
     """Read a picture as uint8, (H, W) for one channel and (H, W, 3) for three.
 
-    Colour becomes grey by ITU-R 601; grey becomes three equal channels. ``depth`` (bits) fixes the scale of
-    16-bit grey.
+    Colour becomes grey by ITU-R 601; grey becomes three equal channels.
 
     Raises:
         PictureError: missing, damaged, truncated, not a picture, or beyond MAX_PIXELS or MAX_FILE_BYTES;
             the message names the file.
 
     """
-    return decode(read_bytes(path), path, channels=channels, depth=depth)
+    return decode(read_bytes(path), path, channels=channels)
 
 
 def _opened(content: bytes, path: Path) -> Image.Image:
@@ -197,13 +194,13 @@ def _header(image: Image.Image) -> Header:
     return Header(image.width, image.height, 1 if grey else 3, bits, str(image.format))
 
 
-def _eight_bits(pixels: np.ndarray, path: Path, depth: Optional[int]) -> np.ndarray:
+def _eight_bits(pixels: np.ndarray, path: Path) -> np.ndarray:
     if pixels.dtype.kind == "f" or (pixels.size and (int(pixels.max()) > 65535 or int(pixels.min()) < 0)):
         raise PictureError(
             "a picture has more than 16 bits per channel", seen=path, accepted="8 or 16 bits, whole numbers"
         )
     brightest = int(pixels.max()) if pixels.size else 0
-    bits = depth or next(bits for bits in DEPTHS if brightest < 1 << bits)
+    bits = next(bits for bits in DEPTHS if brightest < 1 << bits)
     return np.asarray(
         np.minimum(pixels.astype(np.uint32), (1 << bits) - 1) * 255 // ((1 << bits) - 1), dtype=np.uint8
     )

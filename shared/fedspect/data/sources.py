@@ -235,7 +235,14 @@ def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
         problems.append(Problem(_printable(name), UNREADABLE, f"the folder: {error.strerror}"))
 
     for folder, folders, names in os.walk(str(root), onerror=cannot_list):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        shown = sorted(name for name in folders if not name.startswith((".", "__")))
+        links = [name for name in shown if (Path(folder) / name).is_symlink()]
+        folders[:] = [name for name in shown if name not in links]
+        for name in links:
+            path = os.path.relpath(str(Path(folder) / name), str(root))
+            problems.append(
+                Problem(_printable(path), UNREADABLE, "the folder: it is a link; no link is followed")
+            )
         for name in sorted(names):
             path = Path(folder) / name
             relative = PurePosixPath(path.relative_to(root).as_posix())

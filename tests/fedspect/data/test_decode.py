@@ -71,11 +71,6 @@ def test_sixteen_bit_grey_is_scaled_by_the_bits_that_it_uses(tmp_path: Path, bit
     assert read_header(path.read_bytes(), path).bits == 16
 
 
-def test_a_depth_that_is_given_holds_for_dark_pictures_too(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.png", np.array([[0, 255, 1023]], dtype=np.uint16))
-    assert read_picture(path, depth=12).tolist() == [[0, 15, 63]]
-
-
 def test_sixteen_bit_colour_keeps_its_upper_bits(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(sixteen_bit_colour_png(200, 100, 50))
