@@ -25,9 +25,9 @@ from typing import Any, Callable, Iterator, List, NoReturn, Optional, Sequence, 
 
 import click
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typing_extensions import Annotated
@@ -35,7 +35,6 @@ from typing_extensions import Annotated
 from fedspect.errors import FedspectError, InterruptedRunError, StorageError, storage_error
 
 TRACEBACK_VARIABLE = "FEDSPECT_TRACEBACK"
-UNBOUNDED = 10_000  # columns
 UNEXPECTED = 1  # the exit code of an error that nobody foresaw
 
 JsonOption = Annotated[
@@ -186,24 +185,37 @@ def print_table(
 
     Where it is too wide for its words, each row becomes two lines: a name that is broken cannot be copied.
     """
-    table = Table(
-        title=escape(title), caption=escape(caption) or None, title_justify="left", caption_justify="left"
-    )
-    for index, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
     console = stdout()
-    unbroken = Measurement.get(console, console.options.update(width=UNBOUNDED), table).minimum
-    if unbroken <= console.width:
+    widths = _widths(columns, rows, console.width - 3 * len(columns) - 1)
+    if widths is None:
+        lines = [title]
+        for first, *others in rows:
+            facts = (f"{name} {cell}".strip() for name, cell in zip(columns[1:], others) if str(cell))
+            lines += [str(first), f"    {' · '.join(facts)}"]
+    else:
+        table = Table(title=escape(title), title_justify="left")
+        for index, (column, width) in enumerate(zip(columns, widths)):
+            table.add_column(escape(column), justify="left" if index == 0 else "right", width=width)
+        for row in rows:
+            table.add_row(*(escape(str(cell)) for cell in row))
         console.print(table)
-        return
-    lines = [title]
-    for first, *others in rows:
-        facts = (f"{name} {cell}".strip() for name, cell in zip(columns[1:], others) if str(cell))
-        lines += [str(first), f"    {' · '.join(facts)}"]
+        lines = []
     for line in [*lines, *filter(None, [caption])]:
         console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[object]], room: int) -> Optional[List[int]]:
+    """How wide each column is so that no word is broken; ``None`` where that needs more room than there is."""
+    cells = [[str(cell) for cell in column] for column in zip(columns, *rows)]
+    words = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in cells]
+    wished = [max(cell_len(cell) for cell in column) for column in cells]
+    spare = room - sum(words)
+    if spare < 0:
+        return None
+    if sum(wished) <= room:
+        return wished
+    more = sum(wished) - sum(words)
+    return [word + spare * (wish - word) // more for word, wish in zip(words, wished)]
 
 
 @contextlib.contextmanager
@@ -213,10 +225,11 @@ def progress_bar(text: str, *, shown: bool = True) -> Iterator[Callable[[int, in
     Nothing is drawn where standard error is no terminal.
     """
     console = stderr()
+    if not (shown and console.is_terminal):  # rich would end even an unseen bar with an empty line
+        yield lambda done, total: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
-    ) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(escape(text), total=None)
 
         def advance(done: int, total: int) -> None:

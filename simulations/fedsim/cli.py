@@ -71,6 +71,8 @@ def run(
 
     Ends with a table and a folder that holds the model, every number and a report to look at.
     """
+    if not resume:
+        settings = given.settings()  # a slip of the pen is told before torch and Flower are loaded
     from fedserver.live import LiveView
     from fedsim.layout import RunFolder
     from fedsim.run import resume_run, start_run
@@ -83,7 +85,6 @@ def run(
         settings = RunFolder(path).settings()
     else:
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
-        settings = given.settings()
     with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
         if resume:
             outcome = resume_run(path, view=view)
@@ -112,6 +113,8 @@ def compare(
 
     All on the same split, from the same base, for as many epochs, measured on the same test pictures.
     """
+    if not resume:
+        settings = given.settings()  # a slip of the pen is told before torch and Flower are loaded
     from fedserver.live import LiveView
     from fedsim.compare import ARMS, arms_asked, chosen_arms, compare
     from fedsim.layout import RunFolder
@@ -124,8 +127,7 @@ def compare(
         chosen = arms_asked(path) if arms is None else chosen
     else:
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S-compare")
-        places.check_new(path)
-        settings = given.settings()
+        places.check_new(path, resumable=True)
     with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
         compared = compare(path, settings, arms=chosen, view=view, command=_command())
     show_comparison(compared, as_json=json)

@@ -32,6 +32,13 @@ def folder_to_resume(output: Path | None, runs: Path, given: Given, *, files: tu
             remedy="leave the others out, or start a new run",
         )
     if output is not None:
+        if not (output / files[0]).exists():
+            raise WorkspaceError(
+                "there is nothing to go on with",
+                seen=output,
+                accepted=f"the folder of an earlier `fedsim {'run' if files == RUN else 'compare'}`",
+                remedy="name it with --output, or leave --output out to take the latest",
+            )
         return output
     begun = [path for path in runs.glob("*") if (path / files[0]).exists()]
     if not begun:
@@ -52,12 +59,13 @@ def _worth(settings: Path, state: Path) -> tuple[bool, int]:
     return waits, state.stat().st_mtime_ns
 
 
-def check_new(path: Path) -> None:
+def check_new(path: Path, *, resumable: bool = False) -> None:
     """Make sure that what comes out writes over nothing; raises WorkspaceError."""
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise WorkspaceError(
             "the folder for the result is not empty",
             seen=path,
             accepted="a folder that does not exist yet, or an empty one",
-            remedy="choose another --output",
+            remedy="choose another --output"
+            + (", or go on with what is there (--resume)" if resumable else ""),
         )

@@ -13,6 +13,7 @@ from fedsim.report.pretraining import PretrainEpoch, PretrainSummary, write_pret
 from fedsim.synthetic import draw_dataset
 from fedspect.errors import ClassError
 from fedspect.model.base import WEIGHTS_FILE
+from fedspect.model.network import check_architecture
 from fedspect.training import making_base
 from fedspect.training.making_base import BasePlan, MadeBase, Stage, unwatched
 
@@ -40,6 +41,7 @@ def make_base(
         DataError, ModelError, StorageError: the pictures, the settings or the place cannot be used.
 
     """
+    check_architecture(plan.architecture)
     described = sorted(plan.sources)
     if synthetic_per_class and SYNTHETIC in plan.sources:
         raise ClassError(

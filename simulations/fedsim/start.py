@@ -17,7 +17,7 @@ from fedsim.synthetic import CLASSES
 from fedspect.data.classes import ClassList, named_classes
 from fedspect.data.pictures import Picture
 from fedspect.data.sources import Listing, find_pictures
-from fedspect.errors import BaseModelError, WorkspaceError
+from fedspect.errors import BaseModelError, SplitError, WorkspaceError
 from fedspect.model import LevelledNetwork, build_network, default_base, freeze, load_base, save_base
 from fedspect.model.base import BaseModel
 from fedspect.training.devices import choose_device
@@ -53,6 +53,13 @@ def check_start(settings: SimulationSettings) -> None:
         listing = list_pictures(settings.data.folder, settings.data)
         listing.require()
         pictures, classes = listing.pictures, listing.classes or classes
+        if settings.data.split == "manifest" and all(each.split is None for each in pictures):
+            raise SplitError(
+                "no picture is on a side of its own, so there is no split to take",
+                seen=f"{len(pictures)} pictures in {settings.data.folder}",
+                accepted="a list (--manifest) with a column split, or folders named train and test",
+                remedy="name the list, or choose another --split",
+            )
     good_among(classes.names, settings.data.good_classes)
     if settings.plants.partition == "by-column":
         check_column(pictures, settings.plants.column)

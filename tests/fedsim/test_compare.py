@@ -92,4 +92,11 @@ def test_a_comparison_of_an_earlier_version_goes_on_with_all_arms_and_a_damaged_
 
 def test_a_comparison_does_not_write_over_another_folder(tmp_path, pictures, fedsim):
     (tmp_path / "something").write_text("precious")
-    assert fedsim("compare", "--data", pictures, *QUICK, "--output", tmp_path).code == 61
+    ended = fedsim("compare", "--data", pictures, *QUICK, "--output", tmp_path)
+    assert ended.code == 61 and "--resume" in ended.err
+
+
+def test_a_run_is_not_taken_for_a_comparison_to_go_on_with(tmp_path, fedsim):
+    (tmp_path / "config.toml").touch()
+    ended = fedsim("compare", "--resume", "--output", tmp_path)
+    assert ended.code == 61 and "fedsim compare" in ended.err and "going on" not in ended.err

@@ -102,6 +102,11 @@ def test_pictures_of_a_list_that_are_on_neither_side_are_named(tmp_path, picture
     assert any('"validation"' in detail for detail in told.values())
 
 
+def test_taking_a_split_that_no_list_tells_is_refused_before_a_picture_is_looked_at(tmp_path, pictures):
+    with pytest.raises(SplitError, match="no split to take"):
+        check_start(settings_for(pictures, data={"split": "manifest"}))
+
+
 def test_a_list_without_a_test_side_is_a_split_error(tmp_path, pictures):
     rows = [(name, name.split("/")[0], "train") for name in names(pictures)]
     manifest = manifest_of(pictures, tmp_path / "list.csv", rows, ["split"])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fedspect.console import print_table
+from fedspect.console import print_table, progress_bar
 
 PROGRAM = """
 import errno, sys
@@ -127,3 +133,36 @@ def test_names_in_a_table_are_whole_at_any_width(
     printed = capsys.readouterr().out
     assert printed.count(engine) == 2 and "x" * 60 in printed
     assert ("kept yes" in printed) == (columns == 80)
+
+
+words = st.text("abcdefghij", min_size=1, max_size=14)
+cells = st.lists(words, max_size=4).map(" ".join)
+tables = st.integers(1, 6).flatmap(
+    lambda count: st.tuples(
+        st.lists(words, min_size=count, max_size=count),
+        st.lists(st.lists(cells, min_size=count, max_size=count), max_size=4),
+    )
+)
+
+
+@given(tables, st.integers(20, 120))
+def test_no_word_of_a_table_is_broken_and_no_line_is_wider_than_the_terminal(table, width):
+    columns, rows = table
+    content = " ".join([*columns, *(cell for row in rows for cell in row)]).split()
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(io.StringIO()) as target:
+        patched.setenv("COLUMNS", str(width))
+        print_table("t", columns, rows, caption="a/path/that/is/longer/than/the/table")
+    printed = target.getvalue()
+    assert "a/path/that/is/longer/than/the/table" in printed
+    found = Counter(re.findall("[a-j]+", printed))
+    framed = "┃" in printed
+    assert all(found[word] >= count for word, count in Counter(content).items() if framed or not columns)
+    assert not framed or all(len(line) <= width for line in printed.splitlines()[:-1])
+    if not framed:
+        assert all(found[word] for row in rows for cell in row for word in cell.split())
+
+
+def test_a_bar_that_nobody_sees_leaves_no_line(capsys):
+    with progress_bar("pictures") as progress:
+        progress(1, 2)
+    assert capsys.readouterr().err == ""

@@ -84,15 +84,20 @@ class ClassList:
         """
         name = self.find(label)
         if name is None:
-            words: Dict[str, str] = self.__dict__["_words"]
-            near = difflib.get_close_matches(folded(label), words, n=1)
+            near = self.nearest(label)
             raise ClassError(
                 "the class is unknown",
                 seen=label,
                 accepted=", ".join(self.names),
-                remedy=f"did you mean {words[near[0]]!r}?" if near else "rename it, or add an alias for it",
+                remedy=f"did you mean {near!r}?" if near else "rename it, or add an alias for it",
             )
         return name
+
+    def nearest(self, label: str) -> Optional[str]:
+        """The class that an unknown label looks most like, if any does."""
+        words: Dict[str, str] = self.__dict__["_words"]
+        near = difflib.get_close_matches(folded(label), words, n=1)
+        return words[near[0]] if near else None
 
     def index(self, label: str) -> int:
         """The place among the network's outputs of the class that a label means; errors as ``resolve``."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, List
 from pydantic import BaseModel
 from typing_extensions import Literal
 
-from fedspect.data.pictures import CLASS_SPELLING, CONFLICTING_LABELS, CROSSING_GROUPS
+from fedspect.data.pictures import CLASS_SPELLING, CONFLICTING_LABELS, CROSSING_GROUPS, UNKNOWN_CLASS
 
 if TYPE_CHECKING:
     from fedspect.data.report import SiteReport
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FEW_PICTURES = 10
 FEW_GROUPS = 3
 IMBALANCE = 5.0
+MOST_UNKNOWN = 5  # classes that are named in remarks of their own
 SMALLEST_SIDE = 64
 STRETCH = 1.5
 TELLING_SHARE = 0.9
@@ -74,6 +75,11 @@ def _classes(report: SiteReport) -> Iterator[Remark]:
             what=f"no pictures of {', '.join(report.missing_classes)}",
             remedy="others may have them; this site's own test says nothing about them",
         )
+    unknown = sorted({problem.detail for problem in report.problems if problem.kind == UNKNOWN_CLASS})
+    for detail in unknown[:MOST_UNKNOWN]:
+        yield Remark(
+            level="warning", what=detail, remedy="rename it, or add it as another name of a class (pit=hole)"
+        )
     for problem in report.problems:
         if problem.kind == CLASS_SPELLING:
             yield Remark(level="warning", what=problem.detail, remedy="give the class one name")
@@ -93,6 +99,12 @@ def _classes(report: SiteReport) -> Iterator[Remark]:
 
 
 def _groups(report: SiteReport) -> Iterator[Remark]:
+    if not report.groups_known:
+        yield Remark(
+            level="warning",
+            what="nobody looked for pictures of the same surface, so each counts as a group of its own",
+            remedy="leave out --no-overlaps, or name a list with a column group",
+        )
     if report.duplicates:
         yield Remark(
             level="warning",

@@ -90,6 +90,8 @@ class SiteReport(BaseModel):
     left_out: int
     ignored: int
     overlaps_searched: bool
+    groups_known: bool
+    """Whether it is known which pictures show the same surface: looked for, or told by a list."""
     classes: List[ClassCount]
     missing_classes: List[str]
     imbalance: float
@@ -118,7 +120,14 @@ class SiteReport(BaseModel):
 
     def tables(self, *, most_problems: int = 30) -> List[Table]:
         """The report for a console."""
-        classes = [(c.name, str(c.pictures), str(c.groups), str(c.largest_group)) for c in self.classes]
+        classes = [
+            (
+                c.name,
+                str(c.pictures),
+                *((str(c.groups), str(c.largest_group)) if self.groups_known else ("–", "–")),
+            )
+            for c in self.classes
+        ]
         sizes = [
             (f"{s.width} x {s.height}", str(s.channels), str(s.bits), str(s.pictures)) for s in self.sizes
         ]
@@ -158,6 +167,7 @@ def site_report(
         left_out=sum(problem.left_out for problem in inspection.problems),
         ignored=listing.ignored,
         overlaps_searched=inspection.searched,
+        groups_known=inspection.searched or all(each.picture.group is not None for each in pictures),
         classes=[_class(name, surfaces) for name in named if labels[name]],
         missing_classes=[name for name in named if not labels[name]],
         imbalance=max(labels.values()) / min(labels.values()) if labels else 1.0,

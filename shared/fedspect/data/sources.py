@@ -114,7 +114,11 @@ def find_pictures(
     root = source if root is None else root
     if not root.is_dir():
         raise NoPicturesError(
-            "there is no such folder of pictures", seen=root, accepted="a folder, or a CSV or Parquet list"
+            "that is a file, not a folder of pictures"
+            if root.exists()
+            else "there is no such folder of pictures",
+            seen=root,
+            accepted="a folder, or a CSV or Parquet list",
         )
     if manifest is not None:
         found, problems = _from_manifest(manifest, root)
@@ -183,8 +187,10 @@ def _labelled(
     for picture in found:
         name = None if picture.label is None else classes.find(picture.label)
         if picture.label is not None and name is None:
+            near = classes.nearest(picture.label)
+            hint = f"; did you mean {near!r}?" if near else ""
             problems.append(
-                Problem(picture.name, UNKNOWN_CLASS, f"{picture.label!r} is not among the classes")
+                Problem(picture.name, UNKNOWN_CLASS, f"{picture.label!r} is not among the classes{hint}")
             )
         else:
             usable.append(replace(picture, label=name))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import pickle
 import re
 from pathlib import Path
 from typing import Any, ContextManager, Dict, Iterator, List, Mapping, Tuple, cast
@@ -48,7 +49,11 @@ def read_checkpoint(path: Path) -> Dict[str, Tensor]:
 
     """
     if not path.is_file():
-        raise CheckpointError("there is no such weights file", seen=path)
+        raise CheckpointError(
+            "that is a folder, not a weights file" if path.is_dir() else "there is no such weights file",
+            seen=path,
+            accepted="a .pth.tar or .pth file of CondenseNetV2's authors",
+        )
     if path.stat().st_size > MAX_FILE_BYTES:
         raise CheckpointError(
             "a weights file is too large",
@@ -58,14 +63,33 @@ def read_checkpoint(path: Path) -> Dict[str, Tensor]:
     try:
         with _plain_settings():
             content = torch.load(str(path), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; none may reach a user as a traceback
+    except pickle.UnpicklingError as error:
+        if not _from_torch(path):
+            raise _no_checkpoint(path) from error
         raise CheckpointError(
-            "a weights file cannot be read",
-            seen=f"{path}: {type(error).__name__}: {str(error).partition('.')[0]}",  # the rest is torch's advice
+            "a weights file holds more than weights",
+            seen=f"{path}: {str(error).partition('.')[0]}",  # the rest is torch's advice
             accepted="a file written by torch.save that holds weights only; code in it is never run",
             remedy="save its state_dict anew, without the optimiser and other objects",
         ) from error
+    except Exception as error:  # torch raises many kinds; none may reach a user as a traceback
+        raise _no_checkpoint(path) from error
     return _weights_in(content, path)
+
+
+def _from_torch(path: Path) -> bool:
+    """Whether it begins as files of ``torch.save`` do: a zip archive, or a pickle of protocol 2."""
+    with path.open("rb") as source:
+        return source.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
+
+
+def _no_checkpoint(path: Path) -> CheckpointError:
+    return CheckpointError(
+        "a weights file cannot be read: it is no PyTorch checkpoint, or it is damaged",
+        seen=path,
+        accepted="a whole file written by torch.save",
+        remedy="compare its size with the original's, or fetch it again",
+    )
 
 
 def import_authors(state: Mapping[str, Tensor], *, channels: int = 3) -> LevelledNetwork:

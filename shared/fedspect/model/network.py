@@ -41,8 +41,19 @@ def build_network(
             return CondenseNetV2(architecture, num_classes, channels=channels, form=form)
         if architecture == PLAIN_CNN or architecture in peer_names():
             return build_peer(architecture, num_classes, channels=channels)
+    raise unknown_architecture(architecture)
+
+
+def check_architecture(architecture: str) -> None:
+    """Raise ``ModelError`` unless ``build_network`` knows the name; nothing is built."""
+    if architecture not in architectures():
+        raise unknown_architecture(architecture)
+
+
+def unknown_architecture(architecture: str) -> ModelError:
+    """The error for a name that no network has, with the names that look like it."""
     nearest = difflib.get_close_matches(architecture, architectures(), n=3)
-    raise ModelError(
+    return ModelError(
         "unknown architecture",
         seen=repr(architecture),
         accepted=f"{', '.join(PLANS)}, plain-cnn, or a torchvision classifier such as mobilenet-v3-small",

@@ -22,6 +22,7 @@ from fedspect.data.sources import find_pictures
 from fedspect.data.split import split_pictures
 from fedspect.errors import ClassError, NoPicturesError
 from fedspect.model import BaseModel, save_base
+from fedspect.model.network import check_architecture
 from fedspect.training.pretraining import Pretrained, PretrainingSettings, pretrain
 from fedspect.training.reports import ProgressEvent
 
@@ -105,6 +106,7 @@ def make_base(
 
     """
     started = time.monotonic()
+    check_architecture(plan.architecture)
     pictures = gather(plan.sources, stage)
     shares = {"train": 1.0 - HELD_OUT_SHARE, "held-out": HELD_OUT_SHARE}
     sides = split_pictures(pictures, shares, seed=plan.seed)

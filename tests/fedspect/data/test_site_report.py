@@ -72,6 +72,21 @@ def test_missing_unknown_and_misspelt_classes_are_told(tmp_path: Path) -> None:
     assert report.left_out == 1
 
 
+def test_a_class_that_is_nearly_one_of_the_federations_is_told_with_it(tmp_path: Path) -> None:
+    classes = ClassList(("scratches", "patches"))
+    report = report_on(folder_of(tmp_path, {"scratchs": 1, "patches": 2}), classes=classes)
+    assert "'scratchs' is not among the classes; did you mean 'scratches'?" in words(report)
+
+
+def test_groups_that_nobody_looked_for_are_not_counted(tmp_path: Path) -> None:
+    listing = find_pictures(folder_of(tmp_path, {"a": 12, "b": 12}, side=64))
+    report = site_report(listing, inspect_pictures(listing, overlaps=False))
+    assert "nobody looked for pictures of the same surface" in words(report)
+    (classes,) = [table for table in report.tables() if table.title == "Classes"]
+    assert classes.rows == [("a", "12", "–", "–"), ("b", "12", "–", "–")]
+    assert "Nobody looked" in render_page(report, listing)
+
+
 def test_imbalance_and_too_little_are_told(tmp_path: Path) -> None:
     report = report_on(folder_of(tmp_path, {"a": 18, "b": 2}, side=32))
     assert report.imbalance == 9

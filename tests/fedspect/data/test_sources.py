@@ -156,6 +156,12 @@ def test_a_folder_too_high_is_told_which_one_is_meant(tmp_path: Path) -> None:
         find_pictures(tmp_path).require()
 
 
+def test_a_single_file_is_not_called_missing(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    with pytest.raises(NoPicturesError, match="is a file"):
+        find_pictures(tmp_path / "a.png")
+
+
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     outside = touch(tmp_path / "elsewhere", "secret.png")
     inside = touch(tmp_path / "data", "pit/1.png")

@@ -149,16 +149,22 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):
             return (os.mkdir, (str(tmp_path / "sprung"),))
 
     torch.save({"state_dict": {"a": Trap()}}, tmp_path / "model.pth.tar")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="more than weights"):
         read_checkpoint(tmp_path / "model.pth.tar")
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 junk", b"hello"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 junk", b"hello", b"e" * 300])
 def test_junk_is_refused(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="no PyTorch checkpoint") as caught:
         read_checkpoint(tmp_path / "model.pth")
+    assert caught.value.seen == tmp_path / "model.pth"  # and nothing of what torch says
+
+
+def test_a_folder_is_called_a_folder(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder"):
+        read_checkpoint(tmp_path)
 
 
 def test_a_file_without_weights_says_what_it_holds(tmp_path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fedspect.errors import ClassError, NoPicturesError
+from fedspect.errors import ClassError, ModelError, NoPicturesError
 from fedspect.model.base import load_base
 from fedspect.training.making_base import BasePlan, gather, make_base, named_sources
 from fedspect.training.pretraining import PretrainingSettings
@@ -76,6 +77,12 @@ def test_a_folder_is_a_source_under_its_whole_name_and_a_list_under_the_name_of_
         "set.v2": folders[1],
         "list": tmp_path / "list.csv",
     }
+
+
+def test_a_misspelt_model_is_told_before_a_picture_is_looked_at(tmp_path: Path) -> None:
+    wrong = dataclasses.replace(plan(steel=tmp_path / "nowhere"), architecture="cdnv2-q")
+    with pytest.raises(ModelError, match="unknown architecture"):
+        make_base(wrong, tmp_path / "base", made_by="a test")
 
 
 def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
