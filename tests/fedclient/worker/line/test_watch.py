@@ -258,6 +258,21 @@ def test_a_folder_that_is_away_for_a_moment_has_lost_no_picture(camera: Camera) 
     assert watcher.look() == 0 and len(camera.said) == 1
 
 
+def test_a_picture_that_is_taken_away_before_its_turn_is_not_waited_for(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = camera.restarted(settle=60.0)
+    path = camera.put("1.png", 128)
+    watcher.look()
+    path.rename(camera.folder.parent / "1.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher, "_device", -1)  # an unmounted mount point is a readable, empty folder
+        watcher.look()
+        assert watcher.pending == 1
+    watcher.look()
+    assert watcher.pending == 0 and not camera.said
+
+
 def test_a_large_journal_forgets_nothing_while_a_share_is_away(
     camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
