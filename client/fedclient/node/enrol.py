@@ -19,7 +19,7 @@ from fedclient.node.download import Offered, Progress, check_version, hash_name,
 from fedclient.node.home import Membership, PlantHome
 from fedclient.node.trust import check_server, find_authority
 from fedspect.console import version
-from fedspect.errors import ConnectionLostError, EnrolmentError
+from fedspect.errors import ConnectionLostError, DataError, EnrolmentError
 from fedspect.protocol.enrolment_pb2 import (
     Admission,
     AuthenticateRequest,
@@ -152,10 +152,19 @@ class Session:
         self._stub.report_deployment(request, timeout=CALL_TIMEOUT)
 
     def report(self, report: dict[str, object]) -> None:
-        """Send the site report."""
+        """Send the site report.
+
+        Raises:
+            DataError: it is too long.
+            EnrolmentError: this session is over, or the report is not of that form.
+            ConnectionLostError: headquarters does not answer; report again later.
+
+        """
         text = json.dumps(report)
         if len(text) > LARGEST_REPORT:
-            raise EnrolmentError("the site report is too long", seen=f"{len(text)} characters")
+            raise DataError(
+                "the site report is too long", seen=f"{len(text)} characters", accepted=str(LARGEST_REPORT)
+            )
         self._stub.report(
             ReportRequest(session=self.admission.session, report_json=text), timeout=CALL_TIMEOUT
         )
