@@ -19,7 +19,7 @@ from fedclient.node.download import Offered, Progress, check_version, hash_name,
 from fedclient.node.home import Membership, PlantHome
 from fedclient.node.trust import check_server, find_authority
 from fedspect.console import version
-from fedspect.errors import ConnectionLostError, DataError, EnrolmentError
+from fedspect.errors import ConnectionLostError, DataError, EnrolmentError, FederationError
 from fedspect.protocol.enrolment_pb2 import (
     Admission,
     AuthenticateRequest,
@@ -67,6 +67,7 @@ class Session:
 
         Raises:
             EnrolmentError: headquarters offers something that cannot be a base model.
+            FederationError: this session is over, or headquarters has another base model by now: ask again.
             DamagedFileError: what came is not what was announced.
             StorageError: it cannot be kept.
 
@@ -77,8 +78,12 @@ class Session:
 
         def ask(name: str, offset: int) -> Iterator[BaseChunk]:
             request = FetchBaseRequest(session=session, base_hash=base_hash, name=name, offset=offset)
-            chunks: Iterator[BaseChunk] = self._stub.fetch_base(request, timeout=DOWNLOAD_TIMEOUT)
-            return chunks
+            try:
+                yield from self._stub.fetch_base(request, timeout=DOWNLOAD_TIMEOUT)
+            except (
+                EnrolmentError
+            ) as error:  # it shuts nobody out: who asks again hears whether he is admitted
+                raise FederationError(error.what, seen=error.seen, remedy=error.remedy) from error
 
         offered.fetch(folder, ask, progress)
         return folder
@@ -244,16 +249,17 @@ def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
 
     Raises:
         EnrolmentError: this device is not admitted any more, and why.
-        ConnectionLostError: headquarters does not answer at any of its addresses.
+        ConnectionLostError: headquarters does not answer at any of its addresses, or somebody else does. Nothing was
+            sent to him, and what he shows may pass: a portal for guests, a clock that is not set yet.
 
     """
     authority = home.authority_path.read_bytes()
-    problems = []
+    problems: list[FederationError] = []
     for address in (split_address(each) for each in membership.enrolment_addresses):
         try:
             check_server(address, authority)
-        except ConnectionLostError as error:
-            problems.append(str(error.seen))
+        except (ConnectionLostError, EnrolmentError) as error:
+            problems.append(error)
             continue
         key = home.key()
         public_key = _public_bytes(key)
@@ -272,7 +278,12 @@ def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
             )
             yield Session(stub, stub.authenticate(request, timeout=CALL_TIMEOUT), offset)
             return
-    raise ConnectionLostError("headquarters does not answer", seen="; ".join(problems))
+    stranger = next((error for error in problems if isinstance(error, EnrolmentError)), None)
+    raise ConnectionLostError(
+        "headquarters does not answer" if stranger is None else stranger.what,
+        seen="; ".join(str(error.seen) for error in problems),
+        remedy=None if stranger is None else stranger.remedy,
+    )
 
 
 def clock_offset(address: tuple[str, int], authority: bytes) -> float:

@@ -1,9 +1,9 @@
 """`fedclient join`: from a token to a plant that stays, and back again after anything that may happen.
 
 Once: enrol, fetch the base model, let the worker look at the pictures, report. Then, for ever: answer
-rounds on the Fleet API. A link that is lost is waited for; a server that does not recognise the key is
-asked why over the enrolment service, which either lets the plant in again (a new server, a new certificate,
-another base model) or says for good that it was revoked.
+rounds on the Fleet API. A link that is lost is waited for, and so is headquarters where somebody else answers in
+its stead; a server that does not recognise the key is asked why over the enrolment service, which either lets
+the plant in again (a new server, a new certificate, another base model) or says for good that it was revoked.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ class Plant:
                 if deadline is not None and time.monotonic() > deadline:
                     raise
                 why = error.what if error.seen is None else f"{error.what} ({error.seen})"
-                self._tell("waiting", f"{why}; trying again")
+                mend = f"; {error.remedy}" if error.remedy else ""
+                self._tell("waiting", f"{why}; trying again{mend}")
             stop.wait(delay)
             delay = min(2 * delay, LONGEST_RETRY)
         return None
