@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from office_parts import HASH, Office, join
 
 from fedclient.node import enrol
-from fedclient.node.enrol import Session, joined, returned
+from fedclient.node.enrol import joined, returned
 from fedclient.node.home import PlantHome
 from fedclient.node.joining import Plant
+from fedclient.node.session import Session
 from fedserver.authority import Authority
 from fedserver.base_files import BaseFiles
 from fedserver.enrolment_server import EnrolmentServer

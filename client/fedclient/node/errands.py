@@ -15,8 +15,9 @@ from typing import Any
 
 from fedclient.courtesy import Courtesy
 from fedclient.node.board import Board
-from fedclient.node.enrol import Session, returned
+from fedclient.node.enrol import returned
 from fedclient.node.home import Membership, PlantHome
+from fedclient.node.session import Session
 from fedclient.node.versions import VersionKeeper
 from fedspect import files
 from fedspect.errors import ConnectionLostError, DataError, EnrolmentError, FedspectError

@@ -21,11 +21,12 @@ from fedclient.courtesy import Courtesy
 from fedclient.node.app import build_client_app
 from fedclient.node.attending import Attendant
 from fedclient.node.board import Board
-from fedclient.node.enrol import Session, joined, returned
+from fedclient.node.enrol import joined, returned
 from fedclient.node.errands import Errands
 from fedclient.node.fleet import FleetNode, NotRecognisedError
 from fedclient.node.home import Membership, PlantHome
 from fedclient.node.in_hand import InHand
+from fedclient.node.session import Session
 from fedclient.node.trainer import Trainer
 from fedclient.node.versions import VersionKeeper
 from fedspect import files

@@ -42,7 +42,7 @@ logger = logging.getLogger("fedclient.node")
 
 
 class Offers(Protocol):
-    """What is needed of a session with headquarters (``enrol.Session``)."""
+    """What is needed of a session with headquarters (``session.Session``)."""
 
     def published(self) -> Optional[PublishedReply]: ...
     def fetch_version(self, home: PlantHome, version: PublishedReply) -> Path: ...
