@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
+import io
 import os
 import sys
 import traceback
@@ -32,6 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typing_extensions import Annotated
 
+from fedspect import files
 from fedspect.errors import FedspectError, InterruptedRunError, StorageError, storage_error
 
 TRACEBACK_VARIABLE = "FEDSPECT_TRACEBACK"
@@ -85,6 +86,8 @@ def run_app(app: Callable[..., Any], arguments: Optional[Sequence[str]] = None) 
     """Run a typer application as a process does; every error ends in one clear message and its exit code."""
     given: List[str] = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error does: what cannot be written is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(given)
     except FedspectError as error:
@@ -162,9 +165,10 @@ def stderr() -> Console:
     return Console(stderr=True)
 
 
-def print_json(content: Any) -> None:
-    """A result as one JSON document on standard output."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+def print_json(content: Any, *, indent: Optional[int] = 2) -> None:
+    """A result as one JSON document on standard output; without ``indent`` as one line."""
+    plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")  # signs that it lacks are escaped
+    sys.stdout.write(files.as_json(content, indent=indent, ensure_ascii=plain, default=str) + "\n")
     sys.stdout.flush()
 
 

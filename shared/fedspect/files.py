@@ -72,7 +72,17 @@ def write_text(path: Path, content: str, *, mode: int = 0o644) -> None:
 
 def write_json(path: Path, content: Any, *, mode: int = 0o644) -> None:
     """Replace ``path`` by ``content`` as indented JSON with sorted keys, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", mode=mode)
+    write_text(path, as_json(content, indent=2, sort_keys=True) + "\n", mode=mode)
+
+
+def as_json(content: Any, **options: Any) -> str:
+    """JSON that UTF-8 can hold, whatever a file is called; ``options`` are those of ``json.dumps``.
+
+    Bytes of a name that are not UTF-8 (Python has them as lone surrogates) are written as JSON's own escapes, so that
+    reading gives the same name; everything else stays readable.
+    """
+    text = json.dumps(content, **{"ensure_ascii": False, **options})
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_folder(place: Path, contents: Mapping[str, bytes]) -> None:
@@ -152,7 +162,7 @@ def append_line(path: Path, line: str) -> None:
 def append_bounded(path: Path, row: Mapping[str, Any]) -> None:
     """Append a row as a line of JSON; a log that has grown large is put aside first, and begun anew."""
     turn_over(path)
-    append_line(path, json.dumps(row, ensure_ascii=False))
+    append_line(path, as_json(row))
 
 
 def turn_over(path: Path, *, open_elsewhere: bool = False) -> bool:
@@ -182,9 +192,17 @@ def read_json_lines(path: Path, *, on_damage: Callable[[str], None] = lambda lin
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in lines_of(path.read_bytes()):
         try:
             rows.append(json.loads(line))
         except ValueError:
             on_damage(line)
     return rows
+
+
+def lines_of(content: bytes) -> list[str]:
+    """The lines of a file that ``append_line`` wrote: they end at a line feed only, as other signs at which
+    ``str.splitlines`` ends a line may stand in a name.
+    """
+    lines = content.decode("utf-8", "replace").split("\n")
+    return lines if lines[-1] else lines[:-1]

@@ -8,9 +8,11 @@ import itertools
 import os
 import socket
 import stat
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from office_parts import HASH, Office, join
 from fedclient.node import enrol
 from fedclient.node.enrol import joined, returned
 from fedclient.node.home import PlantHome
+from fedclient.node.joining import Plant
+from fedclient.node.session import Session
 from fedserver.authority import Authority
 from fedserver.base_files import BaseFiles
 from fedserver.enrolment_server import EnrolmentServer
@@ -235,6 +239,74 @@ def test_a_new_server_certificate_of_the_same_authority_is_not_noticed(
         assert session.admission.plant == "plant-a"
 
 
+@contextmanager
+def a_stranger(office: Office, folder: Path) -> Iterator[str]:
+    """The address of somebody with a certificate of another authority for the same name."""
+    authority = Authority(folder / "stranger")
+    authority.create("steel")
+    authority.issue_server_certificate(["localhost"])
+    server = EnrolmentServer(office.service, authority, "127.0.0.1", 0)
+    server.start()
+    try:
+        yield f"localhost:{server.port}"
+    finally:
+        server.stop()
+
+
+def test_a_server_with_a_foreign_certificate_is_passed_over_and_waited_for(
+    office: Office, home: PlantHome, tmp_path: Path
+) -> None:
+    membership, here = join(home, office.token()), f"localhost:{office.server.port}"
+    with a_stranger(office, tmp_path) as there:
+        known = membership.model_copy(update={"enrolment_addresses": [there, here]})
+        with returned(home, known) as session:
+            assert session.admission.plant == "plant-a"
+        known = membership.model_copy(update={"enrolment_addresses": [there]})
+        with pytest.raises(ConnectionLostError, match=r"certificate is not in order.* clock"), returned(
+            home, known
+        ):
+            pass
+
+
+def test_a_plant_waits_while_a_stranger_answers_and_joins_once_headquarters_does(
+    office: Office, home: PlantHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    membership, authority = join(home, office.token()), home.authority_path.read_bytes()
+    said: list[str] = []
+    plant, stop = Plant(home, say=said.append), threading.Event()
+    with a_stranger(office, tmp_path) as there:
+        home.remember(membership.model_copy(update={"enrolment_addresses": [there]}), authority)
+        monkeypatch.setattr(stop, "wait", lambda seconds: home.remember(membership, authority))
+        assert plant._admitted(stop, None, {}) is not None
+    (waiting,) = said
+    assert "certificate is not in order" in waiting and "trying again" in waiting and "clock" in waiting
+    revoke(office.workspace.registry, "plant-a")
+    with pytest.raises(EnrolmentError, match="revoked"):
+        plant._admitted(stop, None, {})
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_server_that_is_started_again_while_the_base_model_comes_is_asked_again(
+    office: Office, home: PlantHome, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    token = office.token()
+    if not first:
+        join(home, token)
+        (home.base_folder(HASH) / "card.json").unlink()
+    said: list[str] = []
+    plant, stop, restarts = Plant(home, say=said.append), threading.Event(), [office.server.port]
+
+    def admitted(session: Session) -> None:
+        if restarts:
+            office.server.stop()
+            office.start(restarts.pop())
+
+    monkeypatch.setattr(plant, "_see_clock", admitted)
+    monkeypatch.setattr(stop, "wait", lambda seconds: None)
+    assert plant._admitted(stop, token if first else None, {"data": "/pictures"}) is not None
+    assert "this session is over; trying again" in said[0]
+
+
 def test_a_plain_service_on_the_port_is_no_headquarters(office: Office, home: PlantHome) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
@@ -362,8 +434,9 @@ def test_nothing_is_given_without_a_session(office: Office, session: bytes) -> N
 def test_a_session_ends_with_the_plants_membership(office: Office, home: PlantHome) -> None:
     with joined(home, office.token()) as (session, _):
         revoke(office.workspace.registry, "plant-a")
-        with pytest.raises(EnrolmentError, match="session is over"):
+        with pytest.raises(FederationError, match="session is over") as caught:
             session.fetch_base(home)
+    assert not isinstance(caught.value, EnrolmentError)  # who asks again hears why
 
 
 def test_a_plant_of_another_protocol_is_told_so(office: Office) -> None:

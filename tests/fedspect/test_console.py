@@ -102,6 +102,19 @@ def test_text_in_brackets_is_printed_as_it_is():
     assert "[x]" in run("fail", "fine").stdout
 
 
+def test_a_terminal_without_a_sign_gets_it_escaped() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "latin-1"}
+    program = PROGRAM.replace("[x]", "木 ü").replace(
+        'if how == "pipe"', 'console.print_json(["木 ü"])\n    if how == "pipe"'
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "fail", "fine"], capture_output=True, env=environment
+    )
+    document, _, table = done.stdout.decode("latin-1").partition("]")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(document + "]") == ["木 ü"] and "\\u6728 ü" in table
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(

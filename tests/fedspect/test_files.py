@@ -100,6 +100,16 @@ def test_json_is_read_back_and_damage_is_named(tmp_path):
         files.read_json(tmp_path / "absent.json")
 
 
+@pytest.mark.parametrize("name", [os.fsdecode(b"\xe4.png"), "ä\x85\u2028\u2029\x0b\x1c\U0001f600.png"])
+def test_rows_and_documents_give_back_any_name(tmp_path: Path, name: str) -> None:
+    files.append_bounded(tmp_path / "rows.jsonl", {"file": name})
+    files.append_bounded(tmp_path / "rows.jsonl", {"file": "ü.png"})
+    assert files.read_json_lines(tmp_path / "rows.jsonl") == [{"file": name}, {"file": "ü.png"}]
+    assert "ü.png" in (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
+    files.write_json(tmp_path / "a.json", [name])
+    assert files.read_json(tmp_path / "a.json") == [name]
+
+
 def test_a_torn_last_line_is_reported_and_the_next_line_starts_afresh(tmp_path: Path):
     path = tmp_path / "lines.jsonl"
     files.append_line(path, '{"n": 1}')

@@ -1,201 +1,31 @@
-"""The plant's side of enrolment: join with a token, come back with the key, fetch the base model and published
-versions, report, leave.
-"""
+"""The plant's side of enrolment: in with a token, and back with the key; a ``session.Session`` is what it gets."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Optional
 
 import grpc
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedclient.node.download import Offered, Progress, check_version, hash_name, no_progress
 from fedclient.node.home import Membership, PlantHome
+from fedclient.node.session import CALL_TIMEOUT, Session
 from fedclient.node.trust import check_server, find_authority
 from fedspect.console import version
-from fedspect.errors import ConnectionLostError, EnrolmentError
+from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError
 from fedspect.protocol.enrolment_pb2 import (
-    Admission,
     AuthenticateRequest,
-    BaseChunk,
     ChallengeReply,
     ChallengeRequest,
     EnrolRequest,
-    FetchBaseRequest,
-    FetchVersionRequest,
-    LeaveRequest,
-    PublishedReply,
-    PublishedRequest,
-    ReportDeploymentRequest,
-    ReportRequest,
 )
-from fedspect.protocol.limits import (
-    LARGEST_DEPLOYMENT_REPORT,
-    LARGEST_ENROLMENT_MESSAGE,
-    LARGEST_REPORT,
-    MOST_CLASSES,
-    PROTOCOL,
-    grpc_options,
-)
-from fedspect.protocol.names import checked_name, join_address, split_address
+from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, PROTOCOL, grpc_options
+from fedspect.protocol.names import join_address, split_address
 from fedspect.protocol.proof import authentication_statement, enrolment_statement
 from fedspect.protocol.services import ENROLMENT, Stub
 from fedspect.protocol.token import JoinToken
-from fedspect.protocol.versions import VERSION_FILES
-
-CALL_TIMEOUT = 20.0  # seconds
-DOWNLOAD_TIMEOUT = 3600.0
-
-
-class Session:
-    """An open conversation with headquarters' enrolment service; made by ``joined`` and ``returned``."""
-
-    def __init__(self, stub: Stub, admission: Admission, clock_offset: float) -> None:
-        self._stub = stub
-        self.admission = admission
-        self.clock_offset = clock_offset
-        """Seconds to add to this device's clock to get headquarters'."""
-
-    def fetch_base(self, home: PlantHome, progress: Progress = no_progress) -> Path:
-        """The base model's folder; what is there and right already is not fetched again.
-
-        Raises:
-            EnrolmentError: headquarters offers something that cannot be a base model.
-            DamagedFileError: what came is not what was announced.
-            StorageError: it cannot be kept.
-
-        """
-        session, base_hash = self.admission.session, self.admission.base_hash
-        offered = Offered("base model", tuple(self.admission.base_files))
-        folder = home.base_folder(hash_name(base_hash))
-
-        def ask(name: str, offset: int) -> Iterator[BaseChunk]:
-            request = FetchBaseRequest(session=session, base_hash=base_hash, name=name, offset=offset)
-            chunks: Iterator[BaseChunk] = self._stub.fetch_base(request, timeout=DOWNLOAD_TIMEOUT)
-            return chunks
-
-        offered.fetch(folder, ask, progress)
-        return folder
-
-    def published(self) -> Optional[PublishedReply]:
-        """The version that headquarters wants plants to run: number, ``version_hash``, ``base_hash`` and
-        ``files``; ``None`` when nothing is published.
-
-        Raises:
-            EnrolmentError: this session is over (after an hour, or because headquarters was started again):
-                come back with ``returned``; or what is offered cannot be a version.
-            ConnectionLostError: headquarters does not answer, or was asked too often.
-
-        """
-        request = PublishedRequest(session=self.admission.session)
-        reply: PublishedReply = self._stub.published(request, timeout=CALL_TIMEOUT)
-        if not reply.number:
-            return None
-        hash_name(reply.base_hash)
-        hash_name(reply.version_hash)
-        if {entry.name for entry in reply.files} != set(VERSION_FILES):
-            names = ", ".join(repr(entry.name[:100]) for entry in reply.files[:5])
-            raise EnrolmentError(
-                "headquarters offers something that is no version",
-                seen=names,
-                accepted=", ".join(VERSION_FILES),
-            )
-        return reply
-
-    def fetch_version(
-        self, home: PlantHome, version: PublishedReply, progress: Progress = no_progress
-    ) -> Path:
-        """The folder of a version that ``published`` answered, checked against its hash; it holds
-        ``fedspect.protocol.versions.VERSION_FILES``. What is there and right is not fetched again.
-
-        Raises:
-            FederationError: the version is not offered any more.
-            ConnectionLostError: headquarters does not answer.
-            EnrolmentError: this session is over, or what is offered is too large.
-            DamagedFileError: what came is not what was announced.
-            StorageError: it cannot be kept.
-
-        """
-        session, version_hash = self.admission.session, version.version_hash
-        offered = Offered("published version", tuple(version.files))
-        folder = home.folder / "versions" / hash_name(version_hash)
-
-        def ask(name: str, offset: int) -> Iterator[BaseChunk]:
-            request = FetchVersionRequest(
-                session=session, version_hash=version_hash, name=name, offset=offset
-            )
-            chunks: Iterator[BaseChunk] = self._stub.fetch_version(request, timeout=DOWNLOAD_TIMEOUT)
-            return chunks
-
-        if offered.fetch(folder, ask, progress):
-            check_version(folder, version_hash)
-        return folder
-
-    def report_deployment(self, report: Mapping[str, object]) -> None:
-        """Tell headquarters what became of a version here (``fedspect.protocol.versions.DeploymentReport``).
-
-        Raises:
-            EnrolmentError: this session is over, or the report is not of that form.
-            ConnectionLostError: headquarters does not answer; report again later.
-
-        """
-        text = json.dumps(report)
-        if len(text) > LARGEST_DEPLOYMENT_REPORT:
-            raise EnrolmentError("the deployment report is too long", seen=f"{len(text)} characters")
-        request = ReportDeploymentRequest(session=self.admission.session, report_json=text)
-        self._stub.report_deployment(request, timeout=CALL_TIMEOUT)
-
-    def report(self, report: dict[str, object]) -> None:
-        """Send the site report."""
-        text = json.dumps(report)
-        if len(text) > LARGEST_REPORT:
-            raise EnrolmentError("the site report is too long", seen=f"{len(text)} characters")
-        self._stub.report(
-            ReportRequest(session=self.admission.session, report_json=text), timeout=CALL_TIMEOUT
-        )
-
-    def leave(self) -> None:
-        """Have this device forgotten."""
-        self._stub.leave(LeaveRequest(session=self.admission.session), timeout=CALL_TIMEOUT)
-
-    def membership(self, addresses: Sequence[str], fingerprint: bytes, **kept: object) -> Membership:
-        """What to remember, checked: headquarters is trusted to prescribe, not to break names and bounds.
-
-        Raises:
-            EnrolmentError, SettingsError: it broke them.
-
-        """
-        admission = self.admission
-        if not 0 < len(admission.classes) <= MOST_CLASSES:
-            raise EnrolmentError("the federation has no classes", seen=len(admission.classes))
-        for address in admission.fleet_addresses:
-            split_address(address)
-        known = {
-            "plant": checked_name(admission.plant),
-            "federation": checked_name(admission.federation, "federation"),
-            "fingerprint": fingerprint.hex(),
-            "enrolment_addresses": list(addresses),
-            "fleet_addresses": list(admission.fleet_addresses),
-            "classes": list(admission.classes),
-            "aliases": dict(admission.aliases),
-            "base_hash": hash_name(admission.base_hash),
-            **kept,
-        }
-        try:
-            prescribed = json.loads(admission.settings_json or "{}")
-            return Membership.model_validate({**known, "settings": prescribed})
-        except (ValueError, RecursionError) as error:
-            raise EnrolmentError(
-                "headquarters prescribes something that cannot be understood",
-                seen=str(error)[:300],
-                remedy="bring both sides to the same version of Fedspect",
-            ) from error
 
 
 @contextmanager
@@ -235,16 +65,17 @@ def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
 
     Raises:
         EnrolmentError: this device is not admitted any more, and why.
-        ConnectionLostError: headquarters does not answer at any of its addresses.
+        ConnectionLostError: headquarters does not answer at any of its addresses, or somebody else does. Nothing was
+            sent to him, and what he shows may pass: a portal for guests, a clock that is not set yet.
 
     """
     authority = home.authority_path.read_bytes()
-    problems = []
+    problems: list[FederationError] = []
     for address in (split_address(each) for each in membership.enrolment_addresses):
         try:
             check_server(address, authority)
-        except ConnectionLostError as error:
-            problems.append(str(error.seen))
+        except (ConnectionLostError, EnrolmentError) as error:
+            problems.append(error)
             continue
         key = home.key()
         public_key = _public_bytes(key)
@@ -263,7 +94,12 @@ def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
             )
             yield Session(stub, stub.authenticate(request, timeout=CALL_TIMEOUT), offset)
             return
-    raise ConnectionLostError("headquarters does not answer", seen="; ".join(problems))
+    stranger = next((error for error in problems if isinstance(error, EnrolmentError)), None)
+    raise ConnectionLostError(
+        "headquarters does not answer" if stranger is None else stranger.what,
+        seen="; ".join(str(error.seen) for error in problems),
+        remedy=None if stranger is None else stranger.remedy,
+    )
 
 
 def clock_offset(address: tuple[str, int], authority: bytes) -> float:

@@ -15,11 +15,12 @@ from typing import Any
 
 from fedclient.courtesy import Courtesy
 from fedclient.node.board import Board
-from fedclient.node.enrol import Session, returned
+from fedclient.node.enrol import returned
 from fedclient.node.home import Membership, PlantHome
+from fedclient.node.session import Session
 from fedclient.node.versions import VersionKeeper
 from fedspect import files
-from fedspect.errors import ConnectionLostError, EnrolmentError, FedspectError
+from fedspect.errors import ConnectionLostError, DataError, EnrolmentError, FedspectError
 
 logger = logging.getLogger("fedclient.node")
 
@@ -111,7 +112,10 @@ class Errands:
         """Hand in the site report when it, or what speaks against training, is another than last time."""
         report = site_report(self._home, self._courtesy)
         if report is not None and report != self._told:
-            session.report(report)
+            try:
+                session.report(report)
+            except DataError as error:  # once: another try would not mend it, and versions do not wait for it
+                logger.warning("headquarters is not told how this plant is: %s", error)
             self._told = report
 
     def _close(self) -> None:

@@ -1,9 +1,9 @@
 """`fedclient join`: from a token to a plant that stays, and back again after anything that may happen.
 
 Once: enrol, fetch the base model, let the worker look at the pictures, report. Then, for ever: answer
-rounds on the Fleet API. A link that is lost is waited for; a server that does not recognise the key is
-asked why over the enrolment service, which either lets the plant in again (a new server, a new certificate,
-another base model) or says for good that it was revoked.
+rounds on the Fleet API. A link that is lost is waited for, and so is headquarters where somebody else answers in
+its stead; a server that does not recognise the key is asked why over the enrolment service, which either lets
+the plant in again (a new server, a new certificate, another base model) or says for good that it was revoked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from fedclient.courtesy import Courtesy
 from fedclient.node.app import build_client_app
 from fedclient.node.attending import Attendant
 from fedclient.node.board import Board
-from fedclient.node.enrol import Session, joined, returned
+from fedclient.node.enrol import joined, returned
 from fedclient.node.errands import Errands
 from fedclient.node.fleet import FleetNode, NotRecognisedError
 from fedclient.node.home import Membership, PlantHome
 from fedclient.node.in_hand import InHand
+from fedclient.node.session import Session
 from fedclient.node.trainer import Trainer
 from fedclient.node.versions import VersionKeeper
 from fedspect import files
@@ -174,7 +175,8 @@ class Plant:
                 if deadline is not None and time.monotonic() > deadline:
                     raise
                 why = error.what if error.seen is None else f"{error.what} ({error.seen})"
-                self._tell("waiting", f"{why}; trying again")
+                mend = f"; {error.remedy}" if error.remedy else ""
+                self._tell("waiting", f"{why}; trying again{mend}")
             stop.wait(delay)
             delay = min(2 * delay, LONGEST_RETRY)
         return None

@@ -69,7 +69,8 @@ def check_server(address: tuple[str, int], authority: bytes) -> float:
             "the server's certificate is not in order",
             seen=f"{join_address(*address)}: {error.verify_message}",
             accepted="one that is issued by the token's authority for this name, and valid now",
-            remedy="add the name to hosts in fedserver.toml at headquarters; check this device's clock",
+            remedy="check this device's clock, and who else may answer at this address (a portal for guests);"
+            " a new name belongs to hosts in fedserver.toml at headquarters",
         ) from error
 
 

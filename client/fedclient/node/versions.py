@@ -5,11 +5,11 @@
     <hash>/           card.json and head.safetensors, as headquarters offers them
     outcomes.json     what became of each version here, and what headquarters was told
 
-A version is tried once. If it is refused by the gate it stays out, whatever happens, until a person
-activates it (`fedclient engines activate`). When the node starts, and once a day, the files of the line's engines
-are looked at; damaged ones are built again. If it failed for another reason (no memory, no disk, a dead
-worker) it is tried again after a minute, two, four, up to an hour. If headquarters goes back to an
-earlier version, so does the plant.
+A version is tried once. If it is refused by the gate it stays out, whatever happens, until a person activates
+it (`fedclient engines activate`). When the node starts, and once a day, the files of the line's engines are
+looked at; damaged ones are built again, or named where a person decides (``automatic = false``). If it failed
+for another reason (no memory, no disk, a dead worker) it is tried again after a minute, two, four, up to an
+hour. If headquarters goes back to an earlier version, so does the plant.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ logger = logging.getLogger("fedclient.node")
 
 
 class Offers(Protocol):
-    """What is needed of a session with headquarters (``enrol.Session``)."""
+    """What is needed of a session with headquarters (``session.Session``)."""
 
     def published(self) -> Optional[PublishedReply]: ...
     def fetch_version(self, home: PlantHome, version: PublishedReply) -> Path: ...
@@ -108,6 +108,7 @@ class VersionKeeper:
         self._folder = home.folder / "versions"
         self._path = self._folder / "outcomes.json"
         self._next_look = 0.0
+        self._fault: Optional[str] = None  # of the line's engines, that was named
 
     def look(self, session: Offers, base_hash: str) -> None:
         """See what is published and deal with it; tell headquarters what it does not know yet.
@@ -152,11 +153,17 @@ class VersionKeeper:
         if self._clock() < self._next_look:
             return False
         moved, fault = line_version(self._home), line_fault(self._home.folder)
-        if fault is None or (moved is not None and moved["version"] != version):
+        ours = fault is not None and (moved is None or moved["version"] == version)
+        automatic = self._courtesy.settings.versions.automatic
+        if ours and fault != self._fault:  # once, however long the plant is paused
+            become = (
+                "are built again" if automatic else "are damaged; `fedclient engines build` builds them again"
+            )
+            logger.warning("the line's engines %s: %s", become, fault)
+        self._fault = fault
+        if not (ours and automatic):
             self._next_look = self._clock() + LOOK_AT_ENGINES
-            return False
-        logger.warning("the line's engines are built again: %s", fault)
-        return True
+        return ours and automatic
 
     def _deal(self, offered: PublishedReply, folder: Path) -> None:
         if not self._courtesy.settings.versions.automatic:

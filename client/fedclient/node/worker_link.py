@@ -170,7 +170,11 @@ class WorkerLink:
                 raise WorkerError("the plant is stopping")
             if self.pid is None:
                 self._end()
-                self._start()
+                try:
+                    self._start()
+                except BaseException:
+                    self._end()  # nobody could speak to what is left of it
+                    raise
             assert self._channel is not None
             return Stub(self._channel, WORKER)
 

@@ -6,8 +6,8 @@ answered as 8 bits.
 
 Sixteen-bit grey: cameras store 10, 12 or 14 bits in such files. The brightest pixel tells which of 8, 10, 12,
 14 or 16 bits hold the picture, and these are scaled to 8.
-Sixteen-bit colour keeps the upper eight bits. Of a TIFF with several pages the first is read. Transparency is
-ignored.
+Sixteen-bit colour keeps the upper eight bits. Of a TIFF with several pages the first is read, and of a JPEG with
+several pictures (MPO, as phones and stereo cameras write) the first too. Transparency is ignored.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's header says: pixels, channels (1 or 3), bits per channel, format."""
+    """What a picture's header says: pixels, channels (1 or 3), bits per channel, which of FORMATS."""
 
     width: int
     height: int
@@ -191,7 +191,8 @@ def _header(image: Image.Image) -> Header:
     if image.format == "TIFF":
         tag = getattr(image, "tag_v2", {}).get(258, bits)
         bits = int(tag[0]) if isinstance(tag, tuple) else int(tag)
-    return Header(image.width, image.height, 1 if grey else 3, bits, str(image.format))
+    kind = "JPEG" if image.format == "MPO" else str(image.format)
+    return Header(image.width, image.height, 1 if grey else 3, bits, kind)
 
 
 def _eight_bits(pixels: np.ndarray, path: Path) -> np.ndarray:

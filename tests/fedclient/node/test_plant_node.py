@@ -15,10 +15,13 @@ from fedclient.node.attending import Attendant
 from fedclient.node.board import WRITE_EVERY, Board
 from fedclient.node.errands import Errands, site_report
 from fedclient.node.home import Membership, PlantHome
+from fedclient.node.session import Session
 from fedclient.node.trainer import Trainer, worker_settings
 from fedclient.plant_settings import PlantSettings
 from fedspect.errors import ConnectionLostError, EnrolmentError, YieldedError
 from fedspect.files import write_json
+from fedspect.protocol.enrolment_pb2 import Admission
+from fedspect.protocol.limits import LARGEST_REPORT
 
 
 @pytest.fixture
@@ -209,6 +212,22 @@ def test_the_report_is_handed_in_when_it_is_news_and_names_no_picture(home: Plan
     ]
     assert "secret" not in json.dumps(headquarters.reports)
     assert headquarters.reports[0]["counts"] == {"pit": 7}
+
+
+def test_a_report_that_is_too_long_is_named_once_and_versions_are_looked_at(
+    home: PlantHome, caplog: pytest.LogCaptureFixture
+) -> None:
+    headquarters = Headquarters()
+    write_json(home.report_path, {"counts": {"pit": 7}, "remarks": ["x" * LARGEST_REPORT]})
+    stub: Any = None
+    made = errands(home, headquarters)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(headquarters, "report", Session(stub, Admission(), 0.0).report)
+        for _ in range(3):
+            made.visit()
+    assert headquarters.lives == 997 and headquarters.opened == 1
+    (record,) = caplog.records
+    assert "too long" in record.getMessage()
 
 
 def test_a_plant_without_a_report_has_nothing_to_hand_in(home: PlantHome) -> None:

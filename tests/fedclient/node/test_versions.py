@@ -142,6 +142,24 @@ def test_damaged_engines_of_the_line_are_built_again_after_a_restart_and_within_
     assert plant.trainer.deployed == [1, 1, 1]
 
 
+def test_damaged_engines_are_named_once_where_a_person_decides_and_while_the_plant_is_paused(
+    plant: Plant, caplog: pytest.LogCaptureFixture
+) -> None:
+    plant.publish(1)
+    (plant.home.folder / "engines" / "e" / "engine.onnx").write_bytes(b"an engima")
+    plant.start()
+    plant.courtesy.mark.put(since=plant.now)
+    plant.look(3)
+    plant.courtesy.mark.remove()
+    (plant.home.folder / "plant.toml").write_text("[versions]\nautomatic = false\n")
+    plant.start()
+    plant.look(3)
+    assert plant.trainer.deployed == [1] and plant.headquarters.fetched == [1]
+    assert plant.board.facts["version"]["outcome"] == "activated"
+    again, damaged = (record.getMessage() for record in caplog.records)
+    assert "built again" in again and "engines build" in damaged and "is damaged" in damaged
+
+
 def test_engines_of_another_version_than_the_published_one_are_not_the_nodes_to_mend(plant: Plant) -> None:
     plant.publish(1)
     plant.publish(2)

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from fedclient.courtesy import PauseMark
+from fedclient.node import worker_link
 from fedclient.node.worker_link import WorkerLink
 from fedspect.errors import ConnectionLostError, DamagedFileError, DataError, WorkerError, YieldedError
 from fedspect.model import freeze, head_state, load_base
@@ -320,6 +321,21 @@ def test_an_interpreter_without_fedspect_is_named_with_its_last_words(site: Path
     link = WorkerLink(settings(site, tmp_path), tmp_path / "log", python=str(broken))
     with pytest.raises(WorkerError, match="no module named torch"):
         link.about()
+    link.close()
+
+
+def test_a_worker_that_does_not_come_up_is_ended_and_the_next_question_starts_another(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_link, "READY_WITHIN", 0.0)
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 600\n")
+    slow.chmod(0o755)
+    link = WorkerLink(settings(site, tmp_path), tmp_path / "log", python=str(slow))
+    for _ in range(2):
+        with pytest.raises(WorkerError, match="does not come up"):
+            link.about()
+        assert link.pid is None
     link.close()
 
 

@@ -42,6 +42,14 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
     return content.getvalue()
 
 
+def several(*pictures: np.ndarray) -> bytes:
+    """A JPEG of several pictures (MPO), as phones and stereo cameras write."""
+    content = io.BytesIO()
+    first, *others = (Image.fromarray(each) for each in pictures)
+    first.save(content, "MPO", save_all=True, append_images=others)
+    return content.getvalue()
+
+
 def write(path: Path, pixels: np.ndarray, **options: object) -> Path:
     """Save pixels under a path whose suffix names the format."""
     path.parent.mkdir(parents=True, exist_ok=True)

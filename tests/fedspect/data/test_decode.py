@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import io
 import os
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import encoded, png_that_claims, strip, write
+from drawn import encoded, png_that_claims, several, strip, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -75,6 +76,14 @@ def test_sixteen_bit_colour_keeps_its_upper_bits(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(sixteen_bit_colour_png(200, 100, 50))
     assert read_picture(path, channels=3).tolist() == [[[200, 100, 50]]]
+
+
+def test_a_jpeg_of_several_pictures_is_a_jpeg_and_the_first_is_read() -> None:
+    content = several(GREY, 255 - GREY)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == "MPO"
+    pixels, header = decode_with_header(content, HERE)
+    assert header.format == "JPEG" and (pixels > 128).mean() == pytest.approx((GREY > 128).mean(), abs=0.1)
 
 
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:

@@ -48,11 +48,18 @@ class Deployments:
     # -- reading -------------------------------------------------------------------------------------------
 
     def stamp(self) -> str:
-        """Changes whenever the pointer moves; empty while there is none. One call of ``stat``."""
+        """Changes whenever the pointer moves; empty while there is none. One call of ``stat``.
+
+        Raises:
+            StorageError: the disk does not tell.
+
+        """
         try:
             facts = self.pointer_path.stat()
         except FileNotFoundError:
             return ""
+        except OSError as error:
+            raise storage_error(error, self.pointer_path, "looking which engine is current") from error
         return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
 
     def current(self) -> Optional[Deployment]:

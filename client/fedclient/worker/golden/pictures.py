@@ -215,7 +215,7 @@ class GoldenSet:
     def _copy(self, content: bytes, path: Path, name: str, label: str, source: Source) -> GoldenPicture:
         digest = digest_of(content)
         picture = GoldenPicture(
-            name=name,
+            name=name.encode("utf-8", "backslashreplace").decode("utf-8"),  # it may have any bytes
             label=label,
             digest=digest,
             file=f"{digest}.{read_header(content, path).format.lower()}",

@@ -3,7 +3,7 @@
 Looks a few times a second at two stamps (one ``stat`` each). A new deployment is opened beside the old one and
 answers one picture for practice before it takes over; what cannot be opened is named, tried again after a
 while, and the old one goes on answering. Where none answers yet, the deployment before it does meanwhile. A
-settings file with a mistake is named and changes nothing.
+settings file with a mistake is named and changes nothing. A disk that gives no answer is named once and asked on.
 """
 
 from __future__ import annotations
@@ -102,7 +102,19 @@ class Follower:
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_EVERY):
-            self.look()
+            try:
+                self.look()
+            except Exception as error:  # else nobody would take up the next version
+                self._cannot_look(error)
+
+    def _cannot_look(self, error: Exception) -> None:
+        """Name what is in the way, once; the next look that nothing is in the way of takes it back."""
+        problem = f"cannot see what is to run: {type(error).__name__}: {in_words(error)}"
+        if problem != self.standing.problem:
+            ours = isinstance(error, (FedspectError, OSError))
+            logger.error("%s", problem, exc_info=None if ours else error)
+        self._again_at = 0.0
+        self._settle(replace(self.standing, problem=problem))
 
     def _follow(self) -> Standing:
         """Take up the current deployment, or the one before it where nothing answers yet."""
@@ -179,7 +191,7 @@ class Follower:
     def _settings_stamp(self) -> str:
         try:
             facts = (self._folder / SETTINGS_FILE).stat()
-        except OSError:
+        except FileNotFoundError:
             return ""
         return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
 

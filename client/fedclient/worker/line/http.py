@@ -11,11 +11,13 @@ It knows GET only, reads no body, and listens on the device itself unless told o
 
 from __future__ import annotations
 
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Tuple
 
 from fedspect.errors import WorkerError
+from fedspect.protocol.names import join_address
 
 SLOWEST = 10.0  # seconds that a client may take for its request
 
@@ -46,12 +48,15 @@ def serve_http(address: Tuple[str, int], answer: Answer) -> ThreadingHTTPServer:
         def log_message(self, format: str, *arguments: Any) -> None:
             """Say nothing: a probe comes every few seconds."""
 
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
     try:
-        server = ThreadingHTTPServer(address, Handler)
+        server = Server(address, Handler)
     except OSError as error:
         raise WorkerError(
             "the address for health and metrics cannot be had",
-            seen=f"{address[0]}:{address[1]}: {error.strerror}",
+            seen=f"{join_address(*address)}: {error.strerror}",
             remedy="choose another with --http HOST:PORT, or none with --no-http",
         ) from error
     server.daemon_threads = True

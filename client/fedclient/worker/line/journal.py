@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Set
 
 from fedspect.errors import storage_error
-from fedspect.files import append_line, read_json_lines, write_text
+from fedspect.files import append_line, as_json, lines_of, read_json_lines, write_text
 
 LARGEST = 16 << 20  # bytes; then the journal forgets pictures that are no longer in the folder
 ABSENT = 3600.0  # seconds between two looks at both of which a picture that is forgotten was absent
@@ -80,7 +80,7 @@ class Journal:
 
         """
         numbered = {"seq": self.count + 1, "key": key, **row}
-        append_line(self.path, _line(numbered))
+        append_line(self.path, as_json(numbered))
         self.count += 1
         self._known |= _marks(numbered)
         self._carry(numbered)
@@ -105,7 +105,7 @@ class Journal:
         if not gone:
             return
         kept = [row for row in rows if row["key"] not in gone or int(row["seq"]) == self.count]
-        write_text(self.path, "".join(_line(row) + "\n" for row in kept))
+        write_text(self.path, "".join(as_json(row) + "\n" for row in kept))
         self._known = {mark for row in kept for mark in _marks(row)}
         self.largest = max(self.largest, 2 * self.path.stat().st_size)
 
@@ -123,7 +123,7 @@ class Journal:
         if self.output is None:
             return
         if "skipped" not in row:
-            append_line(self.output, _line(row))
+            append_line(self.output, as_json(row))
         # in place and not flushed: a kill loses nothing, and after a power cut the output itself still says it
         try:
             descriptor = os.open(self._carried_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -152,7 +152,7 @@ class Journal:
         try:
             with self.output.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-                lines = file.read().decode("utf-8", "replace").splitlines()
+                lines = lines_of(file.read())
         except FileNotFoundError:
             return 0
         except OSError as error:
@@ -164,7 +164,3 @@ class Journal:
             except (ValueError, KeyError, TypeError):
                 continue
         return 0
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False)

@@ -35,6 +35,7 @@ from fedclient.worker.line.standing import Standing
 from fedspect.errors import SettingsError, StorageError, WorkerError
 from fedspect.files import write_json
 from fedspect.protocol.limits import grpc_options
+from fedspect.protocol.names import join_address
 from fedspect.stopping import stop_event
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
@@ -131,7 +132,7 @@ class Server:
         if listening.http is not None:
             host, port = address_of(listening.http)
             self._http = serve_http((host, port), self._http_answer)
-            addresses["http"] = f"{host}:{self._http.server_address[1]}"
+            addresses["http"] = join_address(host, self._http.server_address[1])
         self._addresses = addresses
         self._write(self.follower.standing)
         self.follower.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fedspect.files import write_text
 from fedspect.settings import Settings, load_settings
@@ -27,6 +27,16 @@ class VerdictSettings(Settings):
     probabilities of all good classes reach this together, and is rejected when all others do."""
     sure_of: Dict[str, float] = Field(default_factory=dict)
     """The same for single classes, when they are the most probable one: { scratch = 0.95 }."""
+
+    @field_validator("sure_of")
+    @classmethod
+    def _are_probabilities(cls, value: Dict[str, float]) -> Dict[str, float]:
+        for name, sure in value.items():
+            if not 0 < sure <= 1:
+                raise ValueError(
+                    f"{name} = {sure:g} is no probability, which is above 0 and at most 1, as 0.95"
+                )
+        return value
 
     def unknown(self, classes: Sequence[str]) -> Tuple[str, ...]:
         """What is named here and is none of these classes."""

@@ -50,7 +50,7 @@ class Judge:
     """The thresholds of one list of classes."""
 
     def __init__(self, settings: VerdictSettings, classes: Sequence[str]) -> None:
-        """See that every class that the settings name exists, and that thresholds are probabilities.
+        """See that every class that the settings name exists.
 
         Raises:
             SettingsError: one does not.
@@ -64,11 +64,6 @@ class Judge:
                     seen=name,
                     accepted=", ".join(classes),
                     remedy=f"did you mean {near[0]}?" if near else None,
-                )
-        for name, value in settings.sure_of.items():
-            if not 0 < value <= 1:
-                raise SettingsError(
-                    f"sure_of.{name} is not a probability", seen=value, accepted="above 0, at most 1"
                 )
         self.classes = tuple(classes)
         self.good = np.array([name in settings.good_classes for name in classes], dtype=bool)

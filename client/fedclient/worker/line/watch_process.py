@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import signal
-import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Optional
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.line.asked import AskedPictures
@@ -23,6 +22,7 @@ from fedclient.worker.line.observing import Observer
 from fedclient.worker.line.queueing import Line
 from fedclient.worker.line.settings import LineSettings, read_settings
 from fedclient.worker.line.watching import Watcher
+from fedspect.console import print_json
 from fedspect.errors import NoPicturesError
 from fedspect.locking import Occupied
 from fedspect.stopping import stop_event
@@ -90,7 +90,15 @@ def watch(
             on_settings=on_settings,
             on_broken=stop.set,
         )
-        watcher = Watcher(folder, line, journal, observer, _say, settle=pace.settle, give_up=pace.give_up)
+        watcher = Watcher(
+            folder,
+            line,
+            journal,
+            observer,
+            partial(print_json, indent=None),
+            settle=pace.settle,
+            give_up=pace.give_up,
+        )
         try:
             if not follower.look():
                 if once:
@@ -111,8 +119,3 @@ def watch(
             line.close()
             observer.close()
         follower.standing.check()
-
-
-def _say(row: Dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
-    sys.stdout.flush()

@@ -98,10 +98,11 @@ class Watcher:
             since = self._pending.setdefault(key, now)
             if now - since >= self._settle and self._answer(path, key, now - since >= self._give_up):
                 given += 1
-        if self._whole and found and self._there():  # a share that is away has lost no picture
+        if self._whole and self._there():  # a share that is away has lost no picture
             for key in [key for key in self._pending if key not in found]:
                 del self._pending[key]  # changed, so it is another picture now; or taken away before its turn
-            self._journal.forget_absent(names)
+            if found:  # where nothing is, perhaps a share below is away
+                self._journal.forget_absent(names)
         return given
 
     # -- parts ---------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections import Counter
@@ -202,6 +203,18 @@ def test_a_picture_added_by_hand_never_trains(golden: GoldenSet, tmp_path: Path)
     shutil.copy(by_hand, site / "striped" / "later.png")
     found = site_of(site, state)
     assert "striped/later.png" in [each.name for each in found.split.sides["golden"]]
+
+
+def test_a_jpeg_of_several_pictures_and_a_name_of_any_bytes_are_taken(
+    golden: GoldenSet, tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(b"\xfc.jpg")
+    first, second = (Image.fromarray(np.full((40, 40), tone, dtype=np.uint8)) for tone in (60, 200))
+    first.save(path, "MPO", save_all=True, append_images=[second])
+    [added] = golden.add([path], "plain")
+    assert golden.path(added).suffix == ".jpeg" and golden.path(added).read_bytes() == path.read_bytes()
+    assert golden.pictures() == [added] and added.name == r"\udcfc.jpg"
+    assert golden.load(PREPROCESSING).pixels.mean() == pytest.approx(60, abs=2)
 
 
 def test_a_picture_that_trains_is_not_taken_by_hand(golden: GoldenSet, tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Iterator, List
+from typing import Any, Iterator, List
 
 import grpc
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.engines.model import LineAnswer, LineModel
+from fedclient.worker.line import following
 from fedclient.worker.line.following import MOST_FAILURES, Follower
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.leasing import Answering
@@ -179,6 +183,40 @@ def test_an_engine_that_fails_again_and_again_is_opened_anew_once_and_then_given
     with pytest.raises(EngineError, match="no answers any more"):
         followed.standing.check()
     assert "version 1 cannot answer" in str(followed.standing)
+
+
+@pytest.mark.parametrize("unreadable", ["current.json", "line.toml"])
+@pytest.mark.parametrize("trouble", [OSError(errno.EIO, "Input/output error"), RuntimeError("a defect")])
+def test_a_disk_that_gives_no_answer_is_named_once_and_the_next_version_is_taken_up(
+    home: LineHome,
+    followed: Followed,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unreadable: str,
+    trouble: Exception,
+) -> None:
+    looks, stat = threading.Semaphore(0), Path.stat
+
+    def failing(path: Path, **options: Any) -> os.stat_result:
+        if path.name == unreadable:
+            looks.release()
+            raise trouble
+        return stat(path, **options)
+
+    monkeypatch.setattr(following, "LOOK_EVERY", 0.001)
+    followed.follower.look()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", failing)
+        followed.follower.start()
+        for _ in range(10):
+            assert looks.acquire(timeout=60)
+        assert "cannot see what is to run" in str(followed.standing) and followed.verdict(128) == "pass"
+        assert len(caplog.records) == 1
+    activate(home, 2)
+    while followed.standing.problem is not None or followed.models != [1, 2]:
+        assert followed.follower._thread is not None and followed.follower._thread.is_alive()
+    followed.follower.stop()
+    assert followed.standing.trouble is None
 
 
 def test_an_engine_that_answered_in_between_may_be_opened_anew_again(followed: Followed) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,17 @@ def test_a_folder_gets_a_verdict_for_each_picture_as_json(home: LineHome, tmp_pa
     wanted = probabilities(np.array([60]), 1)[0]
     np.testing.assert_allclose(list(rows["dark.png"]["probabilities"].values()), wanted, atol=1e-5)
     assert rows["dark.png"]["ms"] > 0
+
+
+def test_names_of_any_bytes_are_printed_in_every_form(home: LineHome, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xfc.png")
+    path.write_bytes(png(grey(128)))
+    document = run(home, "predict", str(path), "--json")
+    assert document.returncode == 0, document.stderr
+    assert json.loads(document.stdout)["pictures"][0]["file"] == str(path)
+    for arguments in ((), ("--csv",)):
+        printed = run(home, "predict", str(path), *arguments)
+        assert printed.returncode == 0 and r"\udcfc.png" in printed.stdout, printed.stderr
 
 
 def test_unreadable_files_are_named_and_the_others_get_their_verdicts(home: LineHome, tmp_path: Path) -> None:

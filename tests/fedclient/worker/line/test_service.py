@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -43,6 +44,15 @@ def serving(built_home: LineHome, tmp_path_factory: pytest.TempPathFactory) -> I
 def client(serving: Serving) -> Iterator[Any]:
     with triton.InferenceServerClient(serving.address) as made:
         yield made
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def encoded(*contents: bytes) -> Any:
@@ -168,6 +178,14 @@ def test_health_and_figures_over_http(serving: Serving, client: Any) -> None:
     assert 'fedspect_line_requests_total{code="ok"}' in text and "fedspect_line_version 1.0" in text
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(base + "/etc/passwd", timeout=10)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_health_over_ipv6(home: LineHome) -> None:
+    with Serving(home, "--http", "[::1]:0") as process:
+        assert process.addresses["http"].startswith("[::1]:")
+        url = f"http://{process.addresses['http']}/health/live"
+        assert urllib.request.urlopen(url, timeout=10).status == 200
 
 
 def test_the_unix_socket_answers_too_and_only_its_user_may_enter(serving: Serving) -> None:

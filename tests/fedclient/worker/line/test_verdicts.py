@@ -46,8 +46,12 @@ def test_without_a_good_class_nothing_passes() -> None:
 def test_a_class_that_the_model_does_not_know_is_named_with_its_neighbour() -> None:
     with pytest.raises(SettingsError, match="did you mean scratch"):
         Judge(VerdictSettings(sure_of={"scrach": 0.5}), CLASSES)
-    with pytest.raises(SettingsError, match="not a probability"):
-        Judge(VerdictSettings(sure_of={"dent": 1.5}), CLASSES)
+
+
+@pytest.mark.parametrize("sure", [95.0, 1.5, 0.0, float("nan")])
+def test_a_threshold_is_a_probability_whether_or_not_there_is_a_version(tmp_path: Path, sure: float) -> None:
+    with pytest.raises(SettingsError, match=r"dent = .* as 0\.95"):
+        read_settings(tmp_path, {"verdicts.sure_of": {"dent": sure}})
 
 
 def test_the_table_says_what_is_in_force_for_each_class() -> None:

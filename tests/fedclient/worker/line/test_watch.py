@@ -88,6 +88,27 @@ def test_nothing_comes_twice_after_a_restart_and_what_came_meanwhile_is_not_lost
     assert camera.files() == ["1.png", "2.png"]
 
 
+ODD_NAMES = (
+    os.fsdecode(b"\xfc 1.png"),
+    "ü\x85\u2028\u2029 2.png",
+)  # of a latin-1 camera; signs that end a line elsewhere
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_of_any_bytes_is_written_and_known_again_after_a_restart(camera: Camera, name: str) -> None:
+    camera.put(name, 128)
+    assert camera.watcher.look() == 1
+    facts = (camera.folder / name).stat()
+    again = Journal(camera.journal_path, camera.output)
+    assert again.knows("another inode" + key_of(facts)[key_of(facts).index("-") :], name)
+    assert again.count == 1
+    for path in camera.journal_path.parent.glob("*.carried"):
+        path.unlink()  # then the output itself says how far it is
+    assert camera.restarted().look() == 0
+    (line,) = camera.output.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    assert json.loads(line) == camera.said[0] and camera.files() == [name]
+
+
 def test_a_renamed_picture_is_the_same_and_a_rewritten_one_is_another(camera: Camera) -> None:
     path = camera.put("1.png", 128)
     camera.watcher.look()
@@ -237,6 +258,21 @@ def test_a_folder_that_is_away_for_a_moment_has_lost_no_picture(camera: Camera) 
     assert watcher.look() == 0 and len(camera.said) == 1
 
 
+def test_a_picture_that_is_taken_away_before_its_turn_is_not_waited_for(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = camera.restarted(settle=60.0)
+    path = camera.put("1.png", 128)
+    watcher.look()
+    path.rename(camera.folder.parent / "1.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher, "_device", -1)  # an unmounted mount point is a readable, empty folder
+        watcher.look()
+        assert watcher.pending == 1
+    watcher.look()
+    assert watcher.pending == 0 and not camera.said
+
+
 def test_a_large_journal_forgets_nothing_while_a_share_is_away(
     camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +325,17 @@ def test_the_command_answers_a_folder_once(home: LineHome, tmp_path: Path) -> No
     assert [row["verdict"] for row in rows] == ["ask"] * 3 and output.read_text() == done.stdout
     assert run(home, *arguments).stdout == ""
     assert len(list(home.asked.glob("*.png"))) >= 1
+
+
+def test_the_command_prints_names_of_any_bytes(home: LineHome, tmp_path: Path) -> None:
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    for name in ODD_NAMES:
+        (folder / name).write_bytes(png(grey(128)))
+    done = run(home, "watch", str(folder), "--once", "--settle", "0", "--every", "0.05")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.rstrip("\n").split("\n")]
+    assert {row["file"] for row in rows} == set(ODD_NAMES)
 
 
 def test_a_png_or_jpeg_without_its_last_mark_is_still_being_written() -> None:
