@@ -245,9 +245,9 @@ def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
         links = [name for name in shown if (Path(folder) / name).is_symlink()]
         folders[:] = [name for name in shown if name not in links]
         for name in links:
-            path = os.path.relpath(str(Path(folder) / name), str(root))
+            linked = os.path.relpath(str(Path(folder) / name), str(root))
             problems.append(
-                Problem(_printable(path), UNREADABLE, "the folder: it is a link; no link is followed")
+                Problem(_printable(linked), UNREADABLE, "the folder: it is a link; no link is followed")
             )
         for name in sorted(names):
             path = Path(folder) / name
