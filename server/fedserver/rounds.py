@@ -231,7 +231,7 @@ class RoundLoop:
                 enough = give_up is not None and self._clock() - waiting_since >= give_up
                 reasons = exchange.reasons()
                 self._patience.wait(exchange.context, exchange.in_time(), "update", reasons, enough=enough)
-                self._patience.rest(heard)
+            self._patience.rest(heard)
 
     def _check(self, exchange: Exchange, state: RunState) -> list[Accepted]:
         """Refuse what must not touch the model; the rest may be averaged."""

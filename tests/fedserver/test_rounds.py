@@ -317,6 +317,45 @@ def test_a_plant_that_was_killed_and_is_back_is_asked_again_at_once(tmp_path: Pa
     assert [one.plant for one in federation.store.history()[0].plants] == ["plant-1", "plant-2", "plant-3"]
 
 
+def test_a_plant_that_failed_once_and_then_answered_is_not_asked_again(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, quorum=3, rounds=1, retry=0.0)
+    federation.on(RoundStarted, 1, lambda: federation.grid.offline.add(2))
+    third = federation.workers[2]
+
+    def fails_once(task: RoundTask) -> RoundReply:
+        if len(third.tasks) == 1:
+            raise MemoryError("no memory just now")
+        if len(third.tasks) > 9:
+            pytest.fail("it is asked again and again")
+        return LinearPlant.answer(third, task)
+
+    third.answer = fails_once  # type: ignore[method-assign]
+
+    def second_comes_back() -> None:
+        if len(third.tasks) > 1:
+            federation.grid.forget(2)
+            federation.grid.offline.discard(2)
+
+    federation.on(Waiting, 1, second_comes_back)
+    federation.run()
+    assert [task.train for task in third.tasks] == [True, True, False]
+    assert [one.plant for one in federation.store.history()[0].plants] == ["plant-1", "plant-2", "plant-3"]
+
+
+def test_a_run_whose_plants_fail_at_once_can_be_stopped(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, quorum=3, rounds=1, retry=0.0, give_up=None)
+    third = federation.workers[2]
+
+    def fails(task: RoundTask) -> RoundReply:
+        if len(third.tasks) > 9:
+            pytest.fail("nobody asks whether to stop")
+        raise MemoryError("no memory")
+
+    third.answer = fails  # type: ignore[method-assign]
+    with pytest.raises(InterruptedRunError):
+        federation.run(should_stop=lambda: len(third.tasks) > 4)
+
+
 def test_plants_come_and_go_between_rounds(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=2, rounds=3)
     federation.grid.offline = {3}
