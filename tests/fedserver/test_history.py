@@ -117,6 +117,16 @@ def test_standing_still_is_counted_in_versions_that_were_measured() -> None:
     assert not course(0.5, 0.4, 0.5).stands_still(None)
 
 
+def test_a_closing_evaluation_is_the_best_but_takes_back_no_end() -> None:
+    records = [record(number, accuracy) for number, accuracy in enumerate((0.5, 0.4, 0.5), start=1)]
+    known = {one.evaluation.round: one.evaluation for one in records if one.evaluation is not None}
+    closing = Evaluation.of(3, "v3", [result("plant-1", metrics={"accuracy": 0.9})])
+    assert closing is not None
+    found = Course(records, {**known, 3: closing}, "accuracy")
+    assert found.best() == 3
+    assert found.stands_still(2)
+
+
 def test_recent_steps_are_those_that_were_accepted_lately() -> None:
     found = course(0.1, 0.2, 0.3).recent_steps(2)
     assert [(step.plant, step.size.weights, step.examples) for step in found] == [("plant-1", 0.5, 20)] * 2
