@@ -126,7 +126,7 @@ class RoundLoop:
             self._emit,
             self._clock,
             self._admit,
-            store.take_readmitted,
+            store.readmissions.take,
         )
         self._expecting = self._clock() + settings.gather
         while state.round < settings.rounds and not self._course.stands_still(settings.early_stop):

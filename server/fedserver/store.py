@@ -12,7 +12,7 @@
     history.jsonl             the records again, a line a round, for whoever likes to follow a file
     status.json               what the run is doing, and why its process ended (``outcome``)
     spool/                    answers of the round in progress; worthless after a restart
-    readmit/                  a file for each plant that an operator lets in again
+    readmit/                  a file for each plant that an operator lets in again, until a round has it
 
 A round's folder is filled under another name and then renamed, so a server that is killed at any moment
 finds the rounds that were finished and nothing else. What can be derived (the history) is mended on
@@ -34,6 +34,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from fedserver.history import Evaluation, RoundRecord
+from fedserver.readmissions import Readmissions
 from fedserver.round_settings import RoundSettings
 from fedserver.state import FORMAT_VERSION, PlantStanding
 from fedserver.state import RunFacts as RunFacts
@@ -65,6 +66,7 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.spool = folder / "spool"
+        self.readmissions = Readmissions(folder / "readmit")
         self.facts = _read_facts(folder)
 
     @classmethod
@@ -178,13 +180,14 @@ class RunStore:
         """Put a finished round on disk: all of it or, after a crash, nothing.
 
         Args:
-            state: where the run stands now.
+            state: where the run stands now; it tells of every readmission that was taken.
             record: what happened.
             best: the round whose head is kept beside the last few.
 
         """
         self._put(state, record, parent=record.parent)
         append_line(self.folder / "history.jsonl", record.model_dump_json())
+        self.readmissions.settle()
         self._prune(state.round, best)
 
     def close_run(self, number: int, evaluation: Evaluation) -> None:
@@ -195,17 +198,6 @@ class RunStore:
         """Tell in ``status.json`` what the run is doing."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         write_json(self.folder / "status.json", {"state": state, "text": text, "at": now, **facts})
-
-    def readmit(self, plant: str) -> None:
-        """Let a plant that was set aside take part again, at once if the run is going on."""
-        write_text(self.folder / "readmit" / plant, "")
-
-    def take_readmitted(self) -> list[str]:
-        """The plants that were let in again since the last call."""
-        files = sorted((self.folder / "readmit").glob("[!.]*"))
-        for file in files:
-            file.unlink(missing_ok=True)
-        return [file.name for file in files]
 
     def empty_spool(self) -> None:
         """Forget the answers of a round that was cut."""

@@ -502,7 +502,7 @@ def test_the_result_is_as_if_the_refused_plant_had_not_been_there(tmp_path: Path
 def test_a_plant_refused_three_rounds_running_is_set_aside_until_an_operator_looks(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=6)
     poisoned(federation.workers, 1)
-    federation.on(RoundClosed, 5, lambda: federation.store.readmit("plant-1"))
+    federation.on(RoundClosed, 5, lambda: federation.store.readmissions.add("plant-1"))
     federation.on(RoundClosed, 5, lambda: setattr(federation.clock, "now", federation.clock.now + 5))
     federation.run()
     refused = federation.heard(PlantRefused)
@@ -523,6 +523,22 @@ def test_being_set_aside_survives_a_restart(tmp_path: Path) -> None:
     again.store.change_settings(again.store.facts.rounds.model_copy(update={"rounds": 5}))
     again.run()
     assert again.heard(RoundStarted)[0].plants == ("plant-2", "plant-3")
+
+
+def test_being_let_in_again_survives_a_server_that_ends_before_the_round_does(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, rounds=3)
+    poisoned(federation.workers, 1)
+    federation.run()
+    cut = Federation(tmp_path)
+    cut.store.change_settings(cut.store.facts.rounds.model_copy(update={"rounds": 4}))
+    cut.store.readmissions.add("plant-1")
+    with pytest.raises(InterruptedRunError):
+        cut.run(should_stop=lambda: bool(cut.heard(RoundStarted)))
+    again = Federation(tmp_path)
+    again.run()
+    started = [federation.heard(RoundStarted)[0].plants for federation in (cut, again)]
+    assert started == [("plant-1", "plant-2", "plant-3")] * 2
+    assert again.store.readmissions.take() == []
 
 
 def test_too_many_refusals_for_a_quorum_end_in_waiting_with_the_reasons(tmp_path: Path) -> None:

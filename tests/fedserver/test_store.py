@@ -123,6 +123,20 @@ def test_a_store_does_not_grow_but_for_its_records(tmp_path: Path) -> None:
     assert len(state.served.links) == len(RunStore(tmp_path).latest().served.links) == 16
 
 
+def test_a_plant_let_in_again_is_told_once_and_forgotten_when_a_round_is_closed(tmp_path: Path) -> None:
+    store, operator = begun(tmp_path), RunStore(tmp_path)
+    operator.readmissions.add("plant-1")
+    assert store.readmissions.take() == ["plant-1"]
+    assert store.readmissions.take() == []
+    assert RunStore(tmp_path).readmissions.take() == ["plant-1"]  # a server that was started again
+    operator.readmissions.add("plant-1")  # once more before the round is closed
+    operator.readmissions.add("plant-2")
+    state = advance(store, store.latest())
+    assert store.readmissions.take() == ["plant-1", "plant-2"]
+    advance(store, state)
+    assert RunStore(tmp_path).readmissions.take() == []
+
+
 def test_a_run_is_not_begun_over_another(tmp_path: Path) -> None:
     begun(tmp_path)
     with pytest.raises(WorkspaceError, match="holds a run already"):

@@ -182,7 +182,7 @@ def readmit_command(
     """Let a plant take part again that was set aside after refused updates, at once if rounds are going on."""
     opened = Workspace.open(workspace)
     opened.registry.read().named(plant)
-    RunStore(named_run(opened.runs)).readmit(plant)
+    RunStore(named_run(opened.runs)).readmissions.add(plant)
     if json:
         print_json({"plant": plant, "readmitted": True})
     else:
