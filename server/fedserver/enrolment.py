@@ -27,7 +27,7 @@ from fedserver.deployments import Deployments
 from fedserver.device_keys import proved_key
 from fedserver.limits import AtOnce, RateLimit, Remembered, address_of
 from fedserver.models import Models
-from fedserver.plant_reports import deployment_report, json_object
+from fedserver.plant_reports import deployment_report, site_report
 from fedserver.registry import Plant, Registry
 from fedserver.served_files import ServedFiles
 from fedserver.tokens import redeem
@@ -177,7 +177,7 @@ class EnrolmentService:
     def report(self, request: ReportRequest, context: grpc.ServicerContext) -> ReportReply:
         """Keep a plant's site report."""
         name = self._plant_of(request.session)
-        report = json_object(request.report_json)
+        report = site_report(request.report_json)
         with self._registry.change() as roll:
             roll.named(name).report = report
             roll.named(name).seen = self._clock()

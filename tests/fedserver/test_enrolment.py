@@ -344,7 +344,24 @@ def test_garbage_on_the_port_leaves_the_service_answering(office: Office, home: 
     assert join(home, office.token()).plant == "plant-a"
 
 
-@pytest.mark.parametrize("report", ["", "[]", "{", "9" * 5000, "[" * 5000, '{"a": "' + "x" * 140_000 + '"}'])
+@pytest.mark.parametrize(
+    "report",
+    [
+        "",
+        "[]",
+        "{",
+        "9" * 5000,
+        "[" * 5000,
+        '{"a": "' + "x" * 140_000 + '"}',
+        '{"counts": {"a": "x"}}',
+        '{"counts": {"a": -1}}',
+        '{"counts": [1]}',
+        '{"counts": {"a": 1' + "0" * 4000 + "}}",
+        '{"counts": {"\\ud800": 1}}',
+        '{"training": {"kind": "paused"}}',
+        '{"training": "paused"}',
+    ],
+)
 def test_a_report_that_is_none_is_refused_and_nothing_is_kept(
     office: Office, home: PlantHome, report: str
 ) -> None:
