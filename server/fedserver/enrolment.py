@@ -110,7 +110,7 @@ class EnrolmentService:
         self._on_deployed = on_deployed
         self._clock = clock
         self._nonces: Remembered[bool] = Remembered(NONCE_LIFE)
-        self._sessions: Remembered[str] = Remembered(SESSION_LIFE)
+        self._sessions: Remembered[str] = Remembered(SESSION_LIFE)  # the keys of those who opened them
         self._tries = RateLimit(TRIES, TRIES_PER_SECOND)
         self._tries_of_all = RateLimit(TRIES_OF_ALL, TRIES_OF_ALL_PER_SECOND)
         self._questions = RateLimit(TRIES, TRIES_PER_SECOND)
@@ -270,7 +270,7 @@ class EnrolmentService:
                 entry.seen, entry.software = now, software
         offer = self._offer
         session = secrets.token_bytes(32)
-        self._sessions.put(session, plant.name)
+        self._sessions.put(session, plant.public_key or "")
         return Admission(
             federation=offer.federation,
             plant=plant.name,
@@ -284,8 +284,9 @@ class EnrolmentService:
         )
 
     def _plant_of(self, session: bytes) -> str:
-        name = self._sessions.get(session)
-        plant = None if name is None else self._registry.read().plants.get(name)
+        """The plant whose key the session was opened with, as long as it is that plant's."""
+        key = self._sessions.get(session)
+        plant = None if key is None else self._registry.read().by_key(key)
         if plant is None or plant.state != "joined":
             raise EnrolmentError("this session is over", remedy="join again")
         return plant.name

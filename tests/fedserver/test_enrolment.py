@@ -383,6 +383,25 @@ def test_a_session_ends_with_the_plants_membership(office: Office, home: PlantHo
             session.fetch_base(home)
 
 
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_session_ends_when_another_device_takes_the_plants_place(
+    office: Office, home: PlantHome, tmp_path: Path, revoked: bool
+) -> None:
+    other = PlantHome(tmp_path / "other")
+    other.prepare()
+    with joined(home, office.token()) as (old, _):
+        if revoked:
+            revoke(office.workspace.registry, "plant-a")
+        with joined(other, office.token(replace=not revoked)) as (new, _):
+            with pytest.raises(EnrolmentError, match="session is over"):
+                old.report({"counts": {"pit": 99}})
+            with pytest.raises(EnrolmentError, match="session is over"):
+                old.leave()
+            new.report({"counts": {"pit": 3}})
+    assert office.plant().state == "joined"
+    assert office.plant().report == {"counts": {"pit": 3}}
+
+
 def test_a_plant_of_another_protocol_is_told_so(office: Office) -> None:
     with pytest.raises(EnrolmentError, match="different versions"):
         office.stub().challenge(ChallengeRequest(protocol=PROTOCOL + 1), timeout=10)
