@@ -65,6 +65,11 @@ TRIES_PER_SECOND = 1.0  # ... and from then on
 TRIES_OF_ALL = 600  # together
 TRIES_OF_ALL_PER_SECOND = 50.0
 DOWNLOADS = 4  # per plant, at once
+_NOT_JOINED = {
+    "invited": "this plant is invited and has not joined",
+    "left": "this plant left the federation",
+    "revoked": "this plant was revoked",
+}
 
 
 @dataclass(frozen=True)
@@ -156,8 +161,8 @@ class EnrolmentService:
         plant = self._registry.read().by_key(key)
         if plant is None or plant.state != "joined":
             raise EnrolmentError(
-                "this plant was revoked" if plant is not None else "headquarters does not know this device",
-                seen=None if plant is None else f"{plant.name} ({plant.state})",
+                "headquarters does not know this device" if plant is None else _NOT_JOINED[plant.state],
+                seen=None if plant is None else plant.name,
                 remedy="ask headquarters for a new join token (`fedserver invite`)",
             )
         return self._admission(plant, request.software)

@@ -468,7 +468,10 @@ def test_a_plant_that_leaves_is_forgotten_at_headquarters(office: Office, home: 
         session.leave()
     assert office.plant().state == "left"
     assert office.left == ["plant-a"]
-    with pytest.raises(EnrolmentError), returned(home, membership):
+    with pytest.raises(EnrolmentError, match="this plant left the federation"), returned(home, membership):
+        pass
+    office.token()  # which makes its key unknown
+    with pytest.raises(EnrolmentError, match="does not know this device"), returned(home, membership):
         pass
 
 
