@@ -45,6 +45,15 @@ def test_init_twice_says_that_nothing_changed(hq: str, capsys: pytest.CaptureFix
     assert "nothing changed" in said and "made" not in said
 
 
+def test_init_takes_no_classes_that_plants_would_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("init", str(tmp_path / "hq"), "--host", "hq.example.org", "--classes")
+    code, _, said = fedserver(capsys, *words, "roll-mark, roll_mark")
+    assert code == 10 and "keep one of them" in said
+    assert fedserver(capsys, *words, "roll-mark, pit")[0] == 0
+
+
 def test_invite_prints_one_line_that_a_plant_can_read(hq: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, said = fedserver(capsys, "invite", "plant-a", "--expires", "30m", "-w", hq)
     assert code == 0
