@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -36,7 +35,7 @@ from safetensors.numpy import save as save_tensors
 from fedserver.history import Evaluation, RoundRecord
 from fedserver.readmissions import Readmissions
 from fedserver.round_settings import RoundSettings
-from fedserver.state import FORMAT_VERSION, PlantStanding
+from fedserver.state import PlantStanding, read_facts
 from fedserver.state import RunFacts as RunFacts
 from fedserver.state import RunState as RunState
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
@@ -67,7 +66,7 @@ class RunStore:
         self.folder = folder
         self.spool = folder / "spool"
         self.readmissions = Readmissions(folder / "readmit")
-        self.facts = _read_facts(folder)
+        self.facts = read_facts(folder)
 
     @classmethod
     def create(cls, folder: Path, facts: RunFacts, head: Mapping[str, np.ndarray]) -> RunStore:
@@ -293,24 +292,7 @@ def _damaged(path: Path, why: str) -> DamagedFileError:
     return DamagedFileError(
         "a file of the run is not what was written",
         seen=f"{path}: {why}",
-        remedy="remove the folder of the last round: the run goes on from the one before it",
+        remedy="restore a backup; or, where it is the last round's, remove that round's folder: the run goes on from "
+        "the one before it, without the strategy's moments and what the downlink still owed, which only the last "
+        "round keeps",
     )
-
-
-def _read_facts(folder: Path) -> RunFacts:
-    path = folder / "run.json"
-    try:
-        facts = RunFacts.model_validate(read_json(path))
-    except FileNotFoundError:
-        raise WorkspaceError("there is no run here", seen=folder, remedy="check the path") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if facts.format_version != FORMAT_VERSION:
-        raise WorkspaceError(
-            "the run is of another format",
-            seen=facts.format_version,
-            accepted=str(FORMAT_VERSION),
-            remedy="use the version of Fedspect that made it",
-        )
-    return facts

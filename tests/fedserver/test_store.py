@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +165,22 @@ def test_a_head_that_was_changed_on_disk_is_not_served(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DamagedFileError, match="its hash is another"):
         store.latest()
+
+
+def test_a_damaged_last_round_says_what_removing_its_folder_costs(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    before = advance(store, store.latest())
+    advance(store, before)
+    path = tmp_path / "0002" / "head.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedFileError) as caught:
+        store.latest()
+    assert "without the strategy's moments" in (caught.value.remedy or "")
+    assert before.moments and before.served.residual
+    shutil.rmtree(path.parent)
+    found = store.latest()
+    assert (found.round, found.served.version) == (1, before.served.version)
+    assert not found.moments and not found.served.residual
 
 
 def test_a_torn_or_missing_history_file_is_mended_on_opening(tmp_path: Path) -> None:
