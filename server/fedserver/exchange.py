@@ -13,7 +13,6 @@ from fedserver.aggregation import Accepted, Aggregate, Spooled
 from fedserver.events import RoundContext
 from fedserver.history import Evaluation, PlantResult, Refusal, RoundRecord, mean_train_loss
 from fedspect.errors import storage_error
-from fedspect.update.change import StepSize
 from fedspect.update.checks import Expected
 from fedspect.update.downlink import Served
 from fedspect.update.exchange import RoundTask
@@ -162,13 +161,18 @@ class Exchange:
             seconds: from then to the new head.
 
         """
-        steps = {one.spooled.plant: one.step.size for one in accepted}
+        steps = {one.spooled.plant: one.step for one in accepted}
         results = []
         for plant, result in sorted(self.results.items()):
-            size = steps.get(plant, StepSize(0.0, 0.0))
-            share = found.shares.get(plant, 0.0)
-            update = {"weight": share, "step": size.weights, "step_of_statistics": size.statistics}
-            results.append(result.model_copy(update=update))
+            if plant in steps:
+                update = {
+                    "counted": steps[plant].examples,
+                    "weight": found.shares.get(plant, 0.0),
+                    "step": steps[plant].size.weights,
+                    "step_of_statistics": steps[plant].size.statistics,
+                }
+                result = result.model_copy(update=update)
+            results.append(result)
         in_time = [result for result in results if not result.late_by]
         return RoundRecord(
             round=self.context.round,

@@ -22,7 +22,9 @@ class PlantResult(BaseModel):
     late_by: int = 0
     """Rounds between the task and the round that used the answer; 0: in time."""
     num_examples: int
-    """Pictures trained on."""
+    """Pictures trained on, as the plant says."""
+    counted: int | None = None
+    """Pictures that the update counted for in the checks and in a mean; ``None`` when it was not used."""
     counts: dict[str, int]
     """The same by class."""
     weight: float = 0.0
@@ -192,9 +194,13 @@ class Course:
         return min(means, key=lambda number: (-means[number][self._metric], number), default=None)
 
     def recent_steps(self, rounds: int) -> list[Step]:
-        """The accepted steps of the last rounds: what is usual."""
+        """The accepted steps of the last rounds, with the pictures that they counted for: what is usual."""
         return [
-            Step(one.plant, StepSize(one.step, one.step_of_statistics), one.num_examples)
+            Step(
+                one.plant,
+                StepSize(one.step, one.step_of_statistics),
+                one.num_examples if one.counted is None else one.counted,  # as in records of earlier versions
+            )
             for record in self._records[-rounds:]
             for one in record.plants
             if one.step > 0

@@ -132,6 +132,12 @@ def test_recent_steps_are_those_that_were_accepted_lately() -> None:
     assert [(step.plant, step.size.weights, step.examples) for step in found] == [("plant-1", 0.5, 20)] * 2
 
 
+def test_recent_steps_count_what_was_believed_not_what_a_plant_claimed() -> None:
+    found = course(0.1)
+    found.add(record(2, 0.2, plants=[result("plant-1", step=0.5, num_examples=1_000_000, counted=60)]))
+    assert [step.examples for step in found.recent_steps(2)] == [20, 60]  # the first is of an earlier version
+
+
 def test_the_time_left_is_the_mean_so_far_for_every_round() -> None:
     assert course(0.1, 0.2).seconds_for(5) == pytest.approx(10.0)
 

@@ -163,6 +163,17 @@ def test_a_plants_weight_is_its_share_of_the_pictures(tmp_path: Path) -> None:
     assert shares == {w.name: pytest.approx(len(w.labels) / total) for w in federation.workers}
 
 
+def test_a_round_remembers_how_many_pictures_each_plant_counted_for(tmp_path: Path) -> None:
+    workers = [
+        LinearPlant(f"plant-{n}", tmp_path / str(n), pictures=pictures)
+        for n, pictures in ((1, 20), (2, 30), (3, 90))
+    ]
+    federation = Federation(tmp_path, workers, rounds=1, of_others=2.0)
+    federation.run()
+    (record,) = federation.store.history()
+    assert [(one.num_examples, one.counted) for one in record.plants] == [(20, 20), (30, 30), (90, 50)]
+
+
 def test_the_mean_accuracy_is_weighted_by_evaluation_pictures(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=1, quorum=3)
     federation.run()
