@@ -7,7 +7,7 @@ imports what is installed here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,10 @@ class RunState:
 
 
 class Control:
-    """The calls of Flower's Control API that we need. Every method raises ``ConnectionLostError`` when it
-    is down.
+    """The calls of Flower's Control API that we need.
+
+    Every call raises ``ConnectionLostError`` when the SuperLink does not answer, ``DiskFullError`` when it has no
+    space left, and ``FederationError`` when it refuses.
     """
 
     def __init__(self, where: ControlAddress, authority_pem: bytes) -> None:
@@ -83,7 +85,7 @@ class Control:
 
     def unregister(self, node_id: int) -> None:
         """Shut a node out, at once; one that is not there is fine."""
-        with contextlib.suppress(FederationError):
+        with _refusal_is_fine():
             self._call("UnregisterNode", UnregisterNodeRequest(node_id=node_id))
 
     def online(self) -> set[int]:
@@ -109,7 +111,7 @@ class Control:
 
     def stop(self, run_id: int) -> None:
         """End a run; one that is over is fine."""
-        with contextlib.suppress(FederationError):
+        with _refusal_is_fine():
             self._call("StopRun", StopRunRequest(run_id=run_id))
 
     def _call(self, method: str, request: Any) -> Any:
@@ -126,6 +128,17 @@ class Control:
                     remedy="free some space on the workspace's disk; no round that was closed is lost",
                 ) from error
             raise FederationError("Flower's SuperLink refused a call", seen=details) from error
+
+
+@contextlib.contextmanager
+def _refusal_is_fine() -> Iterator[None]:
+    """What is asked for is so already; a SuperLink that does not answer has not even refused."""
+    try:
+        yield
+    except ConnectionLostError:
+        raise
+    except FederationError:
+        pass
 
 
 def thin_bundle(module: str, config: Mapping[str, str | int | float | bool]) -> bytes:

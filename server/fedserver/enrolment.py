@@ -27,7 +27,7 @@ from fedserver.deployments import Deployments
 from fedserver.device_keys import proved_key
 from fedserver.limits import AtOnce, RateLimit, Remembered, address_of
 from fedserver.models import Models
-from fedserver.plant_reports import deployment_report, json_object
+from fedserver.plant_reports import deployment_report, site_report
 from fedserver.registry import Plant, Registry
 from fedserver.served_files import ServedFiles
 from fedserver.tokens import redeem
@@ -65,6 +65,11 @@ TRIES_PER_SECOND = 1.0  # ... and from then on
 TRIES_OF_ALL = 600  # together
 TRIES_OF_ALL_PER_SECOND = 50.0
 DOWNLOADS = 4  # per plant, at once
+_NOT_JOINED = {
+    "invited": "this plant is invited and has not joined",
+    "left": "this plant left the federation",
+    "revoked": "this plant was revoked",
+}
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class EnrolmentService:
         self._on_deployed = on_deployed
         self._clock = clock
         self._nonces: Remembered[bool] = Remembered(NONCE_LIFE)
-        self._sessions: Remembered[str] = Remembered(SESSION_LIFE)
+        self._sessions: Remembered[str] = Remembered(SESSION_LIFE)  # the keys of those who opened them
         self._tries = RateLimit(TRIES, TRIES_PER_SECOND)
         self._tries_of_all = RateLimit(TRIES_OF_ALL, TRIES_OF_ALL_PER_SECOND)
         self._questions = RateLimit(TRIES, TRIES_PER_SECOND)
@@ -156,8 +161,8 @@ class EnrolmentService:
         plant = self._registry.read().by_key(key)
         if plant is None or plant.state != "joined":
             raise EnrolmentError(
-                "this plant was revoked" if plant is not None else "headquarters does not know this device",
-                seen=None if plant is None else f"{plant.name} ({plant.state})",
+                "headquarters does not know this device" if plant is None else _NOT_JOINED[plant.state],
+                seen=None if plant is None else plant.name,
                 remedy="ask headquarters for a new join token (`fedserver invite`)",
             )
         return self._admission(plant, request.software)
@@ -177,7 +182,7 @@ class EnrolmentService:
     def report(self, request: ReportRequest, context: grpc.ServicerContext) -> ReportReply:
         """Keep a plant's site report."""
         name = self._plant_of(request.session)
-        report = json_object(request.report_json)
+        report = site_report(request.report_json)
         with self._registry.change() as roll:
             roll.named(name).report = report
             roll.named(name).seen = self._clock()
@@ -270,7 +275,7 @@ class EnrolmentService:
                 entry.seen, entry.software = now, software
         offer = self._offer
         session = secrets.token_bytes(32)
-        self._sessions.put(session, plant.name)
+        self._sessions.put(session, plant.public_key or "")
         return Admission(
             federation=offer.federation,
             plant=plant.name,
@@ -284,8 +289,9 @@ class EnrolmentService:
         )
 
     def _plant_of(self, session: bytes) -> str:
-        name = self._sessions.get(session)
-        plant = None if name is None else self._registry.read().plants.get(name)
+        """The plant whose key the session was opened with, as long as it is that plant's."""
+        key = self._sessions.get(session)
+        plant = None if key is None else self._registry.read().by_key(key)
         if plant is None or plant.state != "joined":
             raise EnrolmentError("this session is over", remedy="join again")
         return plant.name

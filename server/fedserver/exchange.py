@@ -13,7 +13,6 @@ from fedserver.aggregation import Accepted, Aggregate, Spooled
 from fedserver.events import RoundContext
 from fedserver.history import Evaluation, PlantResult, Refusal, RoundRecord, mean_train_loss
 from fedspect.errors import storage_error
-from fedspect.update.change import StepSize
 from fedspect.update.checks import Expected
 from fedspect.update.downlink import Served
 from fedspect.update.exchange import RoundTask
@@ -64,7 +63,7 @@ class Exchange:
     lost: dict[str, str] = field(default_factory=dict)
     """Plants that were asked and failed, with the reason."""
     failed_at: dict[str, float] = field(default_factory=dict)
-    """When each refused or lost plant failed last."""
+    """When each plant failed that is refused or lost now."""
     sent_whole: set[str] = field(default_factory=set)
     """Plants that could not use a change and were sent the whole head instead."""
     bytes_down: dict[str, int] = field(default_factory=dict)
@@ -77,12 +76,14 @@ class Exchange:
         self.updates.pop(plant, None)
         self.refused.pop(plant, None)
         self.lost.pop(plant, None)
+        self.failed_at.pop(plant, None)
 
     def answer(self, result: PlantResult) -> None:
         """An answer arrived; one that is late makes way when the plant answers in time as well."""
         if not result.late_by:
             self.open_plants.discard(result.plant)
             self.lost.pop(result.plant, None)
+            self.failed_at.pop(result.plant, None)
         self.results[result.plant] = result
 
     def keep(self, expected: Expected, body: bytes, *, late_by: int = 0) -> None:
@@ -123,15 +124,17 @@ class Exchange:
 
     def takes_late(self, plant: str) -> bool:
         """Whether the round still wants an older answer of the plant: it has none in time, and none refused."""
-        answered = plant in self.results and not self.results[plant].late_by
-        return self.context.train and not answered and plant not in self.refused
+        return self.context.train and not self._answered(plant) and plant not in self.refused
 
     def askable(self, plant: str, retry_before: float) -> bool:
         """Whether the plant may be given the task now: it never had it, or failed before that moment."""
-        if plant in self.failed_at:
-            return plant not in self.open_plants and self.failed_at[plant] <= retry_before
-        answered = plant in self.results and not self.results[plant].late_by
-        return plant not in self.open_plants and not answered
+        if plant in self.open_plants or self._answered(plant):
+            return False
+        return plant not in self.failed_at or self.failed_at[plant] <= retry_before
+
+    def _answered(self, plant: str) -> bool:
+        """Whether its answer to this round's task is here."""
+        return plant in self.results and not self.results[plant].late_by
 
     def reasons(self) -> list[str]:
         """Why there are no more updates, in clauses."""
@@ -158,13 +161,18 @@ class Exchange:
             seconds: from then to the new head.
 
         """
-        steps = {one.spooled.plant: one.step.size for one in accepted}
+        steps = {one.spooled.plant: one.step for one in accepted}
         results = []
         for plant, result in sorted(self.results.items()):
-            size = steps.get(plant, StepSize(0.0, 0.0))
-            share = found.shares.get(plant, 0.0)
-            update = {"weight": share, "step": size.weights, "step_of_statistics": size.statistics}
-            results.append(result.model_copy(update=update))
+            if plant in steps:
+                update = {
+                    "counted": steps[plant].examples,
+                    "weight": found.shares.get(plant, 0.0),
+                    "step": steps[plant].size.weights,
+                    "step_of_statistics": steps[plant].size.statistics,
+                }
+                result = result.model_copy(update=update)
+            results.append(result)
         in_time = [result for result in results if not result.late_by]
         return RoundRecord(
             round=self.context.round,

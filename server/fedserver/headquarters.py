@@ -10,6 +10,7 @@ says where it stands, so each new start under the hood goes on with the next rou
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -186,7 +187,8 @@ class Headquarters:
         self._say("stopping")
         self._superlink.end_serverapp()  # first, so that it can say in the run's folder that it was stopped
         if self._control is not None and self._run is not None:
-            self._control.stop(self._run)
+            with contextlib.suppress(ConnectionLostError):  # a SuperLink that is gone runs nothing
+                self._control.stop(self._run)
         return self._done
 
     def _finish(self) -> None:
@@ -238,8 +240,8 @@ class Headquarters:
             return True
         outcome = RunOutcome.read(store.folder)
         outcome.check()
-        self._say(f"the rounds were cut: {outcome.text}; going on")
         control.stop(self._run)
+        self._say(f"the rounds were cut: {outcome.text}; going on")
         self._run = None
         return False
 

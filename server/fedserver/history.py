@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,7 +22,9 @@ class PlantResult(BaseModel):
     late_by: int = 0
     """Rounds between the task and the round that used the answer; 0: in time."""
     num_examples: int
-    """Pictures trained on."""
+    """Pictures trained on, as the plant says."""
+    counted: int | None = None
+    """Pictures that the update counted for in the checks and in a mean; ``None`` when it was not used."""
     counts: dict[str, int]
     """The same by class."""
     weight: float = 0.0
@@ -175,18 +177,30 @@ class Course:
 
     def best(self) -> int | None:
         """The earliest round whose version is the best; ``None`` if none was measured."""
-        means = {number: one.mean for number, one in self._evaluations.items() if self._metric in one.mean}
-        return min(means, key=lambda number: (-means[number][self._metric], number), default=None)
+        return self._best_of(self._evaluations)
 
     def stands_still(self, patience: int | None) -> bool:
-        """Whether the last ``patience`` versions that were measured are no better than one before."""
-        best = self.best()
-        return patience is not None and best is not None and max(self._evaluations) - best >= patience
+        """Whether the last ``patience`` versions that were measured are no better than one before.
+
+        Only what the rounds themselves measured counts: an end that the closing evaluation could take back
+        would be none.
+        """
+        measured = {one.round: one for record in self._records if (one := record.evaluation) is not None}
+        best = self._best_of(measured)
+        return patience is not None and best is not None and max(measured) - best >= patience
+
+    def _best_of(self, evaluations: Mapping[int, Evaluation]) -> int | None:
+        means = {number: one.mean for number, one in evaluations.items() if self._metric in one.mean}
+        return min(means, key=lambda number: (-means[number][self._metric], number), default=None)
 
     def recent_steps(self, rounds: int) -> list[Step]:
-        """The accepted steps of the last rounds: what is usual."""
+        """The accepted steps of the last rounds, with the pictures that they counted for: what is usual."""
         return [
-            Step(one.plant, StepSize(one.step, one.step_of_statistics), one.num_examples)
+            Step(
+                one.plant,
+                StepSize(one.step, one.step_of_statistics),
+                one.num_examples if one.counted is None else one.counted,  # as in records of earlier versions
+            )
             for record in self._records[-rounds:]
             for one in record.plants
             if one.step > 0

@@ -41,6 +41,10 @@ class Nodes:
         """Let in and shut out what the registry says; answers in words who was let go of, and why.
 
         Cheap when nothing has changed.
+
+        Raises:
+            ConnectionLostError: the SuperLink does not answer; the next call goes on where this one stopped.
+
         """
         seen = self._registry.stamp()
         if seen == self._seen:
@@ -54,7 +58,9 @@ class Nodes:
                 if name not in joined or joined[name].public_key != key
             ]
             for name in gone:
-                control.unregister(self._keys.pop(name)[1])
+                control.unregister(self._keys[name][1])
+            for name in gone:  # all of them are out; one call that fails is made again at the next look
+                del self._keys[name]
             for plant in sorted(joined.values(), key=lambda each: each.name):
                 self._admit(control, plant)
             self._write()
@@ -66,7 +72,8 @@ class Nodes:
         with self._lock:
             known = self._keys.get(plant.name)
             if known is not None and known[0] != plant.public_key:
-                control.unregister(self._keys.pop(plant.name)[1])
+                control.unregister(known[1])
+                del self._keys[plant.name]
             self._admit(control, plant)
             self._write()
 

@@ -3,17 +3,75 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedspect.errors import EnrolmentError
 from fedspect.protocol.limits import LARGEST_DEPLOYMENT_REPORT, LARGEST_REPORT
 from fedspect.protocol.versions import DeploymentReport
 
+M = TypeVar("M", bound=BaseModel)
 
-def json_object(text: str, what: str = "a site report", largest: int = LARGEST_REPORT) -> dict[str, Any]:
-    """What a plant reports: bounded, and an object.
+
+class Objection(BaseModel):
+    """What speaks against training at a plant just now: ``kind`` is paused, hours, memory or load."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    kind: str
+    reason: str
+
+
+class SiteReport(BaseModel):
+    """What headquarters reads of a plant's site report; whatever else it holds is kept as it came."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    counts: dict[str, Annotated[int, Field(ge=0, le=10**9)]] | None = None
+    """Pictures by class; not set: the plant has not told."""
+    training: Objection | None = None
+    """What speaks against training; not set: it may run."""
+
+    @property
+    def pictures(self) -> int | None:
+        """All of them together."""
+        return None if self.counts is None else sum(self.counts.values())
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> SiteReport:
+        """One from the registry; nothing is known of one that an earlier server took as it came."""
+        try:
+            return cls.model_validate(stored)
+        except ValidationError:
+            return cls()
+
+
+def site_report(text: str) -> dict[str, Any]:
+    """What a plant tells of itself, as it came: bounded, and what is read of it (``SiteReport``) can be.
+
+    Raises:
+        EnrolmentError: it is something else.
+
+    """
+    content = _object(text, "a site report", LARGEST_REPORT)
+    _validated(SiteReport, content, "a site report")
+    return content
+
+
+def deployment_report(text: str) -> DeploymentReport:
+    """What a plant says of a version: bounded, and of the form that both sides mean.
+
+    Raises:
+        EnrolmentError: it is something else.
+
+    """
+    content = _object(text, "a deployment report", LARGEST_DEPLOYMENT_REPORT)
+    return _validated(DeploymentReport, content, "a deployment report")
+
+
+def _object(text: str, what: str, largest: int) -> dict[str, Any]:
+    """What a plant reports: at most ``largest`` characters, and an object.
 
     Raises:
         EnrolmentError: it is something else.
@@ -25,22 +83,16 @@ def json_object(text: str, what: str = "a site report", largest: int = LARGEST_R
         content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("not an object")
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be stored
     except (ValueError, RecursionError) as error:
         raise EnrolmentError(f"{what} cannot be read", seen=str(error)[:200]) from error
     return content
 
 
-def deployment_report(text: str) -> DeploymentReport:
-    """What a plant says of a version: bounded, and of the form that both sides mean.
-
-    Raises:
-        EnrolmentError: it is something else.
-
-    """
-    content = json_object(text, "a deployment report", LARGEST_DEPLOYMENT_REPORT)
+def _validated(model: type[M], content: dict[str, Any], what: str) -> M:
     try:
-        return DeploymentReport.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise EnrolmentError("a deployment report cannot be read", seen=f"{where}: {first['msg']}") from error
+        where = ".".join(str(part) for part in first["loc"])[:100]
+        raise EnrolmentError(f"{what} cannot be read", seen=f"{where}: {first['msg']}") from error

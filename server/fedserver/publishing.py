@@ -51,22 +51,8 @@ def publish(
         before=_measured(known.get(0)),
         note=note,
     )
+    _check_not_retired(version)
     return version, new
-
-
-def check_not_retired(version: Version) -> None:
-    """See that a version that was there before is still offered.
-
-    Raises:
-        WorkspaceError: an operator took it back.
-
-    """
-    if version.retired is not None:
-        raise WorkspaceError(
-            f"this model is version {version.name}, and was retired",
-            seen=f"{version.retired.get('at')}: {version.retired.get('reason') or 'no reason given'}",
-            remedy=f"`fedserver models retire {version.card.number} --undo` offers it again",
-        )
 
 
 def latest_offer(models: Models) -> str:
@@ -123,6 +109,16 @@ def export_version(workspace: Workspace, version: Version, folder: Path) -> str:
         },
     )
     return saved.content_hash
+
+
+def _check_not_retired(version: Version) -> None:
+    """See that a version that was there before is still offered."""
+    if version.retired is not None:
+        raise WorkspaceError(
+            f"this model is version {version.name}, and was retired",
+            seen=f"{version.retired.get('at')}: {version.retired.get('reason') or 'no reason given'}",
+            remedy=f"`fedserver models retire {version.card.number} --undo` offers it again",
+        )
 
 
 def _round(store: RunStore, name: str) -> int:

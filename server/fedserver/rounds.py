@@ -126,7 +126,7 @@ class RoundLoop:
             self._emit,
             self._clock,
             self._admit,
-            store.take_readmitted,
+            store.readmissions.take,
         )
         self._expecting = self._clock() + settings.gather
         while state.round < settings.rounds and not self._course.stands_still(settings.early_stop):
@@ -231,7 +231,7 @@ class RoundLoop:
                 enough = give_up is not None and self._clock() - waiting_since >= give_up
                 reasons = exchange.reasons()
                 self._patience.wait(exchange.context, exchange.in_time(), "update", reasons, enough=enough)
-                self._patience.rest(heard)
+            self._patience.rest(heard)
 
     def _check(self, exchange: Exchange, state: RunState) -> list[Accepted]:
         """Refuse what must not touch the model; the rest may be averaged."""

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Literal, Optional
 from pydantic import Field, field_validator, model_validator
 
 from fedserver.round_settings import RoundSettings
+from fedspect.data.classes import ClassList
 from fedspect.errors import ClassError
 from fedspect.protocol.limits import LONGEST_NAME, MOST_CLASSES
 from fedspect.protocol.names import checked_hosts, checked_name
@@ -26,7 +27,9 @@ class FederationSection(Settings):
     name: str = Field("federation", max_length=LONGEST_NAME)
     """The federation's name: lower-case letters, digits, dots, dashes and underscores."""
     classes: List[str] = Field(default_factory=list, max_length=MOST_CLASSES)
-    """The classes of surface in the model's order. A plant may lack some, and never adds one."""
+    """The classes of surface in the model's order; they differ in more than case and the signs between words. A
+    plant may lack some, and never adds one.
+    """
     aliases: Dict[str, str] = Field(default_factory=dict)
     """Other spellings that plants use, each with its class: { "scratch" = "scratches" }."""
 
@@ -36,12 +39,12 @@ class FederationSection(Settings):
         return checked_name(name, "federation")
 
     @model_validator(mode="after")
-    def _aliases_mean_a_class(self) -> FederationSection:
-        if len({name.casefold() for name in self.classes}) != len(self.classes) or "" in self.classes:
-            raise ValueError("classes must have names, and differ in more than case")
-        strange = sorted(set(self.aliases.values()) - set(self.classes))
-        if strange and self.classes:
-            raise ValueError(f"aliases lead to {', '.join(strange)}, not among the classes")
+    def _plants_understand_the_classes(self) -> FederationSection:
+        if self.classes:
+            try:
+                ClassList(tuple(self.classes), self.aliases)
+            except ClassError as error:
+                raise ValueError(str(error)) from error
         return self
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedserver.round_settings import RoundSettings
+from fedspect.errors import DamagedFileError, WorkspaceError
+from fedspect.files import read_json
 from fedspect.update.downlink import Served
 from fedspect.update.exchange import ContentHash, RunId
 from fedspect.update.schema import Arrays
@@ -61,3 +64,33 @@ class RunState:
     moments: Arrays = field(default_factory=dict)
     """What the strategy carries on (``strategies.strategy_state``)."""
     plants: Mapping[str, PlantStanding] = field(default_factory=dict)
+
+
+def read_facts(folder: Path) -> RunFacts:
+    """What the run in a folder is.
+
+    Raises:
+        WorkspaceError: there is no run, or one of another format version.
+        DamagedFileError: the file is not what was written.
+
+    """
+    path = folder / "run.json"
+    try:
+        facts = RunFacts.model_validate(read_json(path))
+    except FileNotFoundError:
+        raise WorkspaceError("there is no run here", seen=folder, remedy="check the path") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DamagedFileError(
+            "a run's facts cannot be read",
+            seen=f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            remedy="restore it from a backup of the workspace, or begin a new run",
+        ) from error
+    if facts.format_version != FORMAT_VERSION:
+        raise WorkspaceError(
+            "the run is of another format",
+            seen=facts.format_version,
+            accepted=str(FORMAT_VERSION),
+            remedy="use the version of Fedspect that made it",
+        )
+    return facts

@@ -12,7 +12,7 @@
     history.jsonl             the records again, a line a round, for whoever likes to follow a file
     status.json               what the run is doing, and why its process ended (``outcome``)
     spool/                    answers of the round in progress; worthless after a restart
-    readmit/                  a file for each plant that an operator lets in again
+    readmit/                  a file for each plant that an operator lets in again, until a round has it
 
 A round's folder is filled under another name and then renamed, so a server that is killed at any moment
 finds the rounds that were finished and nothing else. What can be derived (the history) is mended on
@@ -28,14 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from fedserver.history import Evaluation, RoundRecord
+from fedserver.readmissions import Readmissions
 from fedserver.round_settings import RoundSettings
-from fedserver.state import FORMAT_VERSION, PlantStanding
+from fedserver.state import PlantStanding, read_facts
 from fedserver.state import RunFacts as RunFacts
 from fedserver.state import RunState as RunState
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
@@ -65,7 +65,8 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.spool = folder / "spool"
-        self.facts = _read_facts(folder)
+        self.readmissions = Readmissions(folder / "readmit")
+        self.facts = read_facts(folder)
 
     @classmethod
     def create(cls, folder: Path, facts: RunFacts, head: Mapping[str, np.ndarray]) -> RunStore:
@@ -178,13 +179,14 @@ class RunStore:
         """Put a finished round on disk: all of it or, after a crash, nothing.
 
         Args:
-            state: where the run stands now.
+            state: where the run stands now; it tells of every readmission that was taken.
             record: what happened.
             best: the round whose head is kept beside the last few.
 
         """
         self._put(state, record, parent=record.parent)
         append_line(self.folder / "history.jsonl", record.model_dump_json())
+        self.readmissions.settle()
         self._prune(state.round, best)
 
     def close_run(self, number: int, evaluation: Evaluation) -> None:
@@ -195,17 +197,6 @@ class RunStore:
         """Tell in ``status.json`` what the run is doing."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         write_json(self.folder / "status.json", {"state": state, "text": text, "at": now, **facts})
-
-    def readmit(self, plant: str) -> None:
-        """Let a plant that was set aside take part again, at once if the run is going on."""
-        write_text(self.folder / "readmit" / plant, "")
-
-    def take_readmitted(self) -> list[str]:
-        """The plants that were let in again since the last call."""
-        files = sorted((self.folder / "readmit").glob("[!.]*"))
-        for file in files:
-            file.unlink(missing_ok=True)
-        return [file.name for file in files]
 
     def empty_spool(self) -> None:
         """Forget the answers of a round that was cut."""
@@ -301,24 +292,7 @@ def _damaged(path: Path, why: str) -> DamagedFileError:
     return DamagedFileError(
         "a file of the run is not what was written",
         seen=f"{path}: {why}",
-        remedy="remove the folder of the last round: the run goes on from the one before it",
+        remedy="restore a backup; or, where it is the last round's, remove that round's folder: the run goes on from "
+        "the one before it, without the strategy's moments and what the downlink still owed, which only the last "
+        "round keeps",
     )
-
-
-def _read_facts(folder: Path) -> RunFacts:
-    path = folder / "run.json"
-    try:
-        facts = RunFacts.model_validate(read_json(path))
-    except FileNotFoundError:
-        raise WorkspaceError("there is no run here", seen=folder, remedy="check the path") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if facts.format_version != FORMAT_VERSION:
-        raise WorkspaceError(
-            "the run is of another format",
-            seen=facts.format_version,
-            accepted=str(FORMAT_VERSION),
-            remedy="use the version of Fedspect that made it",
-        )
-    return facts

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
-from fedspect.errors import AlreadyRunningError, storage_error
+from fedspect.errors import AlreadyRunningError, FederationError, storage_error
 
 
 @contextlib.contextmanager
@@ -62,7 +63,10 @@ class Occupied:
             self._descriptor = None
 
     def holder(self) -> Optional[Dict[str, Any]]:
-        """Who holds the lock (``pid``, ``host``, ``since``), ``None`` when nobody does."""
+        """Who holds the lock (``pid``, ``host``, ``since``), ``None`` when nobody does.
+
+        A holder that is just starting or ending has not written these down, or not any more: they are absent.
+        """
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -72,21 +76,47 @@ class Occupied:
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return None
             lines = os.pread(descriptor, 4096, 0).decode("utf-8", "replace").splitlines()
-            pairs = (line.partition(" = ") for line in lines if " = " in line)
-            entry: dict[str, Any] = {key: value for key, _, value in pairs}
-            entry["pid"] = int(entry.get("pid", 0))
-            entry["since"] = float(entry.get("since", 0))
-            return entry
+            pairs = [line.partition(" = ") for line in lines]
+            told: Dict[str, Any] = {key: value for key, _, value in pairs if key == "host"}
+            told.update({key: int(value) for key, _, value in pairs if _is_number(value)})
+            return told
         finally:
             os.close(descriptor)
 
+    def end(self, within: float) -> bool:
+        """Ask the process that holds the lock to end, and wait until it has let go; whether there was one.
+
+        Raises:
+            FederationError: it has not after ``within`` seconds.
+
+        """
+        holder = self.holder()
+        if holder is None:
+            return False
+        deadline = time.monotonic() + within
+        asked: Optional[int] = None
+        while holder is not None:
+            if asked is None and "pid" in holder:
+                asked = holder["pid"]
+                with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                    os.kill(asked, signal.SIGTERM)
+            if time.monotonic() > deadline:
+                raise FederationError(
+                    f"{self.what} does not end",
+                    seen="a process that is just starting" if asked is None else f"process {asked}",
+                    remedy="try again" if asked is None else f"kill -9 {asked}",
+                )
+            time.sleep(0.1)
+            holder = self.holder()
+        return True
+
     def _occupied_by(self, holder: Dict[str, Any]) -> AlreadyRunningError:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder.get("since", 0))))
-        host = holder.get("host", "this machine")
+        seen = "a process that is just starting or ending"
+        if "pid" in holder:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("since", 0)))
+            seen = f"process {holder['pid']} on {holder.get('host', 'this machine')} since {since}"
         return AlreadyRunningError(
-            f"{self.what} is running already",
-            seen=f"process {holder.get('pid', 'unknown')} on {host} since {since}",
-            remedy="use the running one, or stop it first",
+            f"{self.what} is running already", seen=seen, remedy="use the running one, or stop it first"
         )
 
     def __enter__(self) -> Occupied:
@@ -105,6 +135,11 @@ def _taken(descriptor: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a positive one: to signal process 0 would be to signal one's own group."""
+    return text.isascii() and text.isdigit() and 0 < len(text) < 16 and int(text) > 0
 
 
 def _open(path: Path) -> int:

@@ -64,4 +64,4 @@ def test_a_plant_refused_three_times_running_is_set_aside_until_an_operator_lets
     assert "third" not in [plant.plant for plant in federation.records(federation.last() - 1)[0].plants]
     row = federation.plants()["third"]
     assert row["state"] == "set aside" and "is not finite" in row["last refusal"]
-    federation.run.readmit("third")
+    federation.run.readmissions.add("third")

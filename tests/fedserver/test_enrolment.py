@@ -416,7 +416,24 @@ def test_garbage_on_the_port_leaves_the_service_answering(office: Office, home: 
     assert join(home, office.token()).plant == "plant-a"
 
 
-@pytest.mark.parametrize("report", ["", "[]", "{", "9" * 5000, "[" * 5000, '{"a": "' + "x" * 140_000 + '"}'])
+@pytest.mark.parametrize(
+    "report",
+    [
+        "",
+        "[]",
+        "{",
+        "9" * 5000,
+        "[" * 5000,
+        '{"a": "' + "x" * 140_000 + '"}',
+        '{"counts": {"a": "x"}}',
+        '{"counts": {"a": -1}}',
+        '{"counts": [1]}',
+        '{"counts": {"a": 1' + "0" * 4000 + "}}",
+        '{"counts": {"\\ud800": 1}}',
+        '{"training": {"kind": "paused"}}',
+        '{"training": "paused"}',
+    ],
+)
 def test_a_report_that_is_none_is_refused_and_nothing_is_kept(
     office: Office, home: PlantHome, report: str
 ) -> None:
@@ -437,6 +454,25 @@ def test_a_session_ends_with_the_plants_membership(office: Office, home: PlantHo
         with pytest.raises(FederationError, match="session is over") as caught:
             session.fetch_base(home)
     assert not isinstance(caught.value, EnrolmentError)  # who asks again hears why
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_session_ends_when_another_device_takes_the_plants_place(
+    office: Office, home: PlantHome, tmp_path: Path, revoked: bool
+) -> None:
+    other = PlantHome(tmp_path / "other")
+    other.prepare()
+    with joined(home, office.token()) as (old, _):
+        if revoked:
+            revoke(office.workspace.registry, "plant-a")
+        with joined(other, office.token(replace=not revoked)) as (new, _):
+            with pytest.raises(EnrolmentError, match="session is over"):
+                old.report({"counts": {"pit": 99}})
+            with pytest.raises(EnrolmentError, match="session is over"):
+                old.leave()
+            new.report({"counts": {"pit": 3}})
+    assert office.plant().state == "joined"
+    assert office.plant().report == {"counts": {"pit": 3}}
 
 
 def test_a_plant_of_another_protocol_is_told_so(office: Office) -> None:
@@ -505,7 +541,10 @@ def test_a_plant_that_leaves_is_forgotten_at_headquarters(office: Office, home: 
         session.leave()
     assert office.plant().state == "left"
     assert office.left == ["plant-a"]
-    with pytest.raises(EnrolmentError), returned(home, membership):
+    with pytest.raises(EnrolmentError, match="this plant left the federation"), returned(home, membership):
+        pass
+    office.token()  # which makes its key unknown
+    with pytest.raises(EnrolmentError, match="does not know this device"), returned(home, membership):
         pass
 
 

@@ -117,9 +117,25 @@ def test_standing_still_is_counted_in_versions_that_were_measured() -> None:
     assert not course(0.5, 0.4, 0.5).stands_still(None)
 
 
+def test_a_closing_evaluation_is_the_best_but_takes_back_no_end() -> None:
+    records = [record(number, accuracy) for number, accuracy in enumerate((0.5, 0.4, 0.5), start=1)]
+    known = {one.evaluation.round: one.evaluation for one in records if one.evaluation is not None}
+    closing = Evaluation.of(3, "v3", [result("plant-1", metrics={"accuracy": 0.9})])
+    assert closing is not None
+    found = Course(records, {**known, 3: closing}, "accuracy")
+    assert found.best() == 3
+    assert found.stands_still(2)
+
+
 def test_recent_steps_are_those_that_were_accepted_lately() -> None:
     found = course(0.1, 0.2, 0.3).recent_steps(2)
     assert [(step.plant, step.size.weights, step.examples) for step in found] == [("plant-1", 0.5, 20)] * 2
+
+
+def test_recent_steps_count_what_was_believed_not_what_a_plant_claimed() -> None:
+    found = course(0.1)
+    found.add(record(2, 0.2, plants=[result("plant-1", step=0.5, num_examples=1_000_000, counted=60)]))
+    assert [step.examples for step in found.recent_steps(2)] == [20, 60]  # the first is of an earlier version
 
 
 def test_the_time_left_is_the_mean_so_far_for_every_round() -> None:

@@ -158,4 +158,4 @@ def test_a_plant_that_was_set_aside_is_let_in_again(workspace: Workspace, run: A
         fingerprint=workspace.authority.fingerprint(),
     )
     run("plants", "readmit", "plant-1")
-    assert store.take_readmitted() == ["plant-1"]
+    assert store.readmissions.take() == ["plant-1"]

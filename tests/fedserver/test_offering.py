@@ -9,7 +9,9 @@ import pytest
 from headquarters_parts import finished_run, made_workspace
 
 from fedserver.offering import Offering
+from fedserver.publishing import publish
 from fedserver.workspace import Workspace
+from fedspect.errors import WorkspaceError
 from fedspect.protocol.versions import DeploymentReport
 
 
@@ -32,6 +34,17 @@ def test_the_end_of_a_run_is_published_once(workspace: Workspace) -> None:
     made.look()
     made.look()
     assert said[1:] == [f"plants are given version {workspace.models.versions()[0].name}"]
+
+
+def test_a_version_that_was_retired_is_not_published_again_and_a_server_says_so(workspace: Workspace) -> None:
+    store = finished_run(workspace)
+    version, _ = publish(workspace, store.folder)
+    workspace.models.retire(version, "too many escapes")
+    with pytest.raises(WorkspaceError, match="was retired"):
+        publish(workspace, store.folder)
+    made, said = offering(workspace)
+    made.publish(workspace, store.folder)
+    assert len(said) == 1 and "could not be published" in said[0] and "too many escapes" in said[0]
 
 
 def test_what_an_operator_publishes_or_retires_is_noticed(workspace: Workspace) -> None:

@@ -163,6 +163,17 @@ def test_a_plants_weight_is_its_share_of_the_pictures(tmp_path: Path) -> None:
     assert shares == {w.name: pytest.approx(len(w.labels) / total) for w in federation.workers}
 
 
+def test_a_round_remembers_how_many_pictures_each_plant_counted_for(tmp_path: Path) -> None:
+    workers = [
+        LinearPlant(f"plant-{n}", tmp_path / str(n), pictures=pictures)
+        for n, pictures in ((1, 20), (2, 30), (3, 90))
+    ]
+    federation = Federation(tmp_path, workers, rounds=1, of_others=2.0)
+    federation.run()
+    (record,) = federation.store.history()
+    assert [(one.num_examples, one.counted) for one in record.plants] == [(20, 20), (30, 30), (90, 50)]
+
+
 def test_the_mean_accuracy_is_weighted_by_evaluation_pictures(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=1, quorum=3)
     federation.run()
@@ -317,6 +328,45 @@ def test_a_plant_that_was_killed_and_is_back_is_asked_again_at_once(tmp_path: Pa
     assert [one.plant for one in federation.store.history()[0].plants] == ["plant-1", "plant-2", "plant-3"]
 
 
+def test_a_plant_that_failed_once_and_then_answered_is_not_asked_again(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, quorum=3, rounds=1, retry=0.0)
+    federation.on(RoundStarted, 1, lambda: federation.grid.offline.add(2))
+    third = federation.workers[2]
+
+    def fails_once(task: RoundTask) -> RoundReply:
+        if len(third.tasks) == 1:
+            raise MemoryError("no memory just now")
+        if len(third.tasks) > 9:
+            pytest.fail("it is asked again and again")
+        return LinearPlant.answer(third, task)
+
+    third.answer = fails_once  # type: ignore[method-assign]
+
+    def second_comes_back() -> None:
+        if len(third.tasks) > 1:
+            federation.grid.forget(2)
+            federation.grid.offline.discard(2)
+
+    federation.on(Waiting, 1, second_comes_back)
+    federation.run()
+    assert [task.train for task in third.tasks] == [True, True, False]
+    assert [one.plant for one in federation.store.history()[0].plants] == ["plant-1", "plant-2", "plant-3"]
+
+
+def test_a_run_whose_plants_fail_at_once_can_be_stopped(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, quorum=3, rounds=1, retry=0.0, give_up=None)
+    third = federation.workers[2]
+
+    def fails(task: RoundTask) -> RoundReply:
+        if len(third.tasks) > 9:
+            pytest.fail("nobody asks whether to stop")
+        raise MemoryError("no memory")
+
+    third.answer = fails  # type: ignore[method-assign]
+    with pytest.raises(InterruptedRunError):
+        federation.run(should_stop=lambda: len(third.tasks) > 4)
+
+
 def test_plants_come_and_go_between_rounds(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=2, rounds=3)
     federation.grid.offline = {3}
@@ -463,7 +513,7 @@ def test_the_result_is_as_if_the_refused_plant_had_not_been_there(tmp_path: Path
 def test_a_plant_refused_three_rounds_running_is_set_aside_until_an_operator_looks(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=6)
     poisoned(federation.workers, 1)
-    federation.on(RoundClosed, 5, lambda: federation.store.readmit("plant-1"))
+    federation.on(RoundClosed, 5, lambda: federation.store.readmissions.add("plant-1"))
     federation.on(RoundClosed, 5, lambda: setattr(federation.clock, "now", federation.clock.now + 5))
     federation.run()
     refused = federation.heard(PlantRefused)
@@ -484,6 +534,22 @@ def test_being_set_aside_survives_a_restart(tmp_path: Path) -> None:
     again.store.change_settings(again.store.facts.rounds.model_copy(update={"rounds": 5}))
     again.run()
     assert again.heard(RoundStarted)[0].plants == ("plant-2", "plant-3")
+
+
+def test_being_let_in_again_survives_a_server_that_ends_before_the_round_does(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, rounds=3)
+    poisoned(federation.workers, 1)
+    federation.run()
+    cut = Federation(tmp_path)
+    cut.store.change_settings(cut.store.facts.rounds.model_copy(update={"rounds": 4}))
+    cut.store.readmissions.add("plant-1")
+    with pytest.raises(InterruptedRunError):
+        cut.run(should_stop=lambda: bool(cut.heard(RoundStarted)))
+    again = Federation(tmp_path)
+    again.run()
+    started = [federation.heard(RoundStarted)[0].plants for federation in (cut, again)]
+    assert started == [("plant-1", "plant-2", "plant-3")] * 2
+    assert again.store.readmissions.take() == []
 
 
 def test_too_many_refusals_for_a_quorum_end_in_waiting_with_the_reasons(tmp_path: Path) -> None:

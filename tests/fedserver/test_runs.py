@@ -52,12 +52,13 @@ def test_a_run_whose_last_round_was_not_judged_yet_is_not_finished(workspace: Wo
     assert is_finished(store)
 
 
-def test_a_run_that_ended_early_stays_finished(workspace: Workspace) -> None:
+@pytest.mark.parametrize("closing", [0.6, 0.9])
+def test_a_run_that_ended_early_stays_finished(workspace: Workspace, closing: float) -> None:
     edit(workspace, early_stop=2)
     store = begun_run(workspace, rounds=10)
     for accuracy in (0.7, 0.6, 0.6):
         close_round(store, accuracy, accuracy)
-    finish(store, 0.6, 0.6)
+    finish(store, closing, closing)
     assert is_finished(begun_run(workspace, rounds=10))
 
 

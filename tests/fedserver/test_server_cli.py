@@ -10,6 +10,7 @@ import pytest
 from headquarters_parts import begun_run, made_workspace
 
 from fedserver.cli import app
+from fedserver.registry import Plant, Registry
 from fedspect.console import run_app
 from fedspect.files import write_json
 from fedspect.protocol.token import decode
@@ -44,6 +45,15 @@ def test_init_twice_says_that_nothing_changed(hq: str, capsys: pytest.CaptureFix
     assert "nothing changed" in said and "made" not in said
 
 
+def test_init_takes_no_classes_that_plants_would_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("init", str(tmp_path / "hq"), "--host", "hq.example.org", "--classes")
+    code, _, said = fedserver(capsys, *words, "roll-mark, roll_mark")
+    assert code == 10 and "keep one of them" in said
+    assert fedserver(capsys, *words, "roll-mark, pit")[0] == 0
+
+
 def test_invite_prints_one_line_that_a_plant_can_read(hq: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, said = fedserver(capsys, "invite", "plant-a", "--expires", "30m", "-w", hq)
     assert code == 0
@@ -63,6 +73,28 @@ def test_plants_lists_who_was_invited_and_revoke_shuts_one_out(
     assert fedserver(capsys, "plants", "revoke", "plant-a", "-w", hq)[0] == 0
     rows = json.loads(fedserver(capsys, "plants", "-w", hq, "--json")[1])
     assert rows[0]["state"] == "revoked"
+
+
+def test_plants_tells_what_each_has_and_lets_no_report_of_an_earlier_server_stop_it(
+    hq: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused = {"kind": "paused", "reason": "paused by the engineer", "until": None}
+    with Registry(Path(hq) / "registry").change() as roll:
+        for name, report in {
+            "plant-a": {"counts": {"pit": 3, "scratch": 4}, "training": None, "problems": {}},
+            "plant-b": {"counts": {"pit": "x"}},
+            "plant-c": {"training": paused},
+        }.items():
+            roll.plants[name] = Plant(name=name, state="joined", report=report)
+    rows: list[dict[str, Any]] = json.loads(fedserver(capsys, "plants", "-w", hq, "--json")[1])
+    assert [(row["pictures"], row["counts"], row["state"]) for row in rows] == [
+        (7, {"pit": 3, "scratch": 4}, "joined"),
+        (None, {}, "joined"),
+        (None, {}, "paused"),
+    ]
+    assert rows[2]["training waits"] == "paused by the engineer"
+    assert rows[0]["training waits"] is None
+    assert fedserver(capsys, "plants", "show", "plant-b", "-w", hq)[0] == 0
 
 
 @pytest.mark.parametrize(

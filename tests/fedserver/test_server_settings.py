@@ -7,7 +7,7 @@ import pytest
 from fedserver.settings import ServerSettings, TrainingSection
 from fedserver.strategies import strategy_names
 from fedspect.errors import ClassError, SettingsError
-from fedspect.settings import load_settings
+from fedspect.settings import load_settings, settings_from
 from fedspect.toml import commented_toml
 from fedspect.training.settings import TrainingSettings
 
@@ -46,6 +46,10 @@ def test_a_run_without_classes_says_where_to_put_them() -> None:
     [
         '[federation]\nclasses = ["pit", "Pit"]',
         '[federation]\nclasses = ["pit", "scratch"]\naliases = { hole = "holes" }',
+        '[federation]\nclasses = ["roll-mark", "roll_mark"]',
+        '[federation]\nclasses = ["pit", "-"]',
+        '[federation]\nclasses = ["pit", "scratch"]\naliases = { hole = "pit", Hole = "scratch" }',
+        '[federation]\nclasses = ["pit", "scratch"]\naliases = { PIT = "scratch" }',
         "[network]\nhosts = []",
         '[network]\nhosts = ["https://hq"]',
         "[network]\nfleet_port = 70000",
@@ -59,3 +63,13 @@ def test_a_value_that_is_not_accepted_is_answered_in_one_error(tmp_path: Path, t
     path.write_text(text + "\n")
     with pytest.raises(SettingsError):
         load_settings(path, ServerSettings)
+
+
+def test_classes_that_plants_would_refuse_are_answered_with_what_to_do() -> None:
+    given = {"federation": {"classes": ["roll-mark", "roll_mark"]}}
+    with pytest.raises(SettingsError) as caught:
+        settings_from(given, ServerSettings, origin="fedserver.toml")
+    said = str(caught.value)
+    assert (
+        "fedserver.toml" in said and "roll-mark, roll_mark" in said and "to mend it: keep one of them" in said
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,20 @@ def test_a_store_does_not_grow_but_for_its_records(tmp_path: Path) -> None:
     assert len(state.served.links) == len(RunStore(tmp_path).latest().served.links) == 16
 
 
+def test_a_plant_let_in_again_is_told_once_and_forgotten_when_a_round_is_closed(tmp_path: Path) -> None:
+    store, operator = begun(tmp_path), RunStore(tmp_path)
+    operator.readmissions.add("plant-1")
+    assert store.readmissions.take() == ["plant-1"]
+    assert store.readmissions.take() == []
+    assert RunStore(tmp_path).readmissions.take() == ["plant-1"]  # a server that was started again
+    operator.readmissions.add("plant-1")  # once more before the round is closed
+    operator.readmissions.add("plant-2")
+    state = advance(store, store.latest())
+    assert store.readmissions.take() == ["plant-1", "plant-2"]
+    advance(store, state)
+    assert RunStore(tmp_path).readmissions.take() == []
+
+
 def test_a_run_is_not_begun_over_another(tmp_path: Path) -> None:
     begun(tmp_path)
     with pytest.raises(WorkspaceError, match="holds a run already"):
@@ -150,6 +165,22 @@ def test_a_head_that_was_changed_on_disk_is_not_served(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DamagedFileError, match="its hash is another"):
         store.latest()
+
+
+def test_a_damaged_last_round_says_what_removing_its_folder_costs(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    before = advance(store, store.latest())
+    advance(store, before)
+    path = tmp_path / "0002" / "head.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedFileError) as caught:
+        store.latest()
+    assert "without the strategy's moments" in (caught.value.remedy or "")
+    assert before.moments and before.served.residual
+    shutil.rmtree(path.parent)
+    found = store.latest()
+    assert (found.round, found.served.version) == (1, before.served.version)
+    assert not found.moments and not found.served.residual
 
 
 def test_a_torn_or_missing_history_file_is_mended_on_opening(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_hosts_and_classes_that_cannot_be_ones_are_refused_before_anything_is_wr
     with pytest.raises(SettingsError):
         create(tmp_path / "hq", ["https://hq"])
     assert not (tmp_path / "hq").exists()
-    with pytest.raises(SettingsError, match="differ in more than case"):
+    with pytest.raises(SettingsError, match="differ only in case"):
         create(tmp_path / "hq", ["hq"], classes=["pit", "Pit"])
 
 

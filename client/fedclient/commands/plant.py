@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
-import time
 from typing import Annotated
 
 import typer
@@ -19,7 +15,6 @@ from fedclient.commands.pause import pause, resume
 from fedclient.commands.status import status
 from fedclient.node.home import PlantHome
 from fedspect.console import note
-from fedspect.errors import FederationError
 
 STOPS_WITHIN = 60.0  # seconds
 
@@ -32,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def stop(home: HomeOption = None) -> None:
     """End the running plant; `fedclient join` brings it back."""
-    if _end(PlantHome(home)):
+    if PlantHome(home).occupied().end(STOPS_WITHIN):
         note("stopped")
     else:
         note("the plant is not running")
@@ -54,23 +49,6 @@ def leave(
 
         with returned(plant_home, plant_home.membership()) as session:
             session.leave()
-    _end(plant_home)
+    plant_home.occupied().end(STOPS_WITHIN)
     plant_home.forget()
     note("left; pictures and what was learned here are untouched")
-
-
-def _end(home: PlantHome) -> bool:
-    """End the running node; whether there was one."""
-    holder = home.occupied().holder()
-    if holder is None:
-        return False
-    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-        os.kill(holder["pid"], signal.SIGTERM)
-    deadline = time.monotonic() + STOPS_WITHIN
-    while home.occupied().holder() is not None:
-        if time.monotonic() > deadline:
-            raise FederationError(
-                "the plant does not end", seen=f"process {holder['pid']}", remedy=f"kill -9 {holder['pid']}"
-            )
-        time.sleep(0.1)
-    return True

@@ -50,7 +50,7 @@ def facts(home: PlantHome) -> dict[str, Any]:
         "federation": membership.federation,
         "data": membership.data,
         "running": holder is not None,
-        "process": None if holder is None else holder["pid"],
+        "process": None if holder is None else holder.get("pid"),
         "status": said,
         "training": None if objection is None else objection.as_dict(),
         "settings": {"path": str(courtesy.file.path), "problem": courtesy.file.problem},

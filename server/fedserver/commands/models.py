@@ -117,13 +117,11 @@ def publish(
     json: JsonOption = False,
 ) -> None:
     """Publish what a run has reached: plants fetch it, try it on their own pictures and let the line run it."""
-    from fedserver.publishing import check_not_retired
     from fedserver.publishing import publish as publish_round
     from fedserver.runs import named_run
 
     opened = Workspace.open(workspace)
     version, new = publish_round(opened, named_run(opened.runs, run), round_name=round_, note=note_[:2000])
-    check_not_retired(version)
     if json:
         print_json({**_row(opened, version), "new": new, "folder": str(version.folder)})
     elif new:

@@ -10,6 +10,7 @@ import typer
 
 from fedserver.commands.options import HERE, WorkspaceOption
 from fedserver.deployments import PlantDeployments
+from fedserver.plant_reports import SiteReport
 from fedserver.registry import Plant
 from fedserver.runs import named_run, standings
 from fedserver.store import RunStore
@@ -93,19 +94,20 @@ def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
     for plant in sorted(workspace.registry.read().plants.values(), key=lambda each: each.name):
         standing = known.get(plant.name, {})
         deployed = workspace.deployments.of(plant.name)
+        told = SiteReport.of(plant.report)
         rows.append(
             {
                 "plant": plant.name,
-                "state": "set aside" if standing.get("set_aside") else _state(plant),
+                "state": "set aside" if standing.get("set_aside") else _state(plant, told),
                 "online": "yes" if plant.name in online else "no",
-                "pictures": _pictures(plant),
+                "pictures": told.pictures,
                 "version on the line": _on_the_line(deployed),
                 "last round": standing.get("last_round"),
                 "last refusal": standing.get("last_refusal"),
-                "training waits": _waits(plant).get("reason"),
+                "training waits": told.training and told.training.reason,
                 "software": plant.software,
                 "seen": plant.seen,
-                "counts": plant.report.get("counts", {}),
+                "counts": told.counts or {},
                 "deployments": [each.model_dump(mode="json") for each in deployed.reports],
             }
         )
@@ -121,23 +123,11 @@ def _on_the_line(deployed: PlantDeployments) -> str | None:
     return f"{text or 'none'} ({last.report.number} {last.report.outcome})"
 
 
-def _state(plant: Plant) -> str:
+def _state(plant: Plant, told: SiteReport) -> str:
     """Of a plant that has joined, whether its engineer keeps training off the device just now."""
-    kind = _waits(plant).get("kind")
-    if plant.state != "joined" or kind is None:
+    if plant.state != "joined" or told.training is None:
         return plant.state
-    return {"paused": "paused", "hours": "outside its hours"}.get(str(kind), plant.state)
-
-
-def _waits(plant: Plant) -> dict[str, Any]:
-    """What the plant said that speaks against training there; nothing when it may run."""
-    said = plant.report.get("training")
-    return said if isinstance(said, dict) else {}
-
-
-def _pictures(plant: Plant) -> int | None:
-    counts = plant.report.get("counts")
-    return sum(counts.values()) if isinstance(counts, dict) else None
+    return {"paused": "paused", "hours": "outside its hours"}.get(told.training.kind, plant.state)
 
 
 @plants_app.command("show")
@@ -182,7 +172,7 @@ def readmit_command(
     """Let a plant take part again that was set aside after refused updates, at once if rounds are going on."""
     opened = Workspace.open(workspace)
     opened.registry.read().named(plant)
-    RunStore(named_run(opened.runs)).readmit(plant)
+    RunStore(named_run(opened.runs)).readmissions.add(plant)
     if json:
         print_json({"plant": plant, "readmitted": True})
     else:

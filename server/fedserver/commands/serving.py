@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Optional
 
@@ -17,7 +16,7 @@ from fedserver.runs import prepare_run, read_status, run_folders
 from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, stderr, stdout
 from fedspect.detaching import detach
-from fedspect.errors import FederationError, WorkspaceError
+from fedspect.errors import WorkspaceError
 from fedspect.stopping import stop_event
 
 LOG = "server.jsonl"
@@ -139,20 +138,10 @@ def _run_line(name: str, run: Mapping[str, Any], running: Mapping[str, Any] | No
 def stop(workspace: WorkspaceOption = HERE) -> None:
     """End the running server; what was finished is on disk."""
     opened = Workspace.open(workspace)
-    holder = opened.occupied().holder()
-    if holder is None:
-        note("no server is running on this workspace")
-        return
-    if holder.get("host") not in (None, os.uname().nodename):
+    lock = opened.occupied()
+    host = (lock.holder() or {}).get("host", os.uname().nodename)
+    if host != os.uname().nodename:
         raise WorkspaceError(
-            "the server runs on another machine", seen=holder.get("host"), remedy="run `fedserver stop` there"
+            "the server runs on another machine", seen=host, remedy="run `fedserver stop` there"
         )
-    os.kill(holder["pid"], signal.SIGTERM)
-    deadline = time.monotonic() + STOPS_WITHIN
-    while opened.occupied().holder() is not None:
-        if time.monotonic() > deadline:
-            raise FederationError(
-                "the server does not end", seen=f"process {holder['pid']}", remedy=f"kill -9 {holder['pid']}"
-            )
-        time.sleep(0.1)
-    note("stopped")
+    note("stopped" if lock.end(STOPS_WITHIN) else "no server is running on this workspace")
