@@ -229,8 +229,14 @@ class RoundLoop:
             if not others:
                 give_up = self._settings.give_up
                 enough = give_up is not None and self._clock() - waiting_since >= give_up
-                reasons = exchange.reasons()
-                self._patience.wait(exchange.context, exchange.in_time(), "update", reasons, enough=enough)
+                self._patience.wait(
+                    exchange.context,
+                    exchange.in_time(),
+                    "update",
+                    exchange.reasons(),
+                    enough=enough,
+                    remedy=exchange.remedy(),
+                )
             self._patience.rest(heard)
 
     def _check(self, exchange: Exchange, state: RunState) -> list[Accepted]:
