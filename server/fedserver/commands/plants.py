@@ -12,8 +12,7 @@ from fedserver.commands.options import HERE, WorkspaceOption
 from fedserver.deployments import PlantDeployments
 from fedserver.plant_reports import SiteReport
 from fedserver.registry import Plant
-from fedserver.runs import named_run, standings
-from fedserver.store import RunStore
+from fedserver.runs import readmit, standings
 from fedserver.tokens import duration, invite, revoke
 from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, print_table
@@ -171,8 +170,8 @@ def readmit_command(
 ) -> None:
     """Let a plant take part again that was set aside after refused updates, at once if rounds are going on."""
     opened = Workspace.open(workspace)
-    opened.registry.read().named(plant)
-    RunStore(named_run(opened.runs)).readmissions.add(plant)
+    opened.registry.read().admissible(plant)
+    readmit(opened.runs, plant)
     if json:
         print_json({"plant": plant, "readmitted": True})
     else:
