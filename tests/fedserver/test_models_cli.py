@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,22 @@ def test_publish_takes_the_last_round_with_what_the_plants_measured_of_it(
     ]
     assert "nothing changed" in run("models", "publish")
     assert run("status", "--json")["published"]["number"] == 1
+
+
+def test_the_list_says_what_was_gained_and_stays_a_table_on_a_narrow_terminal(
+    run: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    finished_run(workspace)
+    run("models", "publish")
+    head, row = (line for line in run("models", "list").splitlines() if re.search("[┃│]", line))
+    assert re.findall(r"\w+", head) == (
+        ["version", "state", "run", "round", "accuracy", "before", "lines", "published"]
+    )
+    cells = [cell.strip() for cell in row.split("│")[1:-1]]
+    assert cells[:-1] == ["1", "published", "1", "2", "75.0 %", "55.0 %", "0"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", cells[-1])
+    assert "fact" in run("models", "show", "1")
 
 
 def test_a_round_can_be_chosen_by_number_or_as_the_best(workspace: Workspace, run: Any) -> None:

@@ -145,7 +145,9 @@ def show_command(
     facts = {name: row[name] for name in row if name not in ("plant", "counts", "deployments", "seen")}
     facts["seen"] = None if row["seen"] is None else _moment(row["seen"])
     facts |= {f"pictures of {name}": count for name, count in row["counts"].items()}
-    print_table(plant, ["", ""], [[name, "" if text is None else text] for name, text in facts.items()])
+    print_table(
+        plant, ["fact", "value"], [[name, "" if text is None else text] for name, text in facts.items()]
+    )
     print_table(
         "What became of versions, newest last",
         ["version", "outcome", "when", "took", "why"],
