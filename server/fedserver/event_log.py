@@ -1,15 +1,18 @@
-"""Events as JSON lines, for a live view in another process."""
+"""Events as JSON lines, for a live view in another process, and as sentences in the log of this one."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from fedserver.events import Event
+from fedserver.events import Event, PlantLost, PlantRefused, Waiting
 from fedspect.files import append_bounded
+
+logger = logging.getLogger("fedserver.rounds")
 
 
 class EventLog:
@@ -20,6 +23,8 @@ class EventLog:
 
     def __call__(self, event: Event) -> None:
         """Append one event."""
+        trouble = isinstance(event, (PlantLost, PlantRefused, Waiting))
+        logger.log(logging.WARNING if trouble else logging.INFO, "%s", event)
         append_bounded(self.path, {**event.as_dict(), "text": str(event)})
 
 

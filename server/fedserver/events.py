@@ -161,7 +161,7 @@ class RunFinished(Event):
     def __str__(self) -> str:
         """Say it."""
         early = ", early because the model got no better" if self.stopped_early else ""
-        return f"the run is finished after {self.rounds} rounds{early}; version {self.version[:12]}"
+        return f"the run is finished after {plural(self.rounds, 'round')}{early}; version {self.version[:12]}"
 
 
 OnEvent = Callable[[Event], None]

@@ -13,10 +13,15 @@ from fedserver.aggregation import Accepted, Aggregate, Spooled
 from fedserver.events import RoundContext
 from fedserver.history import Evaluation, PlantResult, Refusal, RoundRecord, mean_train_loss
 from fedspect.errors import storage_error
-from fedspect.update.checks import Expected
+from fedspect.update.checks import STRAY_STATISTICS, Expected
 from fedspect.update.downlink import Served
 from fedspect.update.exchange import RoundTask
 from fedspect.update.schema import Schema
+
+OTHER_BASE = (
+    "the base model's running statistics are far from what it makes of the plants' pictures: "
+    "train it longer, or begin with another base model"
+)
 
 
 class Tasks:
@@ -141,6 +146,15 @@ class Exchange:
         clauses = [f"{plant}: {reason}" for plant, reason in sorted(self.lost.items())]
         clauses += [f"{plant}: {one.reason}" for plant, one in sorted(self.refused.items())]
         return clauses + [f"{plant} is still at work" for plant in sorted(self.open_plants)]
+
+    def remedy(self) -> str | None:
+        """What mends the round where no plant is to blame: all that were asked are refused for one reason, which
+        lies in what they were given.
+        """
+        heard = self.refused and not (self.lost or self.updates or self.open_plants)
+        if heard and all(STRAY_STATISTICS in one.reason for one in self.refused.values()):
+            return OTHER_BASE
+        return None
 
     def record(
         self,

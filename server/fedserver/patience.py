@@ -40,9 +40,17 @@ class Patience:
         self._store.say(state, text, **facts)
 
     def wait(
-        self, context: RoundContext, present: int, of_what: str, reasons: list[str], *, enough: bool
+        self,
+        context: RoundContext,
+        present: int,
+        of_what: str,
+        reasons: list[str],
+        *,
+        enough: bool,
+        remedy: str | None = None,
     ) -> None:
-        """Say that and why the run waits; ``enough`` when it has waited long enough.
+        """Say that and why the run waits, and the ``remedy`` if there is a better one than mending plants;
+        ``enough`` when it has waited long enough.
 
         Raises:
             QuorumError: it has.
@@ -58,9 +66,9 @@ class Patience:
                 said,
                 seen="; ".join(reasons) or None,
                 accepted=f"at least {wanted}",
-                remedy="mend the plants that failed, or ask for a smaller quorum",
+                remedy=remedy or "mend the plants that failed, or ask for a smaller quorum",
             )
-        text = "; ".join([said, *reasons])
+        text = "; ".join([said, *reasons, *filter(None, [remedy])])
         if text != self._said:
             self.say("waiting", text, round=context.round, present=present, needed=needed)
             self._emit(Waiting(context.round, present, needed, text))

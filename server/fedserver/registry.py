@@ -88,6 +88,21 @@ class Roll(_Entry):
             )
         return self.plants[name]
 
+    def admissible(self, name: str) -> Plant:
+        """The plant of that name, if it may take part.
+
+        Raises:
+            EnrolmentError: there is none, or it has left or was revoked.
+
+        """
+        plant = self.named(name)
+        if plant.state in ("left", "revoked"):
+            raise EnrolmentError(
+                f"{name} {'has left' if plant.state == 'left' else 'was revoked'}",
+                remedy=f"invite it: `fedserver invite {name}`",
+            )
+        return plant
+
 
 class Registry:
     """The registry's folder in a workspace."""

@@ -24,15 +24,12 @@ from flwr.serverapp.strategy import Strategy
 
 from fedserver.aggregation import Accepted, aggregate, check_updates
 from fedserver.events import (
-    Event,
     OnEvent,
     PlantLost,
-    PlantRefused,
     RoundClosed,
     RoundContext,
     RoundStarted,
     RunFinished,
-    Waiting,
     ignore,
 )
 from fedserver.exchange import Exchange, Tasks
@@ -91,7 +88,7 @@ class RoundLoop:
         self._admit = admit
         self._checks = checks or CheckSettings(of_others=self._settings.of_others)
         self._clock = clock
-        self._patience = Patience(store, self._settings, self._emit, should_stop)
+        self._patience = Patience(store, self._settings, self._on_event, should_stop)
 
     def run(self) -> RunFinished:
         """Go on to the last round.
@@ -123,7 +120,7 @@ class RoundLoop:
             store.facts,
             settings,
             state.plants,
-            self._emit,
+            self._on_event,
             self._clock,
             self._admit,
             store.readmissions.take,
@@ -135,7 +132,7 @@ class RoundLoop:
         evaluation = self._closing_evaluation(state)
         finished = RunFinished(state.round, state.served.version, early, evaluation)
         self._patience.say("finished", str(finished), round=state.round)
-        self._emit(finished)
+        self._on_event(finished)
         return finished
 
     # -- a round -------------------------------------------------------------------------------------------
@@ -165,7 +162,7 @@ class RoundLoop:
         )
         self._store.close_round(closed, record, best=self._course.best())
         exchange.close()
-        self._emit(RoundClosed(record, self._course.seconds_for(self._settings.rounds - context.round)))
+        self._on_event(RoundClosed(record, self._course.seconds_for(self._settings.rounds - context.round)))
         return closed
 
     def _context(self, state: RunState, *, train: bool) -> RoundContext:
@@ -201,7 +198,7 @@ class RoundLoop:
         self._plants.ask(exchange, plants)
         started = RoundStarted(context, tuple(plants))
         self._patience.say("running", str(started), round=context.round, plants=plants)
-        self._emit(started)
+        self._on_event(started)
         return exchange
 
     def _collect(self, exchange: Exchange, state: RunState) -> list[Accepted]:
@@ -220,7 +217,7 @@ class RoundLoop:
                 if exchange.in_time() >= quorum:
                     for plant in sorted(exchange.open_plants):
                         exchange.lose(plant, "it had not answered at the deadline", self._clock())
-                        self._emit(PlantLost(plant, exchange.context.round, exchange.lost[plant]))
+                        self._on_event(PlantLost(plant, exchange.context.round, exchange.lost[plant]))
                     return accepted
             waiting_since = waiting_since if waiting_since is not None else self._clock()
             retry_before = self._clock() - self._settings.retry
@@ -229,8 +226,14 @@ class RoundLoop:
             if not others:
                 give_up = self._settings.give_up
                 enough = give_up is not None and self._clock() - waiting_since >= give_up
-                reasons = exchange.reasons()
-                self._patience.wait(exchange.context, exchange.in_time(), "update", reasons, enough=enough)
+                self._patience.wait(
+                    exchange.context,
+                    exchange.in_time(),
+                    "update",
+                    exchange.reasons(),
+                    enough=enough,
+                    remedy=exchange.remedy(),
+                )
             self._patience.rest(heard)
 
     def _check(self, exchange: Exchange, state: RunState) -> list[Accepted]:
@@ -286,8 +289,3 @@ class RoundLoop:
                 missing = self._plants.roster.missing()
                 self._patience.wait(context, len(free), "plant", missing, enough=enough)
             self._patience.rest(heard)
-
-    def _emit(self, event: Event) -> None:
-        warning = isinstance(event, (PlantLost, PlantRefused, Waiting))
-        logger.log(logging.WARNING if warning else logging.INFO, "%s", event)
-        self._on_event(event)

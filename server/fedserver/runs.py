@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedserver.base_files import BaseFiles
+from fedserver.event_log import EventTail
 from fedserver.history import Course
 from fedserver.settings import ServerSettings
 from fedspect import files
@@ -143,6 +144,39 @@ def standings(runs: Path) -> dict[str, dict[str, Any]]:
     content = files.read_json(rounds[-1]) if rounds else {}
     plants = content.get("plants") if isinstance(content, dict) else None
     return plants if isinstance(plants, dict) else {}
+
+
+def readmit(runs: Path, plant: str) -> None:
+    """Let a plant take part again in the newest run, which left it out after refused updates.
+
+    Raises:
+        WorkspaceError: there is no run.
+        FederationError: the plant was not set aside.
+
+    """
+    from fedserver.store import RunStore
+
+    folder = named_run(runs)
+    if not (standings(runs).get(plant, {}).get("set_aside") or _set_aside_meanwhile(folder, plant)):
+        raise FederationError(
+            f"{plant} was not set aside",
+            seen=folder.name,
+            remedy=f"nothing is to be done; `fedserver plants show {plant}` says how it stands",
+        )
+    RunStore(folder).readmissions.add(plant)
+
+
+def _set_aside_meanwhile(folder: Path, plant: str) -> bool:
+    """Whether it happened in the round that is open, of which nothing but events is on disk."""
+    closed = max((int(each.parent.name) for each in folder.glob("[0-9]*/round.json")), default=0)
+    logs = (folder / "events.old.jsonl", folder / "events.jsonl")
+    rows = (row for log in logs for row in EventTail(log, from_start=True).new())
+    return any(
+        row.get("event") == "PlantRefused"
+        and (row.get("plant"), row.get("set_aside")) == (plant, True)
+        and row.get("round", 0) > closed
+        for row in rows
+    )
 
 
 def is_finished(store: RunStore) -> bool:

@@ -42,6 +42,10 @@ class FederationSection(Settings):
     def _plants_understand_the_classes(self) -> FederationSection:
         if self.classes:
             try:
+                if len(self.classes) < 2:
+                    raise ClassError(
+                        "there are fewer than two classes", seen=self.classes[0], remedy="name at least two"
+                    )
                 ClassList(tuple(self.classes), self.aliases)
             except ClassError as error:
                 raise ValueError(str(error)) from error
@@ -140,13 +144,12 @@ class ServerSettings(Settings):
         """The classes, for a run.
 
         Raises:
-            ClassError: there are fewer than two.
+            ClassError: there are none yet.
 
         """
-        if len(self.federation.classes) < 2:
+        if not self.federation.classes:
             raise ClassError(
                 "the federation has no classes yet",
-                seen=self.federation.classes,
                 accepted="two or more",
                 remedy='set classes = ["...", "..."] under [federation] in fedserver.toml',
             )

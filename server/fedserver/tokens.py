@@ -159,9 +159,8 @@ def _find(roll: Roll, token_id: bytes, secret: bytes) -> tuple[Plant, Invitation
 
 
 def _refused(what: str, plant: Plant) -> EnrolmentError:
-    return EnrolmentError(
-        what, seen=plant.name, remedy=f"ask headquarters for a new one (`fedserver invite {plant.name}`)"
-    )
+    command = f"fedserver invite {plant.name}{' --replace' if plant.state == 'joined' else ''}"
+    return EnrolmentError(what, seen=plant.name, remedy=f"ask headquarters for a new one (`{command}`)")
 
 
 def _hash(secret: bytes) -> str:

@@ -174,6 +174,15 @@ def create(
             report.notes.append(
                 f"{', '.join(new)} not added: put it into hosts under [network] in {SETTINGS_FILE}"
             )
+        for key, given, there in (
+            ("name", [name] if name else [], [kept.federation.name]),
+            ("classes", classes or [], kept.federation.classes),
+        ):
+            if given and given != there:
+                report.notes.append(
+                    f"{key} stays {', '.join(there) or 'empty'}, not {', '.join(given)}: "
+                    f"change it under [federation] in {SETTINGS_FILE}"
+                )
         hosts = kept.network.hosts
         name = kept.federation.name
     else:

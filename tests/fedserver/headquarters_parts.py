@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from fedserver.history import Evaluation, PlantResult, RoundRecord
 from fedserver.runs import prepare_run
-from fedserver.state import RunState
+from fedserver.state import PlantStanding, RunState
 from fedserver.store import RunStore
 from fedserver.workspace import Workspace, create
 from fedspect.model import build_network
@@ -62,7 +63,9 @@ def result(plant: str, accuracy: float, **more: Any) -> PlantResult:
     return PlantResult(**given)
 
 
-def close_round(store: RunStore, *accuracies: float, **more: Any) -> RunState:
+def close_round(
+    store: RunStore, *accuracies: float, standings: Mapping[str, PlantStanding] = {}, **more: Any
+) -> RunState:
     """A round in which every plant found the model that it received to be so good."""
     state = store.latest()
     number = state.round + 1
@@ -85,7 +88,7 @@ def close_round(store: RunStore, *accuracies: float, **more: Any) -> RunState:
         "notes": [],
         **more,
     }
-    closed = RunState(number, served)
+    closed = RunState(number, served, plants=standings)
     store.close_round(closed, RoundRecord(**given))
     return closed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from headquarters_parts import begun_run, close_round, edit, finished_run, made_workspace
 
 from fedserver.cli import app
+from fedserver.event_log import EventLog
+from fedserver.events import PlantRefused
+from fedserver.state import PlantStanding
 from fedserver.tokens import invite
 from fedserver.workspace import Workspace
 from fedspect.console import run_app
@@ -53,6 +57,22 @@ def test_publish_takes_the_last_round_with_what_the_plants_measured_of_it(
     ]
     assert "nothing changed" in run("models", "publish")
     assert run("status", "--json")["published"]["number"] == 1
+
+
+def test_the_list_says_what_was_gained_and_stays_a_table_on_a_narrow_terminal(
+    run: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    finished_run(workspace)
+    run("models", "publish")
+    head, row = (line for line in run("models", "list").splitlines() if re.search("[┃│]", line))
+    assert re.findall(r"\w+", head) == (
+        ["version", "state", "run", "round", "accuracy", "before", "lines", "published"]
+    )
+    cells = [cell.strip() for cell in row.split("│")[1:-1]]
+    assert cells[:-1] == ["1", "published", "1", "2", "75.0 %", "55.0 %", "0"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", cells[-1])
+    assert "fact" in run("models", "show", "1")
 
 
 def test_a_round_can_be_chosen_by_number_or_as_the_best(workspace: Workspace, run: Any) -> None:
@@ -108,14 +128,7 @@ def test_a_version_is_exported_though_the_federation_has_another_base_by_now(
 def test_plants_says_which_version_each_line_runs(workspace: Workspace, run: Any) -> None:
     finished_run(workspace)
     version = run("models", "publish", "--json")
-    for plant in ("plant-1", "plant-2", "plant-3"):
-        invite(
-            workspace.registry,
-            plant,
-            lifetime=60,
-            addresses=[("localhost", 1)],
-            fingerprint=workspace.authority.fingerprint(),
-        )
+    invited(workspace, "plant-1", "plant-2", "plant-3")
 
     def report(plant: str, outcome: str, number: int = 1) -> None:
         told = DeploymentReport.model_validate(
@@ -148,14 +161,47 @@ def test_without_versions_or_runs_each_command_says_what_to_do(run: Any) -> None
     run("models", "retire", "nothing", code=61)
 
 
+def invited(workspace: Workspace, *plants: str) -> None:
+    for plant in plants:
+        invite(
+            workspace.registry,
+            plant,
+            lifetime=60,
+            addresses=[("localhost", 1)],
+            fingerprint=workspace.authority.fingerprint(),
+        )
+
+
 def test_a_plant_that_was_set_aside_is_let_in_again(workspace: Workspace, run: Any) -> None:
-    store = finished_run(workspace)
-    invite(
-        workspace.registry,
-        "plant-1",
-        lifetime=60,
-        addresses=[("localhost", 1)],
-        fingerprint=workspace.authority.fingerprint(),
-    )
+    store = begun_run(workspace)
+    aside = PlantStanding(refusals=3, set_aside=True, last_refusal="it is not finite")
+    close_round(store, 0.5, standings={"plant-1": aside})
+    invited(workspace, "plant-1")
+    assert "from the next round on" in run("plants", "readmit", "plant-1")
+    assert store.readmissions.take() == ["plant-1"]
+
+
+def test_a_plant_that_was_set_aside_in_the_open_round_is_let_in_again(workspace: Workspace, run: Any) -> None:
+    store = begun_run(workspace)
+    close_round(store, 0.5, standings={"plant-1": PlantStanding(refusals=2)})
+    invited(workspace, "plant-1")
+    EventLog(store.folder / "events.jsonl")(PlantRefused("plant-1", 2, "update", "it is not finite", 3, True))
     run("plants", "readmit", "plant-1")
     assert store.readmissions.take() == ["plant-1"]
+
+
+def test_a_plant_that_was_not_set_aside_or_has_left_is_not_let_in(workspace: Workspace, run: Any) -> None:
+    store = begun_run(workspace)
+    close_round(store, 0.5, standings={"plant-1": PlantStanding(refusals=2)})
+    invited(workspace, "plant-1", "plant-2", "plant-3")
+    log = EventLog(store.folder / "events.jsonl")
+    log(PlantRefused("plant-1", 1, "update", "it is not finite", 3, True))  # before it was let in in round 1
+    log(PlantRefused("plant-1", 2, "update", "it is not finite", 1, False))
+    assert "was not set aside" in run("plants", "readmit", "plant-1", code=60)
+    with workspace.registry.change() as roll:
+        roll.plants["plant-2"].state = "left"
+    run("plants", "revoke", "plant-3")
+    left = run("plants", "readmit", "plant-2", code=64)
+    assert "has left" in left and "fedserver invite plant-2" in left
+    assert "was revoked" in run("plants", "readmit", "plant-3", code=64)
+    assert store.readmissions.take() == []

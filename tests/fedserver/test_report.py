@@ -140,6 +140,28 @@ def test_report_writes_page_json_and_events_and_says_where_versions_run(
     assert len(list(Path(made["events"]).iterdir())) == 1
 
 
+def test_a_report_takes_no_folder_that_holds_something_else(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished_run(workspace)
+
+    def report(place: Path) -> tuple[int, str]:
+        words = ["report", "--open-nothing", "--output", str(place), "-w", str(workspace.folder)]
+        with pytest.raises(SystemExit) as ended:
+            run_app(app, words)
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    foreign = tmp_path / "experiments"
+    (foreign / "tensorboard").mkdir(parents=True)
+    code, said = report(foreign)
+    assert code == 61 and "experiments: tensorboard" in said
+    assert [each.name for each in foreign.iterdir()] == ["tensorboard"]
+    (tmp_path / "new").mkdir()
+    assert report(tmp_path / "new")[0] == 0
+    (tmp_path / "new" / "remarks.txt").write_text("for the meeting")
+    assert report(tmp_path / "new")[0] == 0
+
+
 def test_tensorboard_reads_the_curves(workspace: Workspace, tmp_path: Path) -> None:
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from fedserver.report.events import write_events

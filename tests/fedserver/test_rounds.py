@@ -560,6 +560,45 @@ def test_too_many_refusals_for_a_quorum_end_in_waiting_with_the_reasons(tmp_path
     assert federation.store.latest().round == 0
 
 
+def strayed(workers: list[LinearPlant], *numbers: int) -> None:
+    """Let plants find statistics that are far from those of the head that they were given."""
+    for number in numbers:
+        worker = workers[number - 1]
+
+        def train(head: Arrays, task: RoundTask, worker: LinearPlant = worker) -> Arrays:
+            after = LinearPlant.train(worker, head, task)
+            return {**after, "norm.running_mean": after["norm.running_mean"] + np.float32(1e6)}
+
+        worker.train = train  # type: ignore[method-assign]
+
+
+def test_where_the_base_models_statistics_are_far_from_all_pictures_it_is_named_not_the_plants(
+    tmp_path: Path,
+) -> None:
+    federation = Federation(tmp_path, rounds=1, quorum=2, give_up=1.0)
+    strayed(federation.workers, 1, 2, 3)
+    with pytest.raises(QuorumError, match="step of the statistics") as ended:
+        federation.run()
+    assert "begin with another base model" in str(ended.value.remedy)
+    assert "begin with another base model" in federation.heard(Waiting)[-1].text
+
+
+@pytest.mark.parametrize("others", ["silent", "refused for something else", "accepted"])
+def test_one_plant_with_stray_statistics_does_not_put_the_blame_on_the_base_model(
+    tmp_path: Path, others: str
+) -> None:
+    federation = Federation(tmp_path, rounds=1, quorum=1 if others == "silent" else 3, give_up=1.0)
+    strayed(federation.workers, 1)
+    if others != "accepted":
+        poisoned(federation.workers, 2)
+        poisoned(federation.workers, 3)
+    if others == "silent":
+        federation.on(RoundStarted, 1, lambda: federation.grid.offline.update({2, 3}))
+    with pytest.raises(QuorumError, match="step of the statistics") as ended:
+        federation.run()
+    assert "mend the plants" in str(ended.value.remedy)
+
+
 def test_bytes_that_are_no_answer_are_refused(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=1)
     federation.workers[1].work = lambda task: b"garbage" * 99  # type: ignore[method-assign]

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app.error import Error
 from flwr.app.user_config import UserConfig
-from flwr.common import Context, RecordDict
+from flwr.common import Context, Message, RecordDict
 
 import fedspect.files
 import linear_plants
 from fedserver.app import app, build_server_app
 from fedserver.event_log import EventLog
-from fedserver.events import PlantLost
+from fedserver.events import Event, PlantLost
 from fedserver.round_settings import RoundSettings
 from fedserver.store import RunFacts, RunStore
 from fedspect.errors import FedspectError, QuorumError, SettingsError
@@ -40,6 +41,12 @@ def begun(folder: Path, **rounds: Any) -> tuple[RunStore, ScriptedGrid]:
 
 def context(**config: Any) -> Context:
     return Context(1, 0, UserConfig(), RecordDict(), UserConfig(config))
+
+
+def refusing_to_train(message: Message) -> Message:
+    if message.metadata.message_type == "train":
+        message.__dict__.update(_content=None, _error=Error(8, "no memory"))
+    return message
 
 
 def test_the_bundles_app_runs_the_folder_that_the_configuration_names(tmp_path: Path) -> None:
@@ -69,6 +76,21 @@ def test_what_ended_a_run_is_handed_over_where_someone_listens(tmp_path: Path) -
     assert [type(error) for error in errors] == [QuorumError]
     with pytest.raises(QuorumError):
         build_server_app(lambda _: store.folder)(grid, context())
+
+
+def test_whoever_listens_hears_of_trouble_once_and_the_log_has_it_where_nobody_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, grid = begun(tmp_path)
+    grid.altered[2] = refusing_to_train
+    heard: list[Event] = []
+    errors: list[FedspectError] = []
+    build_server_app(lambda _: store.folder, on_event=heard.append, on_error=errors.append)(grid, context())
+    lost = "plant-2 gave no answer in round 1: no memory"
+    assert [str(event) for event in heard].count(lost) == 1 and caplog.messages == []
+    build_server_app(lambda _: store.folder, on_error=errors.append)(grid, context())
+    assert caplog.messages == [lost]
+    assert [type(error) for error in errors] == [QuorumError] * 2
 
 
 def test_the_event_log_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,17 @@ def test_the_commands_are_these() -> None:
 def test_init_twice_says_that_nothing_changed(hq: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, said = fedserver(capsys, "init", hq, "--host", "hq.example.org")
     assert code == 0
-    assert "nothing changed" in said and "made" not in said
+    assert "nothing changed" in said and "made" not in said and "stays" not in said
+
+
+def test_init_on_a_workspace_says_which_options_it_does_not_take(
+    hq: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("init", hq, "--host", "hq.example.org", "--name")
+    code, _, said = fedserver(capsys, *words, "steel", "--classes", "pit, good")
+    assert code == 0
+    assert "classes stays pit, scratch, not pit, good" in said and "name stays hq, not steel" in said
+    assert "stays" not in fedserver(capsys, *words, "hq", "--classes", "pit, scratch")[2]
 
 
 def test_init_takes_no_classes_that_plants_would_refuse(
@@ -51,6 +61,8 @@ def test_init_takes_no_classes_that_plants_would_refuse(
     words = ("init", str(tmp_path / "hq"), "--host", "hq.example.org", "--classes")
     code, _, said = fedserver(capsys, *words, "roll-mark, roll_mark")
     assert code == 10 and "keep one of them" in said
+    code, _, said = fedserver(capsys, *words, "pit")
+    assert code == 10 and "fewer than two" in said
     assert fedserver(capsys, *words, "roll-mark, pit")[0] == 0
 
 

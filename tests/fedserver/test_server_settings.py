@@ -44,6 +44,7 @@ def test_a_run_without_classes_says_where_to_put_them() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        '[federation]\nclasses = ["pit"]',
         '[federation]\nclasses = ["pit", "Pit"]',
         '[federation]\nclasses = ["pit", "scratch"]\naliases = { hole = "holes" }',
         '[federation]\nclasses = ["roll-mark", "roll_mark"]',

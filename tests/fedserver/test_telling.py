@@ -57,6 +57,11 @@ def test_an_event_reads_back_from_the_log_as_it_was(tmp_path: Path) -> None:
     assert [event_from(row) for row in EventTail(log.path, from_start=True).new()] == events
 
 
+def test_one_round_is_a_round_and_more_are_rounds() -> None:
+    assert "finished after 1 round; " in str(RunFinished(1, "ab" * 32, False, None))
+    assert "finished after 2 rounds; " in str(RunFinished(2, "ab" * 32, False, None))
+
+
 @pytest.mark.parametrize("row", [{}, {"event": "Nothing"}, {"event": "PlantLost", "plant": 3}])
 def test_a_row_that_is_no_event_is_none(row: dict[str, Any]) -> None:
     assert event_from(row) is None

@@ -48,8 +48,9 @@ def test_a_token_admits_one_device_under_the_invited_name(registry: Registry) ->
 def test_a_token_used_by_another_device_is_refused(registry: Registry) -> None:
     token = invited(registry)
     use(registry, token)
-    with pytest.raises(EnrolmentError, match="used already"):
+    with pytest.raises(EnrolmentError, match="used already") as refused:
         use(registry, token, "key-b")
+    assert "`fedserver invite plant-a --replace`" in str(refused.value.remedy)
     assert registry.read().plants["plant-a"].public_key == "key-a"
 
 

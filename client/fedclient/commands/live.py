@@ -23,6 +23,7 @@ from rich.text import Text
 from fedspect.console import stderr
 from fedspect.errors import StorageError
 from fedspect.files import append_bounded
+from fedspect.report.words import plural
 
 STYLE = {"lost": "yellow", "waiting": "yellow", "asking": "yellow", "working": "cyan", "idle": "green"}
 
@@ -121,7 +122,7 @@ def round_text(facts: Mapping[str, Any]) -> str:
     """The round in words: which of how many, how good what was received is here, how training went."""
     parts = [f"round {facts['round']} of {facts['of']}"]
     if not facts.get("trains", True):
-        parts = [f"the closing evaluation after {int(facts['round']) - 1} rounds"]
+        parts = [f"the closing evaluation after {plural(int(facts['round']) - 1, 'round')}"]
     if facts.get("accuracy") is not None:
         parts.append(f"accuracy of what was received {100 * float(facts['accuracy']):.1f} %")
     if facts.get("loss") is not None:

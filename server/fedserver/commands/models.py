@@ -45,14 +45,15 @@ def list_command(workspace: WorkspaceOption = HERE, json: JsonOption = False) ->
         return
     print_table(
         f"Versions of {opened.settings().federation.name}",
-        ["version", "hash", "state", "run, round", "accuracy", "on lines", "published"],
+        ["version", "state", "run", "round", "accuracy", "before", "lines", "published"],
         [
             [
                 row["version"],
-                row["hash"],
                 row["state"],
-                f"{row['run'].removeprefix('run-').lstrip('0')}, {row['round']}",
+                row["run"].removeprefix("run-").lstrip("0"),
+                row["round"],
                 _cell(row["accuracy"]),
+                _cell(row["before"]),
                 row["on the line"],
                 row["published"][:10],
             ]
@@ -94,7 +95,7 @@ def show(
         "retired": f"{found.retired.get('at')}: {found.retired.get('reason')}" if found.retired else "",
     }
     rows: list[list[object]] = [[name, text] for name, text in facts.items() if text]
-    print_table(f"Version {card.number}", ["", ""], rows)
+    print_table(f"Version {card.number}", ["fact", "value"], rows)
     columns = ["plant", "accuracy", "before", "outcome"]
     caption = f"accuracy on {card.metrics.evaluated:,} evaluation pictures of the plants"
     if not card.metrics.evaluated:

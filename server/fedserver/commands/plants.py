@@ -12,8 +12,7 @@ from fedserver.commands.options import HERE, WorkspaceOption
 from fedserver.deployments import PlantDeployments
 from fedserver.plant_reports import SiteReport
 from fedserver.registry import Plant
-from fedserver.runs import named_run, standings
-from fedserver.store import RunStore
+from fedserver.runs import readmit, standings
 from fedserver.tokens import duration, invite, revoke
 from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, print_table
@@ -146,7 +145,9 @@ def show_command(
     facts = {name: row[name] for name in row if name not in ("plant", "counts", "deployments", "seen")}
     facts["seen"] = None if row["seen"] is None else _moment(row["seen"])
     facts |= {f"pictures of {name}": count for name, count in row["counts"].items()}
-    print_table(plant, ["", ""], [[name, "" if text is None else text] for name, text in facts.items()])
+    print_table(
+        plant, ["fact", "value"], [[name, "" if text is None else text] for name, text in facts.items()]
+    )
     print_table(
         "What became of versions, newest last",
         ["version", "outcome", "when", "took", "why"],
@@ -171,8 +172,8 @@ def readmit_command(
 ) -> None:
     """Let a plant take part again that was set aside after refused updates, at once if rounds are going on."""
     opened = Workspace.open(workspace)
-    opened.registry.read().named(plant)
-    RunStore(named_run(opened.runs)).readmissions.add(plant)
+    opened.registry.read().admissible(plant)
+    readmit(opened.runs, plant)
     if json:
         print_json({"plant": plant, "readmitted": True})
     else:

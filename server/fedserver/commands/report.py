@@ -13,6 +13,7 @@ from fedserver.commands.options import HERE, WorkspaceOption
 from fedserver.workspace import Workspace
 from fedspect import files
 from fedspect.console import JsonOption, note, print_json, stdout, warn
+from fedspect.errors import WorkspaceError
 
 PAGE, FACTS, EVENTS = "report.html", "report.json", "tensorboard"
 
@@ -47,10 +48,11 @@ def report_command(
 
     opened = Workspace.open(workspace)
     folder = named_run(opened.runs, run)
-    report = gather(opened, folder)
     place = output or opened.folder / "reports" / folder.name
-    files.write_text(place / PAGE, render(report))
+    _check_place(place)
+    report = gather(opened, folder)
     files.write_json(place / FACTS, report.model_dump(mode="json"))
+    files.write_text(place / PAGE, render(report))
     events = write_events(report, place / EVENTS)
     if json:
         made = {"page": place / PAGE, "facts": place / FACTS, "events": place / EVENTS if events else None}
@@ -61,6 +63,18 @@ def report_command(
     note(f"{place / PAGE}")
     if not open_nothing and _has_screen():
         webbrowser.open((place / PAGE).resolve().as_uri())
+
+
+def _check_place(place: Path) -> None:
+    """An earlier report gives way, and nothing else does; what is written first tells one."""
+    held = sorted(each.name for each in place.iterdir() if each.name[0] != ".") if place.is_dir() else []
+    if held and FACTS not in held:
+        raise WorkspaceError(
+            "this folder holds something else than a report",
+            seen=f"{place}: {', '.join(held[:5])}",
+            accepted="a new or an empty folder, or one with an earlier report",
+            remedy="choose another --output",
+        )
 
 
 def _has_screen() -> bool:

@@ -26,6 +26,8 @@ from fedspect.update.encoding import decode
 from fedspect.update.exchange import RoundReply
 from fedspect.update.schema import Arrays, Schema
 
+STRAY_STATISTICS = "its step of the statistics is out of proportion to the head"
+"""The reason of a refusal that is the base model's fault where all plants get it."""
 ENOUGH_FOR_A_SPREAD = 4
 """From this many steps on, median and MAD say what is usual."""
 NORMAL_MAD = 1.4826
@@ -164,14 +166,14 @@ def _check_counts(reply: RoundReply, expected: Expected, settings: CheckSettings
 
 def check_step(step: Step, head: StepSize, settings: CheckSettings = DEFAULT_CHECKS) -> None:
     """Raise ``UpdateRefusedError`` for a step that is out of proportion to the head itself."""
-    for what, size, limit in (
-        ("step", step.size.weights, settings.of_head * head.weights),
-        ("step of the statistics", step.size.statistics, settings.statistics_of_head * head.statistics),
+    for reason, size, limit in (
+        ("its step is out of proportion to the head", step.size.weights, settings.of_head * head.weights),
+        (STRAY_STATISTICS, step.size.statistics, settings.statistics_of_head * head.statistics),
     ):
         if size > limit > 0:
             raise refusal(
                 step.plant,
-                f"its {what} is out of proportion to the head",
+                reason,
                 seen=f"length {size:.4g}",
                 accepted=f"at most {limit:.4g}",
             )
