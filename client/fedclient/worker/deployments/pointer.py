@@ -123,7 +123,11 @@ class Deployments:
     ) -> Deployment:
         """Keep a candidate that has engines; with ``refused`` (the reasons) one that did not pass.
 
-        The pointer does not move. A candidate of the same id is replaced.
+        The pointer does not move. A candidate of the same id is replaced, but what passed and the line has run
+        is not taken away by a later refusal: that is written into the history only.
+
+        Returns:
+            What is on record from now on.
 
         Raises:
             StorageError: it cannot be written; nothing has changed then.
@@ -137,12 +141,14 @@ class Deployments:
             }
         )
         with self._deciding():
-            self._records.keep(record)
+            proven = self._records.passed(record.id) if refused and self._ran(record.id) else None
+            if proven is None:
+                self._records.keep(record)
             self._history.append(
                 entry_of("refused" if refused else "added", record, who, "; ".join(refused) or why)
             )
             self._records.forget_old(self._reachable())
-        return record
+        return proven or record
 
     def activate(self, deployment_id: str, *, who: str, why: str, force: bool = False) -> Deployment:
         """Let the line run this deployment from now on.
@@ -317,6 +323,10 @@ class Deployments:
         if pointer is None or any(entry.serial == pointer.move.serial for entry in entries):
             return None
         return pointer.move
+
+    def _ran(self, deployment_id: str) -> bool:
+        """Whether the line has run it."""
+        return any(entry.serial and entry.id == deployment_id for entry in self.history())
 
     def _reachable(self) -> Set[str]:
         """Deployments that the pointer can come to."""

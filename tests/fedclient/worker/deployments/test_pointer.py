@@ -109,6 +109,25 @@ def test_rollback_passes_over_what_was_refused_or_retired(deployments: Deploymen
     assert deployments.rollback(who="a test", why="w").id == one.id
 
 
+def test_a_later_refusal_does_not_take_away_what_the_line_has_run(deployments: Deployments) -> None:
+    one, two = activated(deployments, 1, 2)
+    kept = deployments.add(candidate(1), refused=["a picture takes 9.0 ms, 2.0 ms with the current engine"])
+    assert (kept.id, kept.standing, kept.reasons) == (one.id, "passed", ())
+    assert [each.standing for each in deployments.list()] == ["passed", "passed"]
+    refused = deployments.history()[-1]
+    assert (refused.event, refused.id, refused.why[:15]) == ("refused", one.id, "a picture takes")
+    assert deployments.rollback(who="a test", why="w").id == one.id
+    deployments.add(candidate(2), refused=["slow"])  # no longer one to go back to, but the line has run it
+    assert deployments.activate(two.id, who="a test", why="w").id == two.id
+
+
+def test_a_later_refusal_counts_for_what_the_line_has_never_run(deployments: Deployments) -> None:
+    deployments.add(candidate(1))
+    assert deployments.add(candidate(1), refused=["slow"]).standing == "refused"
+    with pytest.raises(GateError, match="was refused"):
+        deployments.activate(candidate(1).id, who="a test", why="w")
+
+
 def test_going_back_where_nothing_ever_ran_makes_no_folder(deployments: Deployments) -> None:
     with pytest.raises(GateError, match="runs no engine yet"):
         deployments.rollback(who="a test", why="w")
