@@ -176,7 +176,7 @@ def test_damaged_engines_are_named_before_the_pointer_moves(fedclient: Fedclient
     fedclient("engines", "activate", "3")
     files[0].write_bytes(b"")
     code, _, err = fedclient("engines", "rollback")
-    assert (code, "engines gone or damaged: 0001-abc" in err) == (81, True)
+    assert (code, "0001-abc: engines gone or damaged" in err) == (81, True)
     assert "gone or damaged" in fedclient("engines", "list")[1]
     assert json.loads(fedclient("engines", "list", "--json")[1])["current"] == "0003-abc"
 
