@@ -101,7 +101,12 @@ def test_thresholds_are_shown_and_changed(built_home: LineHome, tmp_path: Path) 
     assert "sure = 0.7" in (home.line / "line.toml").read_text()
     refused = run(home, "thresholds", "--sure-of", "drak=0.5")
     assert refused.returncode == 10 and "did you mean dark" in refused.stderr
+    assert "--sure-of names a class that the model does not know" in refused.stderr
+    refused = run(home, "thresholds", "--good", "nogood")
+    assert refused.returncode == 10 and "--good names a class that the model" in refused.stderr
     assert "drak" not in (home.line / "line.toml").read_text()
+    heading = run(home, "thresholds").stdout.replace("│", " ").replace("┃", " ").split()
+    assert heading[heading.index("class") :][:4] == ["class", "good", "sure", "from"]
 
 
 def test_bench_measures_the_engines_of_the_current_version(home: LineHome, tmp_path: Path) -> None:
