@@ -133,7 +133,7 @@ def _print_predictions(rows: List[Dict[str, Any]], model: Answering, *, json: bo
     print_table("Verdicts", ("picture", "verdict", "class", "confidence", "time"), table, caption=caption)
     for row in rows:
         if "error" in row:
-            warn(f"{row['file']}: {row['error']}")
+            warn(row["error"])  # which names the file
 
 
 @app.command("serve")
