@@ -111,6 +111,11 @@ def test_thresholds_are_shown_and_changed(built_home: LineHome, tmp_path: Path) 
     assert heading[heading.index("class") :][:4] == ["class", "good", "sure", "from"]
 
 
+def test_help_does_not_ask_for_what_has_a_default(home: LineHome) -> None:
+    shown = run(home, "serve", "--help")
+    assert shown.returncode == 0 and "--home" in shown.stdout and "required" not in shown.stdout
+
+
 def test_bench_measures_the_engines_of_the_current_version(home: LineHome, tmp_path: Path) -> None:
     done = run(home, "bench", "--seconds", "0.2", "--json")
     assert done.returncode == 0, done.stderr
