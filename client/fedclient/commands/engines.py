@@ -73,9 +73,9 @@ def list_engines(
     else:
         faults = [_fault(folder, each, thorough=False) for each in made]
         tables.show_deployments(made, faults, current)
-    problem = nothing_passes(PlantHome(home)) if current is not None else None
-    if problem is not None:
-        warn(f"to mend: {problem}")
+    passing = nothing_passes(PlantHome(home)) if current is not None else None
+    for problem in filter(None, (_settings_problem(folder.parent), passing)):
+        warn(problem)
     tables.show_engines(store.list(), deployments)
 
 
@@ -100,9 +100,12 @@ def build(
 ) -> None:
     """Build the engines of a published version and take them through the gate."""
     from fedclient.commands.asking import ask_worker
+    from fedclient.worker.gate.settings import read_deploy_settings
 
     plant_home = PlantHome(home)
     folder = _version_folder(plant_home, version)
+    # a mistake in the settings is said before a worker is started
+    read_deploy_settings(plant_home.folder, {"engine.kind": kind, "engine.precision": precision})
     arguments = ["--folder", str(folder), "--who", _who(), "--why", why]
     for name, value in (("--kind", kind), ("--precision", precision)):
         arguments += [] if value is None else [name, value]
@@ -195,6 +198,18 @@ def _fault(folder: Path, deployment: Deployment, *, thorough: bool = True) -> st
     from fedclient.engine_files import fault_of
 
     return fault_of(folder, deployment.engines.values(), thorough=thorough)
+
+
+def _settings_problem(home: Path) -> str | None:
+    """Why no engine could be built by ``engines.toml``; None where it is in order, or not there yet."""
+    from fedclient.worker.gate.settings import SETTINGS_FILE, read_deploy_settings
+
+    try:
+        if (home / SETTINGS_FILE).exists():
+            read_deploy_settings(home)
+    except FedspectError as error:
+        return str(error)
+    return None
 
 
 def _chosen(deployments: Deployments, name: str) -> Deployment:

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from fedclient.node.home import HOME_VARIABLE
+from fedclient.default_home import HOME_VARIABLE
 from fedspect.errors import SettingsError
 from fedspect.protocol.token import LONGEST
 

@@ -69,6 +69,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(said.get("since", 0))))
         state = " ".join(filter(None, (said.get("state", "starting"), said.get("detail", ""))))
         yield f"{state} (since {since}, process {found['process']})"
+    elif said.get("state") == "refused":  # coming back as it is would end the same way
+        yield f"not running: it was not admitted: {said.get('detail', '')}"
     else:
         ended = f"; the last that it said: {said['detail']}" if said.get("detail") else ""
         yield f"not running: `fedclient join` brings it back{ended}"

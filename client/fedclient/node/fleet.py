@@ -164,7 +164,7 @@ class FleetNode:
             header, tree = message_from_proto(taken.messages_list[0]), taken.message_object_trees[0]
             message = self._patiently(stop, lambda: _fetch(link, header, tree, self.in_hand))
         run_id = message.metadata.run_id
-        self.on_state("working", f"on a message of run {run_id}")
+        self.on_state("working", "on what headquarters asks")
         if self._context is None or self._context.run_id != run_id:
             # A context lives as long as its run; what must last longer is on the plant's disk.
             self._context = self._new_context(run_id)

@@ -18,20 +18,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedclient.default_home import default_home
 from fedspect import files
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
 from fedspect.locking import Occupied
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
-
-HOME_VARIABLE = "FEDSPECT_HOME"
 
 
 class Membership(BaseModel):
@@ -153,15 +151,6 @@ class PlantHome:
         except FileNotFoundError:
             return None
         return content if isinstance(content, dict) else None
-
-
-def default_home() -> Path:
-    """Where a plant lives unless told otherwise: ``$FEDSPECT_HOME``, or the user's own data folder."""
-    given = os.environ.get(HOME_VARIABLE)
-    if given:
-        return Path(given)
-    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser() / "fedspect" / "plant"
 
 
 def _lost_key(path: Path, why: str) -> DamagedFileError:

@@ -183,7 +183,9 @@ def worker_settings(home: PlantHome, membership: Membership, settings: PlantSett
 
 
 def _show_task(board: Board, message: bytes) -> None:
-    """Put the round on the board; a task that cannot be read is the worker's to refuse."""
+    """Put the round on the board, and that the node works on it; a task that cannot be read is the worker's to
+    refuse.
+    """
     try:
         task = RoundTask.from_bytes(message, LARGEST_READ)
     except FedspectError:
@@ -191,6 +193,7 @@ def _show_task(board: Board, message: bytes) -> None:
     earlier = board.facts.get("round") or {}
     known = {key: earlier[key] for key in ("accuracy", "loss") if key in earlier}
     board.put(
+        detail=f"on round {task.round} of {task.total_rounds}" if task.train else "on the closing evaluation",
         round={
             **known,
             "run": task.run_id,
@@ -199,7 +202,7 @@ def _show_task(board: Board, message: bytes) -> None:
             "trains": task.train,
             "version": task.version,
             "at": time.time(),
-        }
+        },
     )
 
 

@@ -127,9 +127,9 @@ def test_activating_listing_and_going_back(fedclient: Fedclient, home: PlantHome
     assert "> 0002-abc" in out
     assert "19 of 20" in out
     assert "no limit of milliseconds is set" in out
-    assert "to mend: no class is good, so nothing passes" in err
+    assert "note: no class is good, so nothing passes" in err
     write_text(home.folder / "line" / "line.toml", '[verdicts]\ngood_classes = ["plain"]\n')
-    assert "to mend" not in fedclient("engines", "list")[2]
+    assert "no class is good" not in fedclient("engines", "list")[2]
     code, out, _ = fedclient("engines", "rollback", "--why", "scratches are missed", "--json")
     assert (code, json.loads(out)["id"]) == (0, "0001-abc")
     _, out, _ = fedclient("engines", "list", "--history")
@@ -176,7 +176,7 @@ def test_damaged_engines_are_named_before_the_pointer_moves(fedclient: Fedclient
     fedclient("engines", "activate", "3")
     files[0].write_bytes(b"")
     code, _, err = fedclient("engines", "rollback")
-    assert (code, "engines gone or damaged: 0001-abc" in err) == (81, True)
+    assert (code, "0001-abc: engines gone or damaged" in err) == (81, True)
     assert "gone or damaged" in fedclient("engines", "list")[1]
     assert json.loads(fedclient("engines", "list", "--json")[1])["current"] == "0003-abc"
 
@@ -226,6 +226,22 @@ def test_a_build_hands_kind_and_precision_on(
     assert fedclient("engines", "build", "1", "--precision", "float32", "--kind", "onnxruntime")[0] == 0
     assert asked[-4:] == ["--kind", "onnxruntime", "--precision", "float32"]
     assert "--activate" not in asked
+
+
+def test_a_mistake_in_the_settings_is_said_before_a_worker_is_started(
+    fedclient: Fedclient, home: PlantHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("fedclient.commands.asking.ask_worker", lambda *given: asked.append(given))
+    write_json(home.folder / "versions" / ("f" * 64) / "card.json", {"number": 1})
+    code, _, err = fedclient("engines", "build", "--kind", "openvino")
+    assert code == 10 and "engine.kind on the command line" in err
+    write_text(home.folder / "engines.toml", "[gate]\nlatency_limit = 5\n")
+    code, _, err = fedclient("engines", "build")
+    assert code == 10 and "gate.latency_limit" in err
+    code, _, err = fedclient("engines", "list")
+    assert code == 0 and "gate.latency_limit" in err
+    assert asked == []
 
 
 @pytest.mark.usefixtures("with_engines")

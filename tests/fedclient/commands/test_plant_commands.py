@@ -181,6 +181,13 @@ def test_the_status_tells_rounds_versions_and_what_to_mend(fedclient: Command, h
         assert words in text
 
 
+def test_a_plant_that_was_shut_out_is_not_told_to_come_back(fedclient: Command, home: PlantHome) -> None:
+    Board(home).say("refused", "this plant was revoked; ask headquarters for a new join token")
+    text = fedclient("status").out
+    assert "not running: it was not admitted: this plant was revoked; ask headquarters" in text
+    assert "fedclient join" not in text
+
+
 def test_what_the_line_really_answers_with_is_shown_while_its_process_runs(
     fedclient: Command, home: PlantHome
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Iterator
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.common import Message, RecordDict
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 
@@ -17,6 +18,7 @@ from fedclient.node.fleet import MOST_REFUSALS, FleetNode, Pace
 from fedclient.node.fleet_link import FleetLink, LinkLostError, RefusedError, RunOverError
 from fedclient.node.in_hand import InHand
 from fedserver.authority import Authority
+from fedspect.errors import FederationError
 
 LARGEST = 1 << 20
 KEY = ec.generate_private_key(ec.SECP384R1())
@@ -79,6 +81,19 @@ def test_a_message_that_the_server_refuses_is_given_up_after_some_tries(
             lambda: link.call("PushObject", PushObjectRequest(object_content=bytes(LARGEST))),
         )
     assert heard == ["lost"] * (MOST_REFUSALS - 1)
+
+
+def test_the_engineer_is_told_no_number_of_the_servers_own(link: FleetLink, tmp_path: Path) -> None:
+    said: list[str] = []
+    asked = node(tmp_path, [])
+    asked.on_state = lambda state, detail: said.append(f"{state} {detail}")
+    message = Message(RecordDict(), dst_node_id=1, message_type="query.describe")
+    message.metadata.__dict__["_run_id"] = 16329411295216418987
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(FederationError, match="told to stop"):
+        asked._answer(link, message, stop)
+    assert said == ["working on what headquarters asks"]
 
 
 def test_a_lost_link_is_waited_for_however_long(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedclient.node.home import HOME_VARIABLE, Membership, PlantHome, default_home
+from fedclient.default_home import HOME_VARIABLE, default_home
+from fedclient.node.home import Membership, PlantHome
 from fedspect.errors import DamagedFileError, WorkspaceError
 
 MEMBERSHIP = Membership(

@@ -18,10 +18,11 @@ from fedclient.node.home import Membership, PlantHome
 from fedclient.node.session import Session
 from fedclient.node.trainer import Trainer, worker_settings
 from fedclient.plant_settings import PlantSettings
-from fedspect.errors import ConnectionLostError, EnrolmentError, YieldedError
+from fedspect.errors import ConnectionLostError, EnrolmentError, WorkerError, YieldedError
 from fedspect.files import write_json
 from fedspect.protocol.enrolment_pb2 import Admission
 from fedspect.protocol.limits import LARGEST_REPORT
+from fedspect.update.exchange import RoundTask
 
 
 @pytest.fixture
@@ -108,6 +109,30 @@ def test_a_paused_plant_gives_a_round_back_without_starting_its_trainer(home: Pl
     courtesy.mark.put(since=0.0)
     with pytest.raises(YieldedError, match="paused by the plant's engineer"):
         trainer.work(b"a task")
+
+
+@pytest.mark.parametrize(
+    ("number", "trains", "words"), [(1, True, "on round 1 of 2"), (3, False, "on the closing evaluation")]
+)
+def test_the_board_says_which_round_is_worked_on(
+    home: PlantHome, number: int, trains: bool, words: str
+) -> None:
+    board = Board(home)
+    trainer = Trainer(home, Courtesy(home.folder), board)
+    trainer.hire(membership(worker_python="/no/such/python"))
+    board.say("working", "on what headquarters asks")
+    task = RoundTask(
+        run_id="run-1",
+        round=number,
+        total_rounds=2,
+        base_hash="a" * 64,
+        version="b" * 64,
+        payload_kind="none",
+        train=trains,
+    )
+    with pytest.raises(WorkerError):
+        trainer.work(task.to_bytes())
+    assert (board.facts["state"], board.facts["detail"]) == ("working", words)
 
 
 # -- looking to the engineer -------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from fedspect.files import read_json, write_json
 from fedspect.locking import exclusive
 
 ENGINES_KEPT = 3  # current, and two to go back to: their engines stay in the store
+MOST_NAMED = 3  # deployments that an error gives reasons of
 
 
 class Deployments:
@@ -123,7 +124,11 @@ class Deployments:
     ) -> Deployment:
         """Keep a candidate that has engines; with ``refused`` (the reasons) one that did not pass.
 
-        The pointer does not move. A candidate of the same id is replaced.
+        The pointer does not move. A candidate of the same id is replaced, but what passed and the line has run
+        is not taken away by a later refusal: that is written into the history only.
+
+        Returns:
+            What is on record from now on.
 
         Raises:
             StorageError: it cannot be written; nothing has changed then.
@@ -137,12 +142,14 @@ class Deployments:
             }
         )
         with self._deciding():
-            self._records.keep(record)
+            proven = self._records.passed(record.id) if refused and self._ran(record.id) else None
+            if proven is None:
+                self._records.keep(record)
             self._history.append(
                 entry_of("refused" if refused else "added", record, who, "; ".join(refused) or why)
             )
             self._records.forget_old(self._reachable())
-        return record
+        return proven or record
 
     def activate(self, deployment_id: str, *, who: str, why: str, force: bool = False) -> Deployment:
         """Let the line run this deployment from now on.
@@ -189,23 +196,16 @@ class Deployments:
             pointer = self._pointer_or_none() or remembered(self._history.entries())
             if pointer is None:
                 raise GateError("the line runs no engine yet, so there is nothing to go back to")
-            earlier, unusable = list(pointer.earlier), []
+            earlier, passed_over = list(pointer.earlier), []
             while earlier:
-                deployment = self._records.passed(earlier.pop())
-                if deployment is None:
-                    continue
-                if usable(deployment):
+                deployment_id = earlier.pop()
+                deployment = self._records.passed(deployment_id)
+                if deployment is not None and usable(deployment):
                     return self._move(
                         pointer, deployment, earlier, entry_of("rolled back", deployment, who, why)
                     )
-                unusable.append(deployment.id)
-            lost = f"; engines gone or damaged: {', '.join(unusable)}" if unusable else ""
-            raise GateError(
-                "there is no earlier deployment to go back to",
-                seen=f"current: {pointer.current}{lost}",
-                remedy="`fedclient engines list` shows what can be activated; `fedclient engines build` builds"
-                " engines again",
-            )
+                passed_over.append(deployment_id)
+            raise self._nothing_left(pointer.current, passed_over)
 
     def retire(self, version: str, *, who: str, why: str) -> List[Deployment]:
         """Mark a version as withdrawn by headquarters. What the line runs stays; activating it needs force.
@@ -301,6 +301,32 @@ class Deployments:
             self._history.append(move)
         return self._as_current(deployment, move)
 
+    def _nothing_left(self, current: str, passed_over: Sequence[str]) -> GateError:
+        """What ``rollback`` says at its end: what it passed over and why, and what a person can still do."""
+        reasons, forced = [], None
+        for each in passed_over:
+            try:
+                deployment = self.get(each)
+            except (GateError, DamagedFileError):
+                reasons.append(f"{each}: its record is gone or damaged")
+                continue
+            if deployment.standing == "passed":
+                reasons.append(f"{each}: engines gone or damaged")
+                continue
+            forced = forced or each
+            reasons.append(f"{each}: {deployment.standing} ({'; '.join(deployment.reasons)})")
+        more = f"; and {len(reasons) - MOST_NAMED} more" if len(reasons) > MOST_NAMED else ""
+        named = f"; passed over: {'; '.join(reasons[:MOST_NAMED])}{more}" if reasons else ""
+        force = (
+            f"`fedclient engines activate {forced} --force` takes that one all the same; " if forced else ""
+        )
+        return GateError(
+            "there is no earlier deployment to go back to",
+            seen=f"current: {current}{named}",
+            remedy=f"{force}`fedclient engines list` shows what can be activated; `fedclient engines build`"
+            " builds engines again",
+        )
+
     def _engines_of(self, deployment_ids: Sequence[str]) -> List[str]:
         found: Set[str] = set()
         for each in deployment_ids:
@@ -317,6 +343,10 @@ class Deployments:
         if pointer is None or any(entry.serial == pointer.move.serial for entry in entries):
             return None
         return pointer.move
+
+    def _ran(self, deployment_id: str) -> bool:
+        """Whether the line has run it."""
+        return any(entry.serial and entry.id == deployment_id for entry in self.history())
 
     def _reachable(self) -> Set[str]:
         """Deployments that the pointer can come to."""

@@ -22,7 +22,7 @@ from fedclient.worker.line.options import HomeOption
 from fedclient.worker.line.predicting import Prediction, csv_table, files_of, predict
 from fedclient.worker.line.serving import DEFAULT_ADDRESS, DEFAULT_HTTP, Listening, serve
 from fedclient.worker.line.settings import SETTINGS_FILE, read_settings, write_settings
-from fedclient.worker.line.verdicts import Judge, threshold_table
+from fedclient.worker.line.verdicts import Judge, refuse_unknown, threshold_table
 from fedclient.worker.line.watch_process import Pace, watch
 from fedspect.console import (
     JsonOption,
@@ -133,7 +133,7 @@ def _print_predictions(rows: List[Dict[str, Any]], model: Answering, *, json: bo
     print_table("Verdicts", ("picture", "verdict", "class", "confidence", "time"), table, caption=caption)
     for row in rows:
         if "error" in row:
-            warn(f"{row['file']}: {row['error']}")
+            warn(row["error"])  # which names the file
 
 
 @app.command("serve")
@@ -258,16 +258,20 @@ def thresholds_command(
     line_home = LineHome(home)
     settings = read_settings(line_home.line)
     deployment = line_home.deployments.current()
+    classes = () if deployment is None else deployment.classes
     changes: Dict[str, Any] = {}
     if good:
         changes["verdicts.good_classes"] = good
     if sure is not None:
         changes["verdicts.sure"] = sure
-    if sure_of:
-        changes["verdicts.sure_of"] = {**settings.verdicts.sure_of, **_pairs(sure_of)}
+    pairs = _pairs(sure_of or [])
+    if pairs:
+        changes["verdicts.sure_of"] = {**settings.verdicts.sure_of, **pairs}
     if changes:
         settings = read_settings(line_home.line, changes)
-    classes = () if deployment is None else deployment.classes
+    if classes:
+        refuse_unknown(good or (), classes, "--good")
+        refuse_unknown(pairs, classes, "--sure-of")
     table = threshold_table(settings.verdicts, classes) if classes else []
     if changes:
         write_settings(line_home.line, settings)
@@ -276,8 +280,10 @@ def thresholds_command(
         return
     if not classes:
         note("the line has no version yet; these thresholds wait for it")
-    rows = [(row["class"], "good" if row["good"] else "", f"{row['sure']:.2f}") for row in table]
-    print_table("Thresholds", ("class", "", "sure from"), rows, caption=str(line_home.line / SETTINGS_FILE))
+    rows = [(row["class"], "yes" if row["good"] else "", f"{row['sure']:.2f}") for row in table]
+    print_table(
+        "Thresholds", ("class", "good", "sure from"), rows, caption=str(line_home.line / SETTINGS_FILE)
+    )
 
 
 def _pairs(given: List[str]) -> Dict[str, float]:

@@ -7,7 +7,6 @@ addresses, the version that answers, and what keeps it from another.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -15,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import grpc
 
@@ -204,12 +203,23 @@ def serve(home: LineHome, listening: Listening, *, version: str) -> None:
         server = Server(home, listening, version=version, on_broken=end.set)
         try:
             addresses = server.start()
-            logger.info("listening: %s", json.dumps(addresses))
+            logger.info("listening: %s", _in_words(addresses))
             end.wait()
             logger.info("ending: answering what is under way")
         finally:
             server.stop()
         server.follower.standing.check()
+
+
+def _in_words(addresses: Mapping[str, Any]) -> str:
+    said = []
+    if "address" in addresses:
+        said.append(f"gRPC on {addresses['address']}{' with TLS' if addresses['tls'] else ''}")
+    if "socket" in addresses:
+        said.append(f"gRPC on unix:{addresses['socket']}")
+    if "http" in addresses:
+        said.append(f"health and metrics on http://{addresses['http']}")
+    return ", ".join(said) or "nowhere"
 
 
 def address_of(text: str) -> Tuple[str, int]:

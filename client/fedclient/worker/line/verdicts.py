@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from fedclient.worker.line.settings import VerdictSettings
+from fedclient.worker.line.settings import SETTINGS_FILE, VerdictSettings
 from fedspect.errors import SettingsError
 
 PASS, REJECT, ASK = "pass", "reject", "ask"
@@ -56,15 +56,7 @@ class Judge:
             SettingsError: one does not.
 
         """
-        for name in [*settings.good_classes, *settings.sure_of]:
-            if name not in classes:
-                near = difflib.get_close_matches(name, classes, n=1)
-                raise SettingsError(
-                    "line.toml names a class that the model does not know",
-                    seen=name,
-                    accepted=", ".join(classes),
-                    remedy=f"did you mean {near[0]}?" if near else None,
-                )
+        refuse_unknown([*settings.good_classes, *settings.sure_of], classes, SETTINGS_FILE)
         self.classes = tuple(classes)
         self.good = np.array([name in settings.good_classes for name in classes], dtype=bool)
         self.sure = np.array([settings.sure_of.get(name, settings.sure) for name in classes])
@@ -81,6 +73,24 @@ class Judge:
         sure = certainty >= float(self.sure[top]) - 1e-6
         outcome = ASK if not sure else PASS if good else REJECT
         return Verdict(outcome, self.classes[top], float(row[top]), tuple(float(value) for value in row))
+
+
+def refuse_unknown(names: Iterable[str], classes: Sequence[str], where: str) -> None:
+    """See that every class that is named ``where`` (a file, an option) exists.
+
+    Raises:
+        SettingsError: one does not.
+
+    """
+    for name in names:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, n=1)
+            raise SettingsError(
+                f"{where} names a class that the model does not know",
+                seen=name,
+                accepted=", ".join(classes),
+                remedy=f"did you mean {near[0]}?" if near else None,
+            )
 
 
 def threshold_table(settings: VerdictSettings, classes: Sequence[str]) -> List[Mapping[str, Any]]:

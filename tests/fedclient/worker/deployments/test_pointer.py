@@ -109,6 +109,41 @@ def test_rollback_passes_over_what_was_refused_or_retired(deployments: Deploymen
     assert deployments.rollback(who="a test", why="w").id == one.id
 
 
+def test_where_nothing_is_left_to_go_back_to_each_that_was_passed_over_is_named_with_its_reason(
+    deployments: Deployments,
+) -> None:
+    one, two, three, _ = activated(deployments, 1, 2, 3, 4)
+    deployments.retire(two.version, who="headquarters", why="withdrawn")
+    with pytest.raises(GateError) as raised:
+        deployments.rollback(
+            who="a test", why="w", usable=lambda each: each.id != three.id and each.id != one.id
+        )
+    said = str(raised.value)
+    assert (
+        f"passed over: {three.id}: engines gone or damaged; {two.id}: retired (withdrawn); {one.id}" in said
+    )
+    assert f"fedclient engines activate {two.id} --force" in said
+
+
+def test_a_later_refusal_does_not_take_away_what_the_line_has_run(deployments: Deployments) -> None:
+    one, two = activated(deployments, 1, 2)
+    kept = deployments.add(candidate(1), refused=["a picture takes 9.0 ms, 2.0 ms with the current engine"])
+    assert (kept.id, kept.standing, kept.reasons) == (one.id, "passed", ())
+    assert [each.standing for each in deployments.list()] == ["passed", "passed"]
+    refused = deployments.history()[-1]
+    assert (refused.event, refused.id, refused.why[:15]) == ("refused", one.id, "a picture takes")
+    assert deployments.rollback(who="a test", why="w").id == one.id
+    deployments.add(candidate(2), refused=["slow"])  # no longer one to go back to, but the line has run it
+    assert deployments.activate(two.id, who="a test", why="w").id == two.id
+
+
+def test_a_later_refusal_counts_for_what_the_line_has_never_run(deployments: Deployments) -> None:
+    deployments.add(candidate(1))
+    assert deployments.add(candidate(1), refused=["slow"]).standing == "refused"
+    with pytest.raises(GateError, match="was refused"):
+        deployments.activate(candidate(1).id, who="a test", why="w")
+
+
 def test_going_back_where_nothing_ever_ran_makes_no_folder(deployments: Deployments) -> None:
     with pytest.raises(GateError, match="runs no engine yet"):
         deployments.rollback(who="a test", why="w")

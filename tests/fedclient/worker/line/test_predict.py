@@ -68,7 +68,9 @@ def test_unreadable_files_are_named_and_the_others_get_their_verdicts(home: Line
     assert document.returncode == 22
     assert sum("error" in row for row in json.loads(document.stdout)["pictures"]) == 2
     table = run(home, "predict", str(folder))
-    assert table.returncode == 22 and "reject" in table.stdout and "half.png" in table.stderr
+    assert table.returncode == 22 and "reject" in table.stdout
+    notes = [line for line in table.stderr.splitlines() if line.startswith("note: ")]
+    assert sorted(note.count(".png") for note in notes) == [1, 1]
 
 
 def test_mistakes_end_with_their_exit_codes_and_no_traceback(
@@ -101,7 +103,17 @@ def test_thresholds_are_shown_and_changed(built_home: LineHome, tmp_path: Path) 
     assert "sure = 0.7" in (home.line / "line.toml").read_text()
     refused = run(home, "thresholds", "--sure-of", "drak=0.5")
     assert refused.returncode == 10 and "did you mean dark" in refused.stderr
+    assert "--sure-of names a class that the model does not know" in refused.stderr
+    refused = run(home, "thresholds", "--good", "nogood")
+    assert refused.returncode == 10 and "--good names a class that the model" in refused.stderr
     assert "drak" not in (home.line / "line.toml").read_text()
+    heading = run(home, "thresholds").stdout.replace("│", " ").replace("┃", " ").split()
+    assert heading[heading.index("class") :][:4] == ["class", "good", "sure", "from"]
+
+
+def test_help_does_not_ask_for_what_has_a_default(home: LineHome) -> None:
+    shown = run(home, "serve", "--help")
+    assert shown.returncode == 0 and "--home" in shown.stdout and "required" not in shown.stdout
 
 
 def test_bench_measures_the_engines_of_the_current_version(home: LineHome, tmp_path: Path) -> None:

@@ -1,0 +1,17 @@
+"""Where a plant lives on this device unless told otherwise; the node's side and the worker's say the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+HOME_VARIABLE = "FEDSPECT_HOME"
+
+
+def default_home() -> Path:
+    """Where a plant lives unless told otherwise: ``$FEDSPECT_HOME``, or the user's own data folder."""
+    given = os.environ.get(HOME_VARIABLE)
+    if given:
+        return Path(given)
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "fedspect" / "plant"
