@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple
@@ -87,7 +85,9 @@ class Remembered:
                 return Remembered()
             with np.load(str(path), allow_pickle=False) as arrays:
                 return _unpacked({name: arrays[name] for name in arrays.files})
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (
+            Exception
+        ):  # of a damaged archive, zip, zlib, numpy and Python's own tokeniser each raise their own
             return Remembered()
 
 
