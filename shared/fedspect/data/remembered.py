@@ -85,9 +85,7 @@ class Remembered:
                 return Remembered()
             with np.load(str(path), allow_pickle=False) as arrays:
                 return _unpacked({name: arrays[name] for name in arrays.files})
-        except (
-            Exception
-        ):  # of a damaged archive, zip, zlib, numpy and Python's own tokeniser each raise their own
+        except Exception:  # zip, zlib, numpy and even a tokeniser raise their own of a damaged file
             return Remembered()
 
 
