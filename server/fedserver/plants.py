@@ -167,10 +167,7 @@ class Plants:
             if reply.plant != plant:
                 raise refusal(plant, "it comes under another plant's name", seen=reply.plant, accepted=plant)
         except UpdateError as error:
-            if current is not None and current.context.train:
-                self.refuse(current, plant, str(error))
-            elif current is not None:
-                self._lose(current, plant, str(error))
+            self._unreadable(exchange, delivery, expected, str(error))
             return
         member = self.roster.members.get(plant)
         if member is not None:
@@ -184,6 +181,24 @@ class Plants:
             self._late(exchange, delivery, expected, reply)
         else:
             self._between_rounds.append(delivery)
+
+    def _unreadable(
+        self, exchange: Exchange | None, delivery: Delivery, expected: Expected, reason: str
+    ) -> None:
+        """An answer that is none: refused, and in the round that is open if it is late, or a plant whose every
+        answer is late and spoilt would never hear of it.
+        """
+        plant = expected.plant
+        if exchange is None:
+            self._between_rounds.append(delivery)
+            return
+        late = exchange.context.round != expected.round
+        if late and (plant in exchange.open_plants or not exchange.takes_late(plant)):
+            self._count_refusal(exchange, plant, reason)  # it has answered this round, or still may
+        elif exchange.context.train:
+            self.refuse(exchange, plant, reason)
+        else:
+            self._lose(exchange, plant, reason)
 
     def _failed(self, exchange: Exchange, sent: Sent, plant: str, reason: str) -> None:
         """A plant's work failed; if it was sent less than the whole head, that may be why."""
@@ -229,6 +244,9 @@ class Plants:
     def refuse(self, exchange: Exchange, plant: str, reason: str) -> None:
         """Keep a plant's update from the model, count that, and tell the plant why."""
         exchange.refuse(plant, "update", reason, self._clock())
+        self._count_refusal(exchange, plant, reason)
+
+    def _count_refusal(self, exchange: Exchange, plant: str, reason: str) -> None:
         standing = self.roster.refused(plant, reason, self._settings.refusals_before_set_aside)
         self._emit(
             PlantRefused(

@@ -174,7 +174,7 @@ class TinyFederation(Federation):
                 for record in self.records(before)
             )
 
-        wait_for(look, f"a round with {', '.join(plants)}")
+        self._wait(look, f"a round with {', '.join(plants)}")
 
     def kill_plant(self, name: str) -> None:
         """The node dies, and its worker with it."""
@@ -184,7 +184,7 @@ class TinyFederation(Federation):
 
     def behave(self, plant: str, behaviour: Behaviour = Behaviour()) -> None:  # noqa: B008 - it is frozen
         self.home(plant).mkdir(parents=True, exist_ok=True)
-        files.write_json(self.home(plant) / "behaviour.json", dataclasses.asdict(behaviour))
+        files.write_json(Behaviour.path(self.home(plant)), dataclasses.asdict(behaviour))
 
     def worker_at_work(self, plant: str) -> int:
         """The number of a worker's process in the middle of its work."""
@@ -192,6 +192,15 @@ class TinyFederation(Federation):
         return int(wait_for(lambda: mark.exists() and mark.read_text(), f"work at {plant}"))
 
     # -- what the run says ---------------------------------------------------------------------------------
+
+    def _wait(self, condition: Callable[[], Any], what: str) -> Any:
+        """As ``wait_for``; in vain, it tells what the server and the plants said last."""
+        try:
+            return wait_for(condition, what)
+        except AssertionError as error:
+            logs = [self.folder / "start.log", *(one.log for one in self.plant_processes.values())]
+            said = [f"{log.name}:\n{log.read_text('utf-8', 'replace')[-1500:]}" for log in logs]
+            raise AssertionError("\n".join([str(error), *said])) from error
 
     def last(self) -> int:
         """The last round that was closed."""
@@ -206,7 +215,7 @@ class TinyFederation(Federation):
     def wait_for_rounds(self, more: int) -> int:
         """Wait for so many more rounds; the last one's number."""
         wanted = self.last() + more
-        wait_for(lambda: self.last() >= wanted, f"round {wanted}")
+        self._wait(lambda: self.last() >= wanted, f"round {wanted}")
         return wanted
 
     def events(self, kind: str = "", since: int = 0) -> List[Dict[str, Any]]:
@@ -217,7 +226,7 @@ class TinyFederation(Federation):
         def look() -> Optional[Dict[str, Any]]:
             return next((row for row in self.events(kind, since) if words in row["text"]), None)
 
-        found: Dict[str, Any] = wait_for(look, f"{kind} with {words!r}")
+        found: Dict[str, Any] = self._wait(look, f"{kind} with {words!r}")
         return found
 
     def mark(self) -> int:

@@ -39,6 +39,8 @@ class Behaviour:
 
     seconds: float = 0.0
     fault: str = ""
+    once: bool = False
+    """The fault is over after one answer: ``behaviour.json`` goes."""
     name: str = ""
     """Another plant's name to describe itself by."""
     killed_by: int = 0
@@ -48,9 +50,13 @@ class Behaviour:
     noise: bool = False
     """Change every value by something else, as training does; costs more to encode and to send."""
 
+    @staticmethod
+    def path(home: Path) -> Path:
+        return home / "behaviour.json"
+
     @classmethod
     def read(cls, home: Path) -> Behaviour:
-        path = home / "behaviour.json"
+        path = cls.path(home)
         return cls(**json.loads(path.read_text())) if path.exists() else cls()
 
 
@@ -101,6 +107,8 @@ class TinyPlant:
             )  # fmt: skip
         reply = reply.model_copy(update={"seconds": {"total": time.perf_counter() - started}})
         mark.unlink(missing_ok=True)
+        if behaviour.once:
+            Behaviour.path(self.home).unlink()
         return self._spoilt(reply.to_bytes(), behaviour.fault)
 
     def _reply(self, task: RoundTask, behaviour: Behaviour) -> RoundReply:

@@ -24,6 +24,7 @@ from fedserver.events import (
     RunFinished,
     Waiting,
 )
+from fedserver.messages import content_with, take_body
 from fedserver.outcome import RunOutcome
 from fedserver.round_settings import RoundSettings
 from fedserver.rounds import RoundLoop
@@ -474,6 +475,34 @@ def test_a_late_update_is_refused_where_the_settings_say_so(tmp_path: Path) -> N
     assert [one.plant for one in second.plants] == ["plant-1", "plant-2"]
     assert [(one.plant, one.kind) for one in second.refused] == [("plant-3", "late")]
     assert federation.store.latest().plants["plant-3"].refusals == 0  # being slow is no offence
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "asked_again"), [(RoundStarted, 2, False), (RoundClosed, 1, True)]
+)
+def test_an_answer_that_is_late_and_cannot_be_read_is_refused_and_the_plant_is_told(
+    tmp_path: Path, moment: type[Event], number: int, asked_again: bool
+) -> None:
+    federation = Federation(tmp_path, quorum=2, deadline=2.0)
+    federation.on(RoundStarted, 1, lambda: federation.grid.held.add(3))
+    federation.on(moment, number, lambda: federation.grid.held.discard(3))
+
+    def cut(message: Message) -> Message:
+        if message.metadata.group_id == "1":
+            message.content = content_with(take_body(message)[:-20])
+        return message
+
+    federation.grid.altered[3] = cut
+    federation.run()
+    first, second, third = federation.store.history()
+    assert "plant-3" in first.lost
+    (refused,) = federation.heard(PlantRefused)
+    assert (refused.plant, refused.round, refused.in_a_row) == ("plant-3", 2, 1)
+    assert [one.plant for one in second.refused] == ([] if asked_again else ["plant-3"])
+    assert ("plant-3" in [one.plant for one in second.plants]) == asked_again
+    assert [one.plant for one in third.plants] == ["plant-1", "plant-2", "plant-3"]
+    (notice,) = federation.grid.notices
+    assert "a message is damaged" in notice
 
 
 def test_an_update_that_is_later_than_allowed_is_refused(tmp_path: Path) -> None:
