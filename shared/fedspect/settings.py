@@ -256,6 +256,8 @@ def _not_accepted(
     if first["type"] == "model_type" and section is not None:
         return _not_a_section(key, _place(key, origin, overridden), section, first["input"])
     reason = first["msg"].replace("Value error, ", "")
+    if first["type"] == "string_pattern_mismatch":
+        reason = "this is none of its forms"  # patterns are for programmers; "accepted" says it in words
     what = f"{key or 'the settings'}{_place(key, origin, overridden)}: {reason}"
     if len(problems) > 1:
         others = sorted({".".join(str(part) for part in each["loc"]) for each in problems[1:]} - {key})

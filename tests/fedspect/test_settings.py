@@ -14,6 +14,7 @@ from pydantic import Field
 from fedspect.errors import SettingsError
 from fedspect.settings import Settings, assigned, dotted_keys, load_settings
 from fedspect.toml import commented_toml
+from fedspect.training.settings import TrainingSettings
 
 
 class Rounds(Settings):
@@ -105,6 +106,14 @@ def test_a_wrong_value_says_the_key_the_value_what_is_accepted_and_where_it_came
         load_settings(None, Whole, {"federation.rounds": 0})
     assert "federation.rounds on the command line" in caught.value.what
     assert caught.value.accepted == "at least 1, at most 1000"
+
+
+def test_a_value_of_another_form_is_told_the_forms_in_words_and_not_as_a_pattern():
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, TrainingSettings, {"device": "gpu9"})
+    assert caught.value.what == "device on the command line: this is none of its forms"
+    assert caught.value.seen == "'gpu9'"
+    assert '"cuda:1"' in (caught.value.accepted or "")
 
 
 @pytest.mark.parametrize("text", ["seed = ", "[federation", "seed = 1\nseed = 2", "federation = 3"])

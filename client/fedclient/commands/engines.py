@@ -48,6 +48,8 @@ def list_engines(
     store = EngineStore(folder)
     current, previous = _current(deployments)
     made, entries = deployments.list(), deployments.history()
+    passing = nothing_passes(PlantHome(home)) if current is not None else None
+    problems = list(filter(None, (_settings_problem(folder.parent), passing)))
     if json:
         print_json(
             {
@@ -62,6 +64,7 @@ def list_engines(
                 ],
                 "engines": [tables.engine_facts(each, deployments) for each in store.list()],
                 "history": [entry.model_dump(mode="json") for entry in entries],
+                "problems": problems,
             }
         )
         return
@@ -73,8 +76,7 @@ def list_engines(
     else:
         faults = [_fault(folder, each, thorough=False) for each in made]
         tables.show_deployments(made, faults, current)
-    passing = nothing_passes(PlantHome(home)) if current is not None else None
-    for problem in filter(None, (_settings_problem(folder.parent), passing)):
+    for problem in problems:
         warn(problem)
     tables.show_engines(store.list(), deployments)
 

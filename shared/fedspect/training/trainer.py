@@ -210,6 +210,7 @@ class Trainer:
 
         Raises:
             PictureError: a file can no longer be read.
+            ModelError: an answer is not a number.
 
         """
         listen = progress or unheard
@@ -226,6 +227,12 @@ class Trainer:
                 answers = torch.softmax(logits.float(), dim=1).cpu().numpy()
                 probabilities[first : first + len(answers)] = answers
                 listen(ProgressEvent("prediction", first + len(answers), len(items)))
+        if not np.isfinite(probabilities).all():
+            raise ModelError(
+                "the model's answers are not numbers",
+                seen=f"{int((~np.isfinite(probabilities)).any(1).sum())} of {len(items)} pictures",
+                remedy="use another base model or version: this one's weights or statistics are spoilt",
+            )
         places = {name: place for place, name in enumerate(self.classes)}
         labels = [-1 if picture.label is None else places.get(picture.label, -1) for picture in pictures]
         return Predictions(

@@ -108,6 +108,7 @@ def test_a_device_without_engines_is_told_what_to_do(fedclient: Fedclient) -> No
         "deployments": [],
         "engines": [],
         "history": [],
+        "problems": [],
     }
     assert fedclient("engines", "rollback")[0] == 81
     assert fedclient("engines", "activate", "1")[0] == 81
@@ -241,6 +242,8 @@ def test_a_mistake_in_the_settings_is_said_before_a_worker_is_started(
     assert code == 10 and "gate.latency_limit" in err
     code, _, err = fedclient("engines", "list")
     assert code == 0 and "gate.latency_limit" in err
+    (problem,) = json.loads(fedclient("engines", "list", "--json")[1])["problems"]
+    assert "gate.latency_limit" in problem
     assert asked == []
 
 

@@ -299,6 +299,17 @@ def test_diverged_training_is_an_error_and_the_next_round_is_sound(
     assert sound(worker.work(make_task(start, 2, learning_rate=1e-4))).trained
 
 
+def test_a_head_whose_answers_are_not_numbers_is_an_error_in_a_sentence(
+    make_worker: MakeWorker, make_task: MakeTask
+) -> None:
+    worker = make_worker()
+    huge = {name: np.full_like(values, 3e38) for name, values in head_of(worker).items()}
+    reply = worker.work(make_task(huge, train=False))
+    assert reply.error is not None
+    assert (reply.error.kind, reply.error.exit_code) == ("ModelError", 30)
+    assert "answers are not numbers; seen: 8 of 8 pictures" in reply.error.message
+
+
 def test_a_plant_without_pictures_says_so(make_worker: MakeWorker, make_task: MakeTask) -> None:
     worker = make_worker(train=[], evaluation=[])
     reply = worker.work(make_task(head_of(worker)))
