@@ -172,15 +172,14 @@ class Plants:
         member = self.roster.members.get(plant)
         if member is not None:
             member.holds = reply.holds
-        if reply.error is not None:
-            if current is not None:
-                self._failed(current, delivery.sent, plant, f"{reply.error.kind}: {reply.error.message}")
+        if exchange is None:
+            self._between_rounds.append(delivery)
+        elif reply.error is not None:
+            self._failed(exchange, delivery.sent, expected, f"{reply.error.kind}: {reply.error.message}")
         elif current is not None:
             self._take(current, delivery, expected, reply, late_by=0)
-        elif exchange is not None:
-            self._late(exchange, delivery, expected, reply)
         else:
-            self._between_rounds.append(delivery)
+            self._late(exchange, delivery, expected, reply)
 
     def _unreadable(
         self, exchange: Exchange | None, delivery: Delivery, expected: Expected, reason: str
@@ -200,10 +199,16 @@ class Plants:
         else:
             self._lose(exchange, plant, reason)
 
-    def _failed(self, exchange: Exchange, sent: Sent, plant: str, reason: str) -> None:
-        """A plant's work failed; if it was sent less than the whole head, that may be why."""
+    def _failed(self, exchange: Exchange, sent: Sent, expected: Expected, reason: str) -> None:
+        """A plant's work failed; if it was sent less than the whole head, that may be why. Nothing waits for
+        what fails after its round, yet the reason is what somebody has to mend.
+        """
+        plant = expected.plant
         member = self.roster.members.get(plant)
-        if sent.payload_kind != "full" and plant not in exchange.sent_whole and member is not None:
+        if exchange.context.round != expected.round:
+            reason = f"its work of round {expected.round} failed: {reason}"
+            self._emit(PlantLost(plant, exchange.context.round, reason))
+        elif sent.payload_kind != "full" and plant not in exchange.sent_whole and member is not None:
             exchange.sent_whole.add(plant)
             member.holds = None
             self.ask(exchange, [plant])

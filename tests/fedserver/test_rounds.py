@@ -505,6 +505,24 @@ def test_an_answer_that_is_late_and_cannot_be_read_is_refused_and_the_plant_is_t
     assert "a message is damaged" in notice
 
 
+def test_work_that_fails_after_its_round_has_closed_is_told_with_its_reason(tmp_path: Path) -> None:
+    federation = slow_federation(tmp_path)
+    third = federation.workers[2]
+
+    def fails_at_first(task: RoundTask) -> RoundReply:
+        if task.round == 1:
+            raise OSError(28, "No space left on device")
+        return LinearPlant.answer(third, task)
+
+    third.answer = fails_at_first  # type: ignore[method-assign]
+    federation.run()
+    in_time, late = federation.heard(PlantLost)
+    assert (in_time.round, in_time.reason) == (1, "it had not answered at the deadline")
+    assert late.round == 2 and late.reason.startswith("its work of round 1 failed: ")
+    assert "No space left on device" in late.reason
+    assert "plant-3" in [one.plant for one in federation.store.history()[2].plants]
+
+
 def test_an_update_that_is_later_than_allowed_is_refused(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=2, deadline=2.0, rounds=4, late_rounds=1)
     federation.on(RoundStarted, 1, lambda: federation.grid.held.add(3))
