@@ -124,13 +124,13 @@ def _print_predictions(rows: List[Dict[str, Any]], model: Answering, *, json: bo
             table.append((row["file"], "unreadable", "", "", ""))
         else:
             table.append(
-                (row["file"], row["verdict"], row["class"], f"{row['confidence']:.1%}", f"{row['ms']:.1f} ms")
+                (row["file"], row["verdict"], row["class"], f"{row['confidence']:.1%}", f"{row['ms']:.1f}")
             )
     counts = Counter(str(row[1]) for row in table)
     caption = f"version {model.number}: " + ", ".join(
         f"{count} {name}" for name, count in counts.most_common()
     )
-    print_table("Verdicts", ("picture", "verdict", "class", "confidence", "time"), table, caption=caption)
+    print_table("Verdicts", ("picture", "verdict", "class", "confidence", "ms"), table, caption=caption)
     for row in rows:
         if "error" in row:
             warn(row["error"])  # which names the file
