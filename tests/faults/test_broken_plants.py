@@ -19,7 +19,7 @@ def test_a_node_killed_in_a_round_is_done_without_and_comes_back_by_itself(
 ) -> None:
     since = federation.mark()
     federation.behave("third", Behaviour(seconds=3600.0))
-    worker = federation.worker_at_work("third")
+    worker, _ = federation.at_work("third")
     federation.kill_plant("third")
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the end of the worker without its node")
     lost = federation.wait_for_event("PlantLost", "third", since=since)
@@ -33,9 +33,8 @@ def test_a_node_killed_in_a_round_is_done_without_and_comes_back_by_itself(
 
 def test_a_node_killed_in_a_round_and_back_at_once_answers_that_round(federation: TinyFederation) -> None:
     federation.behave("third", Behaviour(seconds=3600.0))
-    worker = federation.worker_at_work("third")
+    worker, cut = federation.at_work("third")
     federation.kill_plant("third")
-    cut = federation.last() + 1
     federation.behave("third")
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the end of the worker without its node")
     federation.plant("third")
@@ -90,8 +89,7 @@ def test_a_worker_killed_in_training_is_started_again_and_repeats_the_round(
     federation: TinyFederation,
 ) -> None:
     federation.behave("third", Behaviour(seconds=3600.0))
-    worker = federation.worker_at_work("third")
-    cut = federation.last() + 1
+    worker, cut = federation.at_work("third")
     federation.behave("third")
     os.kill(worker, signal.SIGKILL)
     federation.plant_processes["third"].wait_for("the worker died and is started again")
@@ -112,7 +110,7 @@ def impatient_plant(federation: TinyFederation) -> Process:
 def test_a_worker_that_hangs_is_noticed_ended_and_repeats_the_round(federation: TinyFederation) -> None:
     node = impatient_plant(federation)
     federation.behave("third", Behaviour(seconds=3600.0))
-    worker = federation.worker_at_work("third")
+    worker, _ = federation.at_work("third")
     federation.behave("third")
     os.kill(worker, signal.SIGSTOP)
     node.wait_for("it gave no sign of life for 30 s and was ended")
@@ -123,9 +121,11 @@ def test_a_worker_that_hangs_is_noticed_ended_and_repeats_the_round(federation: 
 def test_a_worker_that_takes_long_over_one_step_is_left_in_peace(federation: TinyFederation) -> None:
     node = impatient_plant(federation)
     federation.behave("third", Behaviour(seconds=50.0))  # in which the worker tells of no progress
-    worker = federation.worker_at_work("third")
+    worker, number = federation.at_work("third")
     mark = federation.home("third") / "at-work"
-    wait_for(lambda: not mark.exists() or mark.read_text() != str(worker), "the end of the long step")
+    wait_for(
+        lambda: not mark.exists() or mark.read_text() != f"{worker} {number}", "the end of the long step"
+    )
     assert Path(f"/proc/{worker}").exists() and "no sign of life" not in node.said
     federation.behave("third")
 
@@ -134,7 +134,7 @@ def test_a_worker_that_dies_over_every_task_fails_its_rounds_and_the_node_lives_
     federation: TinyFederation,
 ) -> None:
     since = federation.mark()
-    federation.behave("third", Behaviour(killed_by=federation.last() + 1))
+    federation.behave("third", Behaviour(dies=True))
     lost = federation.wait_for_event("PlantLost", "third", since=since)
     assert "the worker dies over its work" in lost["reason"]
     assert federation.plant_processes["third"].process.poll() is None

@@ -62,7 +62,7 @@ def test_answers_wait_while_the_link_is_cut_and_are_used_when_it_is_back(
     federation.wait_for_rounds(1)
     since = federation.mark()
     for plant in PLANTS:
-        federation.worker_at_work(plant)
+        federation.at_work(plant)
     line.cut()
     cut = federation.last() + 1
     for plant in PLANTS:

@@ -58,8 +58,8 @@ class Killer:
 
         def killed() -> bool:
             try:
-                os.kill(int(mark.read_text()), 9)
-            except (FileNotFoundError, ValueError, ProcessLookupError):
+                os.kill(int(mark.read_text().split()[0]), 9)
+            except (FileNotFoundError, IndexError, ProcessLookupError):
                 return False  # it is not at work just now
             return True
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 import link_parts
 import numpy as np
@@ -45,6 +45,13 @@ def tiny_head() -> Dict[str, np.ndarray]:
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
     """As ``link_parts.wait_for``, with the patience that tiny work needs."""
     return link_parts.wait_for(condition, what, PATIENCE)
+
+
+class AtWork(NamedTuple):
+    """What a worker's ``at-work`` says."""
+
+    pid: int
+    round: int
 
 
 class TinyFederation(Federation):
@@ -186,10 +193,11 @@ class TinyFederation(Federation):
         self.home(plant).mkdir(parents=True, exist_ok=True)
         files.write_json(Behaviour.path(self.home(plant)), dataclasses.asdict(behaviour))
 
-    def worker_at_work(self, plant: str) -> int:
-        """The number of a worker's process in the middle of its work."""
+    def at_work(self, plant: str) -> AtWork:
+        """A worker in the middle of its work."""
         mark = self.home(plant) / "at-work"
-        return int(wait_for(lambda: mark.exists() and mark.read_text(), f"work at {plant}"))
+        pid, number = self._wait(lambda: mark.exists() and mark.read_text().split(), f"work at {plant}")
+        return AtWork(int(pid), int(number))
 
     # -- what the run says ---------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ It is the real worker's process (``fedclient.worker.service``) with other work i
 `fedclient join` as ``--worker-python`` (see ``tiny_parts.worker_command``). The head is whatever
 ``model.safetensors`` of the base model holds. Each round adds ``STEP`` to every value, so the head itself
 tells how many rounds went into it. ``behaviour.json`` in the plant's home says how the next piece of work
-goes; ``at-work`` is there while it lasts.
+goes; ``at-work`` is there while it lasts, with the process and the round.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Behaviour:
     """The fault is over after one answer: ``behaviour.json`` goes."""
     name: str = ""
     """Another plant's name to describe itself by."""
-    killed_by: int = 0
-    """Rounds up to this one are not survived."""
+    dies: bool = False
+    """The worker does not survive its work."""
     pictures: int = PICTURES
     """Of each class, as it says."""
     noise: bool = False
@@ -92,9 +92,9 @@ class TinyPlant:
         task = RoundTask.from_bytes(message)
         behaviour = Behaviour.read(self.home)
         mark = self.home / "at-work"
-        mark.write_text(str(os.getpid()))
+        mark.write_text(f"{os.getpid()} {task.round}")
         started = time.perf_counter()
-        if task.round <= behaviour.killed_by:
+        if behaviour.dies:
             os.kill(os.getpid(), 9)
         while time.perf_counter() - started < behaviour.seconds:
             time.sleep(LOOK)
