@@ -35,7 +35,7 @@ types: install
 	$(BIN)/mypy
 
 unit: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile \
 		--cov --cov-report=term:skip-covered
 
 worker-test: install ## the worker's side under CPython 3.8 with torch 2.1
