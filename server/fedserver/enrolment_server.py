@@ -14,7 +14,7 @@ from fedserver.authority import Authority
 from fedserver.enrolment import EnrolmentService
 from fedserver.open_service import open_handler
 from fedspect.errors import FederationError
-from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, grpc_options
+from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, grpc_options, ping_options
 from fedspect.protocol.names import join_address
 from fedspect.protocol.services import ENROLMENT
 
@@ -46,7 +46,7 @@ class EnrolmentServer:
 
         async def listen() -> int:
             self._server = grpc.aio.server(
-                options=[*grpc_options(LARGEST_ENROLMENT_MESSAGE), *LIMITS],
+                options=[*grpc_options(LARGEST_ENROLMENT_MESSAGE), *ping_options(), *LIMITS],
                 maximum_concurrent_rpcs=CALLS_AT_ONCE,
             )
             self._server.add_generic_rpc_handlers((open_handler(ENROLMENT, service, self._pool),))

@@ -124,7 +124,10 @@ class NodeProcess:
 
 
 class Proxy:
-    """A TCP relay on a loopback port; ``cut`` drops every connection and refuses new ones until ``mend``."""
+    """A TCP relay on a loopback port; ``cut`` drops every connection and refuses new ones until ``mend``;
+    ``forget`` goes on taking what comes on the connections that there are and passes nothing on, as a firewall
+    does that has forgotten them.
+    """
 
     def __init__(self, target_port: int, listen: Tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.target_port = target_port
@@ -133,6 +136,7 @@ class Proxy:
         self._open = threading.Event()
         self._open.set()
         self._sockets: List[socket.socket] = []
+        self._forgotten: List[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -141,6 +145,9 @@ class Proxy:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         self._sockets.clear()
+
+    def forget(self) -> None:
+        self._forgotten += self._sockets
 
     def mend(self) -> None:
         self._open.set()
@@ -167,14 +174,14 @@ class Proxy:
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._relay, args=(source, sink), daemon=True).start()
 
-    @staticmethod
-    def _relay(source: socket.socket, sink: socket.socket) -> None:
+    def _relay(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 data = source.recv(65536)
                 if not data:
                     break
-                sink.sendall(data)
+                if source not in self._forgotten:
+                    sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

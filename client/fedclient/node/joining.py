@@ -255,6 +255,7 @@ class Plant:
             build_client_app(lambda context: self._trainer, on_notice=self._heard),
             InHand(self.home.state / "message"),
             clock_offset=self._clock_offset,
+            proxy=self.courtesy.settings.network.proxy,
             node_id=membership.node_id,
         )
 
