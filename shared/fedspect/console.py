@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typing_extensions import Annotated
 
-from fedspect import files
+from fedspect import account, files
 from fedspect.errors import FedspectError, InterruptedRunError, StorageError, storage_error
 
 TRACEBACK_VARIABLE = "FEDSPECT_TRACEBACK"
@@ -84,6 +84,7 @@ def version() -> str:
 
 def run_app(app: Callable[..., Any], arguments: Optional[Sequence[str]] = None) -> NoReturn:
     """Run a typer application as a process does; every error ends in one clear message and its exit code."""
+    account.complete_environment()
     given: List[str] = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error does: what cannot be written is escaped

@@ -44,7 +44,7 @@ def main() -> int:
         InHand(Path(folder) / "message"),
         clock_offset=float(clock_offset),
         node_id=int(remembered.read_text()) if remembered.exists() else None,
-        pace=Pace(first_retry=0.1, longest_retry=0.5, keepalive=2.0),
+        pace=Pace(first_retry=0.1, longest_retry=0.5),
     )
 
     def say(state: str, detail: str) -> None:

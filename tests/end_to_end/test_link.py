@@ -125,25 +125,6 @@ def test_a_reply_survives_a_cut_link_and_is_handed_in_when_it_is_back(hq: Headqu
     hq.control.unregister(node.node_id or 0)
 
 
-def test_an_answer_is_handed_in_although_a_firewall_has_forgotten_the_connection(hq: Headquarters) -> None:
-    with proxied(hq.port) as proxy:
-        node = NodeProcess(hq, "plant-forgotten")
-        node.start(port=proxy.port)
-        node.wait_for("joined")
-
-        def forget_while_working() -> None:
-            node.wait_for("working")
-            proxy.forget()
-
-        forgetting = threading.Thread(target=forget_while_working)
-        forgetting.start()
-        result = hq.run(plants=1, seconds=1.0)
-        forgetting.join()
-        assert any(each["plant"] == node.node_id and each["good"] for each in result["results"])
-        assert node.saw("lost") and node.stop() == 0
-    hq.control.unregister(node.node_id or 0)
-
-
 def test_a_killed_node_is_back_at_once_under_its_number(hq: Headquarters) -> None:
     node = NodeProcess(hq, "plant-killed")
     node.start()

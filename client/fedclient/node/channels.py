@@ -52,6 +52,7 @@ def secure_channel(
         *grpc_options(largest),
         ("grpc.keepalive_time_ms", int(1000 * keepalive)),
         ("grpc.keepalive_timeout_ms", int(2000 * keepalive)),  # a ping waits behind an upload on a slow line
+        ("grpc.http2.ping_timeout_ms", int(2000 * keepalive)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_http_proxy", 0 if url is None else 1),

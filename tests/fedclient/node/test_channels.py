@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator
@@ -11,14 +12,15 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from connect_proxy import ConnectProxy
 from fedclient.node.channels import is_loopback, proxy_for, secure_channel, shown, variables, way
 from fedclient.node.fleet_link import FleetLink, LinkLostError
 from fedclient.node.home import PlantHome
 from fedclient.node.trust import check_server, find_authority
 from fedserver.authority import Authority
 from fedspect.errors import ConnectionLostError, EnrolmentError, SettingsError
+from fedspect.protocol.limits import ping_options
 from fedspect.protocol.token import JoinToken
+from relays import ConnectProxy, Proxy
 
 HQ = ("hq.example.org", 9094)
 DEAD = "http://127.0.0.1:9"
@@ -81,7 +83,7 @@ class Server:
         self.authority.create("steel")
         self.authority.issue_server_certificate([HQ[0]])
         self.pem = self.authority.certificate_path.read_bytes()
-        self._server = grpc.server(ThreadPoolExecutor(1))
+        self._server = grpc.server(ThreadPoolExecutor(1), options=ping_options())
         pair = (
             self.authority.server_key_path.read_bytes(),
             self.authority.server_certificate_path.read_bytes(),
@@ -108,8 +110,8 @@ def proxy(server: Server) -> Iterator[ConnectProxy]:
 
 
 def answer(channel: grpc.Channel) -> grpc.StatusCode:
-    """The code of a call that the server does not know: it was asked."""
-    with channel, pytest.raises(grpc.RpcError) as caught:
+    """The code of a call that the server does not know: UNIMPLEMENTED says that it was asked."""
+    with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/nobody/knows")(b"", timeout=60.0)
     code = caught.value.code()
     assert isinstance(code, grpc.StatusCode)
@@ -127,6 +129,19 @@ def test_handshakes_and_calls_go_through_the_proxy_that_the_plant_names(
     before = len(proxy.asked)
     assert answer(secure_channel(HQ, pem, largest=1 << 20, proxy=with_name)) == grpc.StatusCode.UNIMPLEMENTED
     assert len(proxy.asked) == before + 1
+
+
+def test_a_connection_that_a_firewall_has_forgotten_is_given_up_and_made_anew(server: Server) -> None:
+    relay = Proxy(server.port)
+    address = ("localhost", relay.port)
+    with secure_channel(address, server.pem, largest=1 << 20, proxy="none", keepalive=1.0) as channel:
+        assert answer(channel) == grpc.StatusCode.UNIMPLEMENTED
+        relay.forget()
+        assert answer(channel) == grpc.StatusCode.UNAVAILABLE  # well before its own time is over
+        while (code := answer(channel)) == grpc.StatusCode.UNAVAILABLE:  # it waits a moment between two tries
+            time.sleep(0.1)
+        assert code == grpc.StatusCode.UNIMPLEMENTED
+    relay.close()
 
 
 def test_calls_to_this_machine_work_whatever_the_environment_says(

@@ -33,7 +33,6 @@ from fedclient.worker.line.settings import LineSettings, read_settings
 from fedclient.worker.line.standing import Standing
 from fedspect.errors import SettingsError, StorageError, WorkerError
 from fedspect.files import write_json
-from fedspect.protocol.limits import grpc_options
 from fedspect.protocol.names import join_address
 from fedspect.stopping import stop_event
 
@@ -111,7 +110,7 @@ class Server:
             logger.warning("listening, but not ready: %s", self.follower.standing)
         listening, settings = self.listening, self.settings.serving
         options = [
-            *grpc_options(LARGEST_REPLY),
+            ("grpc.max_send_message_length", LARGEST_REPLY),
             ("grpc.max_receive_message_length", settings.largest_request_mib << 20),
             ("grpc.so_reuseport", 0),
         ]
