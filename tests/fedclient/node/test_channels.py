@@ -11,15 +11,15 @@ from typing import Iterator
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from fedclient.node.fleet_link import FleetLink, LinkLostError
 
 from fedclient.node.channels import is_loopback, proxy_for, secure_channel, shown, variables, way
-from fedclient.node.fleet_link import FleetLink, LinkLostError
+from fedclient.node.enrolment.trust import check_server, find_authority
 from fedclient.node.home import PlantHome
-from fedclient.node.trust import check_server, find_authority
-from fedserver.authority import Authority
+from fedserver.enrolment.authority import Authority
 from fedspect.errors import ConnectionLostError, EnrolmentError, SettingsError
+from fedspect.protocol.join_token import JoinToken
 from fedspect.protocol.limits import ping_options
-from fedspect.protocol.token import JoinToken
 from relays import ConnectProxy, Proxy
 
 HQ = ("hq.example.org", 9094)

@@ -25,7 +25,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from fedclient.node.channels import KEEPALIVE, secure_channel, way
-from fedclient.node.trust import check_server
+from fedclient.node.enrolment.trust import check_server
 from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError
 from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE
 from fedspect.protocol.names import split_address
