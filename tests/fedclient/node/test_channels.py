@@ -11,10 +11,10 @@ from typing import Iterator
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from fedclient.node.fleet_link import FleetLink, LinkLostError
 
 from fedclient.node.channels import is_loopback, proxy_for, secure_channel, shown, variables, way
 from fedclient.node.enrolment.trust import check_server, find_authority
+from fedclient.node.flower.fleet_connection import FleetConnection, LinkLostError
 from fedclient.node.home import PlantHome
 from fedserver.enrolment.authority import Authority
 from fedspect.errors import ConnectionLostError, EnrolmentError, SettingsError
@@ -172,7 +172,7 @@ def test_a_firewall_that_inspects_tls_is_named_by_the_certificate_that_it_shows(
     mine = Authority(tmp_path / "mine")
     mine.create("mine")
     pem, address = mine.certificate_path.read_bytes(), ("localhost", server.port)
-    link = FleetLink(f"localhost:{server.port}", pem, ec.generate_private_key(ec.SECP384R1()))
+    link = FleetConnection(f"localhost:{server.port}", pem, ec.generate_private_key(ec.SECP384R1()))
     for attempt, kind in (
         (lambda: check_server(address, pem), EnrolmentError),
         (lambda: find_authority([address], mine.fingerprint()), EnrolmentError),
