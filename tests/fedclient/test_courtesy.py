@@ -7,7 +7,8 @@ from typing import List
 
 import pytest
 
-from fedclient.courtesy import LOAD_OVER, MEBI, Courtesy, Device, Objection
+from fedclient.courtesy import MEBI, Courtesy, Objection
+from fedclient.device_use import LOAD_OVER, Device
 from fedspect.errors import YieldedError
 
 NOON = float(calendar.timegm((2026, 11, 22, 12, 0, 0)))

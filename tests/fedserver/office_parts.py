@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 
 from fedclient.node.enrol import joined
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedserver.base_files import BaseFiles
 from fedserver.enrolment import EnrolmentService, Offer
 from fedserver.enrolment_server import EnrolmentServer

@@ -10,7 +10,8 @@ import grpc
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.session import CALL_TIMEOUT, Session
 from fedclient.node.trust import check_server, find_authority
 from fedspect.console import version

@@ -16,7 +16,8 @@ from typing import Any
 from fedclient.courtesy import Courtesy
 from fedclient.node.board import Board
 from fedclient.node.enrol import returned
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.session import Session
 from fedclient.node.versions import VersionKeeper
 from fedspect import files

@@ -24,8 +24,9 @@ from fedclient.node.board import Board
 from fedclient.node.enrol import joined, returned
 from fedclient.node.errands import Errands
 from fedclient.node.fleet import FleetNode, NotRecognisedError
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
 from fedclient.node.in_hand import InHand
+from fedclient.node.membership import Membership
 from fedclient.node.session import Session
 from fedclient.node.trainer import Trainer
 from fedclient.node.versions import VersionKeeper

@@ -16,7 +16,8 @@ from typing import Any
 
 from fedclient.courtesy import Courtesy
 from fedclient.node.board import Board
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.worker_link import WorkerLink
 from fedclient.plant_settings import PlantSettings
 from fedspect import files

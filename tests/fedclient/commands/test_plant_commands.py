@@ -19,7 +19,8 @@ from PIL import Image
 from fedclient.cli import app
 from fedclient.courtesy import PauseMark
 from fedclient.node.board import Board
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.plant_settings import SettingsFile
 from fedspect.console import run_app
 from fedspect.files import write_json

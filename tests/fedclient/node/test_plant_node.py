@@ -14,7 +14,8 @@ from fedclient.courtesy import Courtesy
 from fedclient.node.attending import Attendant
 from fedclient.node.board import WRITE_EVERY, Board
 from fedclient.node.errands import Errands, site_report
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.session import Session
 from fedclient.node.trainer import Trainer, worker_settings
 from fedclient.plant_settings import PlantSettings

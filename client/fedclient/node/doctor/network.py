@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from fedclient.node.doctor.checks import Check, failure, guarded, ok, warning
 from fedclient.node.enrol import clock_offset
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.trust import check_server, find_authority
 from fedspect.errors import ConnectionLostError, EnrolmentError
 from fedspect.protocol.limits import CLOCK_TOLERANCE
