@@ -29,7 +29,7 @@ def logs_command(
     json: Annotated[bool, typer.Option("--json", help="A JSON object a line, as they are stored.")] = False,
 ) -> None:
     """Print what the server said: its own sentences and the events of the rounds, oldest first."""
-    from fedserver.event_log import EventTail
+    from fedserver.rounds.event_log import EventTail
 
     opened = open_workspace(workspace)
     path = opened.logs / LOG
