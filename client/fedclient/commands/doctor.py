@@ -28,7 +28,7 @@ def doctor(
     from rich.text import Text
 
     from fedclient.node.doctor import examine, worst
-    from fedspect.protocol.token import decode
+    from fedspect.protocol.join_token import decode
 
     token = read_token(token)
     checks = []

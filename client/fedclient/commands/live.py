@@ -1,6 +1,6 @@
 """What a person sees while `fedclient join` runs at a terminal; lines of a log anywhere else.
 
-The view draws the node's board (``fedclient.node.board``) four times a second and knows nothing else. Names
+The view draws the node's board (``fedclient.node.node_status``) four times a second and knows nothing else. Names
 and reasons come from elsewhere and are shown as text only. It writes to standard error.
 """
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fedspect.report.words import plural
+from fedspect.report.formatting import plural
 
 
 def round_text(facts: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from fedspect.errors import SettingsError, WorkspaceError, storage_error
 from fedspect.files import replacing
 
 if TYPE_CHECKING:
-    from fedserver.backup import Copied
+    from fedserver.operations.backup import Copied
     from fedserver.workspace import Workspace
 
 STANDARD = Path("-")  # standard output or input, for a pipe through an encrypting program
@@ -37,7 +37,7 @@ def backup_command(
     json: JsonOption = False,
 ) -> None:
     """Copy the workspace into one file, 0600, also while the server runs. It holds secrets: encrypt it."""
-    from fedserver.backup import back_up
+    from fedserver.operations.backup import back_up
 
     opened = open_workspace(workspace)
     if output == STANDARD:
@@ -84,7 +84,7 @@ def restore_command(
     json: JsonOption = False,
 ) -> None:
     """Make a workspace from a backup, in a folder where nothing is yet."""
-    from fedserver.restore import restore
+    from fedserver.operations.restore import restore
 
     try:
         if source == STANDARD:

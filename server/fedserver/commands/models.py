@@ -11,7 +11,7 @@ from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
 from fedspect.console import JsonOption, note, print_json, print_table, warn
 
 if TYPE_CHECKING:
-    from fedserver.models import Version
+    from fedserver.registry.versions import PublishedVersion
     from fedserver.workspace import Workspace
 
 models_app = typer.Typer(
@@ -120,8 +120,8 @@ def publish(
     json: JsonOption = False,
 ) -> None:
     """Publish what a run has reached: plants fetch it, try it on their own pictures and let the line run it."""
-    from fedserver.publishing import publish as publish_round
-    from fedserver.runs import named_run
+    from fedserver.registry.publishing import publish as publish_round
+    from fedserver.storage.runs import named_run
 
     opened = open_workspace(workspace)
     version, new = publish_round(opened, named_run(opened.runs, run), round_name=round_, note=note_[:2000])
@@ -142,8 +142,8 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a version as a base model's folder: base and head in one, for fedsim, another federation, anybody."""
-    from fedserver.models import SHORT
-    from fedserver.publishing import export_version
+    from fedserver.registry.publishing import export_version
+    from fedserver.registry.versions import SHORT
 
     opened = open_workspace(workspace)
     found = opened.models.named(version)
@@ -165,7 +165,7 @@ def retire(
     json: JsonOption = False,
 ) -> None:
     """Take a version back: plants go to the newest one that is not retired. Nothing is deleted."""
-    from fedserver.publishing import latest_offer
+    from fedserver.registry.publishing import latest_offer
 
     opened = open_workspace(workspace)
     found = opened.models.named(version)
@@ -183,8 +183,8 @@ def retire(
         )
 
 
-def _row(workspace: Workspace, version: Version) -> dict[str, Any]:
-    from fedserver.models import SHORT
+def _row(workspace: Workspace, version: PublishedVersion) -> dict[str, Any]:
+    from fedserver.registry.versions import SHORT
 
     card = version.card
     lines = [workspace.deployments.of(plant).line for plant in sorted(workspace.registry.read().plants)]
@@ -202,14 +202,14 @@ def _row(workspace: Workspace, version: Version) -> dict[str, Any]:
     }
 
 
-def _state(workspace: Workspace, version: Version) -> str:
+def _state(workspace: Workspace, version: PublishedVersion) -> str:
     if version.retired is not None:
         return "retired"
     published = workspace.models.published()
     return "published" if published is not None and published.folder == version.folder else "earlier"
 
 
-def _plants(workspace: Workspace, version: Version) -> list[dict[str, Any]]:
+def _plants(workspace: Workspace, version: PublishedVersion) -> list[dict[str, Any]]:
     """Who measured the version, and what became of it at each plant."""
     card = version.card
     names = {*workspace.registry.read().plants, *card.metrics.plants}
@@ -239,7 +239,7 @@ def _cell(value: object) -> object:
     return f"{100 * value:.1f} %" if isinstance(value, float) else value
 
 
-def _warn_if_not_offered(workspace: Workspace, version: Version) -> None:
+def _warn_if_not_offered(workspace: Workspace, version: PublishedVersion) -> None:
     """An older round that is published again does not go before a newer version."""
     offered = workspace.models.published()
     if offered is not None and offered.folder != version.folder:

@@ -10,12 +10,12 @@ import typer
 
 from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
 from fedspect.console import JsonOption, note, print_json, print_table
-from fedspect.protocol.token import JoinToken
+from fedspect.protocol.join_token import JoinToken
 
 if TYPE_CHECKING:
-    from fedserver.deployments import PlantDeployments
-    from fedserver.plant_reports import SiteReport
-    from fedserver.registry import Plant
+    from fedserver.enrolment.plant_registry import RegisteredPlant
+    from fedserver.enrolment.plant_reports import ReportedSite
+    from fedserver.registry.deployment_reports import PlantDeployments
     from fedserver.workspace import Workspace
 
 plants_app = typer.Typer(
@@ -42,7 +42,7 @@ def invite_command(
     json: JsonOption = False,
 ) -> None:
     """Print a join token: one line for `fedclient join`, good once. Hand it over as you would a password."""
-    from fedserver.tokens import duration, invite
+    from fedserver.enrolment.tokens import duration, invite
 
     opened = open_workspace(workspace)
     network = opened.settings().network
@@ -89,8 +89,8 @@ def plants(context: typer.Context, workspace: WorkspaceOption = HERE, json: Json
 
 def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """What is known of each plant, from the registry, the running server and the newest run."""
-    from fedserver.plant_reports import SiteReport
-    from fedserver.runs import standings
+    from fedserver.enrolment.plant_reports import ReportedSite
+    from fedserver.storage.runs import standings
 
     online = (workspace.running() or {}).get("online", [])
     known = standings(workspace.runs)
@@ -98,7 +98,7 @@ def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
     for plant in sorted(workspace.registry.read().plants.values(), key=lambda each: each.name):
         standing = known.get(plant.name, {})
         deployed = workspace.deployments.of(plant.name)
-        told = SiteReport.of(plant.report)
+        told = ReportedSite.of(plant.report)
         rows.append(
             {
                 "plant": plant.name,
@@ -127,7 +127,7 @@ def _on_the_line(deployed: PlantDeployments) -> str | None:
     return f"{text or 'none'} ({last.report.number} {last.report.outcome})"
 
 
-def _state(plant: Plant, told: SiteReport) -> str:
+def _state(plant: RegisteredPlant, told: ReportedSite) -> str:
     """Of a plant that has joined, whether its engineer keeps training off the device just now."""
     if plant.state != "joined" or told.training is None:
         return plant.state
@@ -176,7 +176,7 @@ def readmit_command(
     json: JsonOption = False,
 ) -> None:
     """Let a plant take part again that was set aside after refused updates, at once if rounds are going on."""
-    from fedserver.runs import readmit
+    from fedserver.storage.runs import readmit
 
     opened = open_workspace(workspace)
     opened.registry.read().admissible(plant)
@@ -198,7 +198,7 @@ def revoke_command(
     json: JsonOption = False,
 ) -> None:
     """Shut a plant out: its key and its tokens are worth nothing from now on."""
-    from fedserver.tokens import revoke
+    from fedserver.enrolment.tokens import revoke
 
     opened = open_workspace(workspace)
     entry = revoke(opened.registry, plant)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
+from fedspect.background import detach
 from fedspect.console import JsonOption, note, print_json, stderr, stdout
-from fedspect.detaching import detach
 from fedspect.errors import WorkspaceError
-from fedspect.stopping import stop_event
+from fedspect.graceful_shutdown import stop_event
 
 if TYPE_CHECKING:
     from fedserver.workspace import Workspace
@@ -58,10 +58,10 @@ def start(
     if detach:
         _detach(opened)
         return
-    from fedserver.headquarters import Headquarters
-    from fedserver.live import LiveView
-    from fedserver.runs import prepare_run
-    from fedserver.telling import Telling
+    from fedserver.operations.live_view import LiveView
+    from fedserver.operations.operator_log import OperatorLog
+    from fedserver.operations.supervisor import Supervisor
+    from fedserver.storage.runs import prepare_run
 
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     finished, store = False, None
@@ -78,8 +78,8 @@ def start(
             title = f"{settings.federation.name} {store.folder.name}"
             view = shown.enter_context(LiveView(rounds=store.facts.rounds.rounds, title=title))
             view.view.closed = store.rounds()[-1]
-        telling = Telling(opened.logs / LOG, note, view)
-        server = Headquarters(opened, settings, base, store, telling=telling, until_done=until_done)
+        telling = OperatorLog(opened.logs / LOG, note, view)
+        server = Supervisor(opened, settings, base, store, telling=telling, until_done=until_done)
         finished = server.serve(stop)
     if not finished and store is not None:
         note("stopped; `fedserver start` goes on with the next round")
@@ -99,7 +99,7 @@ def _detach(workspace: Workspace) -> None:
 
 def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
     """Say whether a server runs on the workspace, what the rounds are doing, and who is online."""
-    from fedserver.runs import read_status, run_folders
+    from fedserver.storage.runs import read_status, run_folders
 
     opened = open_workspace(workspace)
     running = opened.running()
