@@ -22,10 +22,10 @@ from fedclient.node.attending import Attendant
 from fedclient.node.board import Board
 from fedclient.node.enrol import joined, returned
 from fedclient.node.errands import Errands
-from fedclient.node.flower.clientapp import build_client_app
 from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError
 from fedclient.node.flower.message_journal import MessageJournal
 from fedclient.node.home import Membership, PlantHome
+from fedclient.node.message_handler import MessageHandler
 from fedclient.node.session import Session
 from fedclient.node.trainer import Trainer
 from fedclient.node.versions import VersionKeeper
@@ -252,7 +252,7 @@ class Plant:
             membership.fleet_addresses,
             self.home.authority_path.read_bytes(),
             self.home.key(),
-            build_client_app(lambda context: self._trainer, on_notice=self._heard),
+            MessageHandler(lambda: self._trainer, on_notice=self._heard),
             MessageJournal(self.home.state / "message"),
             clock_offset=self._clock_offset,
             node_id=membership.node_id,
