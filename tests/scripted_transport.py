@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedclient.node.message_handler import MessageHandler, WorkerPort
 from fedserver.rounds.transport import Reply
-from fedsim.engines.local import LocalTransport
+from fedsim.backends.local import LocalTransport
 from fedspect.protocol.messages import TRAIN
 
 

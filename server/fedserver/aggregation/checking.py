@@ -28,7 +28,7 @@ from fedspect.update.checks import (
     weighed,
 )
 from fedspect.update.encoding import largest_message
-from fedspect.update.exchange import MAX_HEADER_BYTES, RoundReply
+from fedspect.update.round_messages import MAX_HEADER_BYTES, RoundReply
 from fedspect.update.schema import Schema
 
 

@@ -20,7 +20,7 @@ from fedserver.rounds.event_log import EventLog
 from fedserver.rounds.events import OnEvent
 from fedserver.rounds.loop import RoundLoop
 from fedserver.rounds.transport import Transport
-from fedserver.store import RunStore
+from fedserver.storage.run_store import RunStore
 from fedspect.errors import FedspectError, SettingsError
 
 RUN_FOLDER_KEY = "run-folder"

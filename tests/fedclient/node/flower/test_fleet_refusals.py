@@ -18,7 +18,7 @@ from fedclient.node.flower.fleet_connection import FleetConnection, LinkLostErro
 from fedclient.node.flower.fleet_node import MOST_REFUSALS, FleetNode, Pace
 from fedclient.node.flower.message_journal import MessageJournal
 from fedclient.node.message_handler import Answer
-from fedserver.authority import Authority
+from fedserver.enrolment.authority import Authority
 from fedspect.errors import FederationError
 
 LARGEST = 1 << 20
