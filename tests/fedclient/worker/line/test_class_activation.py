@@ -11,9 +11,9 @@ import torch
 from deploy_networks import answer, facts, lively, pictures, preprocessing
 from fedclient.worker.deploy import deploy_graphs
 from fedclient.worker.line.class_activation import class_activation, joined, occlusion, pooled_map
-from fedclient.worker.line.overlay import centre_of, enlarged
+from fedclient.worker.line.explain.overlay import centre_of, enlarged
 
-simulated = pytest.importorskip("fedsim.heat")
+simulated = pytest.importorskip("fedsim.report.heat_maps")
 
 
 def parts_of(architecture: str, cut: Optional[int] = None, size: int = 96) -> List[onnx.ModelProto]:
