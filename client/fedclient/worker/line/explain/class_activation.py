@@ -4,7 +4,8 @@ Grad-CAM (Selvaraju et al., 2017) for CondenseNetV2. Behind the last map the net
 excitation, a hidden layer and the classifier, so the gradient of a class at the map is the same for every pixel and
 is written out here: the map's channels weighted by it, and only what speaks for the class. The map is made an
 output of the deploy graph's ONNX, whose stable names tell which node and weights these are. Graphs of other networks
-have no such names: see ``class_activation``, which also says when occlusion takes its place.
+have no such names: they get ``ablation_cam`` or, without a global pool,
+``occlusion``.
 
 Shapes: C channels of the last map, R channels inside the excitation, F of the hidden layer, K classes.
 """
@@ -20,7 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.engines import EngineStore
-from fedclient.worker.line.class_activation import class_activation, joined, occlusion, pooled_map
+from fedclient.worker.line.explain.ablation_cam import ablation_cam, joined, pooled_map
+from fedclient.worker.line.explain.occlusion import occlusion
 from fedclient.worker.line.explain.overlay import enlarged
 from fedspect.errors import EngineError
 
@@ -81,7 +83,7 @@ class Explainer:
         activation = _run(self._session, pixels[None])[0]
         if self._tail is not None:
             tail, pooled = self._tail
-            return class_activation(activation, lambda means: _run(tail, means.reshape(-1, *pooled)), label)
+            return ablation_cam(activation, lambda means: _run(tail, means.reshape(-1, *pooled)), label)
         assert self._weights is not None
         gradient = class_gradient(activation.mean(axis=(1, 2), dtype=np.float64), self._weights, label)
         return np.maximum(np.tensordot(gradient, activation, axes=1), 0).astype(np.float32)

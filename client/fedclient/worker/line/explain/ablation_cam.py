@@ -1,13 +1,11 @@
-"""Class activation and occlusion for graphs that were exported by torch, where no name says what a node is.
+"""Ablation-CAM (Desai and Ramaswamy, 2020): class activation of a graph whose names say nothing, without gradients.
 
-* *Class activation.* If all that the logits know of the picture comes through one global average pool, that pool's
-  input is the last feature map. A channel weighs what the class's logit loses, per unit, when the channel's mean is
-  set to zero (Ablation-CAM, Desai and Ramaswamy, 2020). With a linear head this is the head's weight (CAM, Zhou et
-  al., 2016); with layers between, it is the slope of a secant where Grad-CAM takes the tangent.
-* *Occlusion* (Zeiler and Fergus, 2014) for any other graph: how much the class's log odds fall when a square of the
-  picture is covered with its mean. Coarse, and a hundred times the work of an answer.
+If all that the logits know of the picture comes through one global average pool, that pool's input is the last feature
+map. A channel weighs what the class's logit loses, per unit, when the channel's mean is set to zero. With a linear
+head this is the head's weight (CAM, Zhou et al., 2016); with layers between, it is the slope of a secant where Grad-CAM
+takes the tangent.
 
-Shapes: C channels of the map (h, w), S input size, K classes.
+Shapes: C channels of the map (h, w), K classes.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ import onnx
 from onnx import TensorProto, compose, helper, shape_inference
 
 TINY = 1e-6
-TILES = 8
 POOLS = ("GlobalAveragePool", "AveragePool", "ReduceMean")
 
 
@@ -71,7 +68,7 @@ def pooled_map(model: onnx.ModelProto) -> Optional[PooledMap]:
     return None
 
 
-def class_activation(
+def ablation_cam(
     activation: np.ndarray, answer: Callable[[np.ndarray], np.ndarray], label: int
 ) -> np.ndarray:
     """What speaks for a class in a map (C, h, w): (h, w), 0 or above. ``answer``: means (N, C) -> logits (N, K)."""
@@ -81,29 +78,6 @@ def class_activation(
     logits = answer(without)[:, label].astype(np.float64)
     slopes = np.where(np.abs(means) > TINY, (logits[0] - logits[1:]) / np.where(means == 0, 1, means), 0)
     return np.maximum(np.tensordot(slopes, activation, axes=1), 0).astype(np.float32)
-
-
-def occlusion(pixels: np.ndarray, answer: Callable[[np.ndarray], np.ndarray], label: int) -> np.ndarray:
-    """What a class rests on in a picture, uint8 (C, S, S): (tiles, tiles), 0 or above. ``answer``: pixels -> logits."""
-    size = pixels.shape[1]
-    step = max(1, size // TILES)
-    corners = range(0, size - step + 1, step)
-    mean = pixels.mean(axis=(1, 2), keepdims=True).astype(np.uint8)
-    base = _log_odds(answer(pixels[None]), label)[0]
-    rows = []
-    for top in corners:
-        covered = np.repeat(pixels[None], len(corners), axis=0)
-        for each, left in zip(covered, corners):
-            half = step // 2
-            each[:, max(0, top - half) : top + step + half, max(0, left - half) : left + step + half] = mean
-        rows.append(base - _log_odds(answer(covered), label))
-    return np.maximum(np.stack(rows), 0).astype(np.float32)
-
-
-def _log_odds(logits: np.ndarray, label: int) -> np.ndarray:
-    values = logits.astype(np.float64)
-    others: np.ndarray = np.logaddexp.reduce(np.delete(values, label, axis=1), axis=1)
-    return values[:, label] - others
 
 
 def _tail(

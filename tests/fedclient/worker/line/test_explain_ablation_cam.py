@@ -10,7 +10,8 @@ import torch
 
 from deploy_networks import answer, facts, lively, pictures, preprocessing
 from fedclient.worker.deploy import deploy_graphs
-from fedclient.worker.line.class_activation import class_activation, joined, occlusion, pooled_map
+from fedclient.worker.line.explain.ablation_cam import ablation_cam, joined, pooled_map
+from fedclient.worker.line.explain.occlusion import occlusion
 from fedclient.worker.line.explain.overlay import centre_of, enlarged
 
 simulated = pytest.importorskip("fedsim.report.heat_maps")
@@ -43,7 +44,7 @@ def test_the_map_is_near_that_of_automatic_differentiation(architecture: str, cu
     images = torch.from_numpy(prepared.normalise(pixels))
     maps = [simulated.class_activation(network, images, torch.tensor([label]))[0] for label in range(5)]
     for label in [each for each in range(5) if maps[each].max() > 0]:
-        seen = class_activation(
+        seen = ablation_cam(
             activation, lambda means: outputs(cut_map.tail, means.reshape(-1, *cut_map.pooled)), label
         )
         wanted = maps[label]
