@@ -11,7 +11,8 @@ from fedclient.node.channels import connect, proxy_for, way
 from fedclient.node.doctor.checks import Check, failure, guarded, ok, warning
 from fedclient.node.enrolment.enrol import clock_offset
 from fedclient.node.enrolment.trust import check_server, find_authority
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.plant_settings import SettingsFile
 from fedspect.errors import ConnectionLostError, EnrolmentError
 from fedspect.protocol.join_token import JoinToken
