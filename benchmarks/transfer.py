@@ -279,13 +279,15 @@ def fitted(features: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Discri
     scale = np.sqrt((within**2).sum(0) / free)
     scale = np.maximum(scale, 1e-3 * scale.max() + 1e-12)
     # The covariance's own directions come from the pictures' inner products: pictures are fewer than features.
-    _, singular, directions = np.linalg.svd(within / scale, full_matrices=False)
-    spread = (1 - SHRINKAGE) * singular**2 / free
+    scaled = within / scale
+    squared, turns = np.linalg.eigh(scaled @ scaled.T)
+    kept = squared > 1e-9 * squared[-1]
+    directions = (scaled.T @ turns[:, kept] / np.sqrt(squared[kept])).T
+    spread = (1 - SHRINKAGE) * squared[kept] / free
     factors = 1 / np.sqrt(spread + SHRINKAGE) - 1 / np.sqrt(SHRINKAGE)
 
-    def whiten(scaled: np.ndarray) -> np.ndarray:
-        turned = scaled @ directions.T
-        return np.asarray(scaled / np.sqrt(SHRINKAGE) + (turned * factors) @ directions)
+    def whiten(given: np.ndarray) -> np.ndarray:
+        return np.asarray(given / np.sqrt(SHRINKAGE) + ((given @ directions.T) * factors) @ directions)
 
     centre = means.mean(0)
     return Discriminant(centre, scale, whiten, whiten((means - centre) / scale))
