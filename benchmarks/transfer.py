@@ -29,7 +29,7 @@ from fedspect.data.preprocess import Preprocessing
 from fedspect.data.sources import find_pictures
 from fedspect.errors import NoPicturesError
 from fedspect.files import write_json
-from fedspect.model.base import BaseModel, default_base, load_base
+from fedspect.model.base import BaseNetwork, default_base, load_base
 from fedspect.model.levels import LevelledNetwork
 
 DRAWS = 5
@@ -120,7 +120,7 @@ def mean_of(rows: Sequence[Dict[str, Any]], ever_seen: set[str]) -> Dict[str, An
     }
 
 
-def seen_sets(base: BaseModel) -> set[str]:
+def seen_sets(base: BaseNetwork) -> set[str]:
     """Names of the sets that a base was pre-trained on, as its card says."""
     return {str(source).split()[0] for source in base.card.provenance.get("sources", [])}
 
@@ -161,7 +161,7 @@ def find_sets(data: Path, only: Optional[Sequence[str]], most: int) -> List[Surf
     return sets
 
 
-def kept_features(base: BaseModel, surfaces: Surfaces, size: int, cache: Optional[Path]) -> np.ndarray:
+def kept_features(base: BaseNetwork, surfaces: Surfaces, size: int, cache: Optional[Path]) -> np.ndarray:
     """The set's features under a base, from the cache if they are there."""
     if cache is None:
         return features_of(base, surfaces.paths, size)
@@ -175,7 +175,7 @@ def kept_features(base: BaseModel, surfaces: Surfaces, size: int, cache: Optiona
     return features
 
 
-def features_of(base: BaseModel, paths: Sequence[Path], size: int) -> np.ndarray:
+def features_of(base: BaseNetwork, paths: Sequence[Path], size: int) -> np.ndarray:
     """Means and standard deviations of the tapped maps, float32 (pictures, features)."""
     network = base.network(base.card.classes, seed=0).eval().to(memory_format=torch.channels_last)
     own = base.preprocessing

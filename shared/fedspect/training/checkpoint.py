@@ -19,7 +19,7 @@ from fedspect.data.pictures import CheckedPicture
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import CheckpointError
 from fedspect.files import write_bytes
-from fedspect.model.base import MAX_WEIGHTS_BYTES, BaseModel
+from fedspect.model.base import MAX_WEIGHTS_BYTES, BaseNetwork
 from fedspect.model.levels import LevelledNetwork
 from fedspect.training.reports import EpochReport
 from fedspect.training.settings import TrainingSettings
@@ -42,7 +42,7 @@ class Checkpoint:
         preprocessing: Preprocessing,
         settings: TrainingSettings,
         pictures: Sequence[CheckedPicture],
-        start: Optional[BaseModel],
+        start: Optional[BaseNetwork],
     ) -> Checkpoint:
         """Nothing is done yet of what these decide."""
         facts = [

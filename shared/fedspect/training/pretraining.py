@@ -27,7 +27,7 @@ from fedspect.data.pictures import CheckedPicture
 from fedspect.data.preprocess import Preprocessing
 from fedspect.data.views import ViewSettings
 from fedspect.errors import ModelError
-from fedspect.model.base import BaseModel
+from fedspect.model.base import BaseNetwork
 from fedspect.model.condense import condense
 from fedspect.model.learned_groups import finish, group_lasso, set_progress
 from fedspect.model.levels import LevelledNetwork, derived_seed
@@ -100,7 +100,7 @@ def pretrain(
     settings: PretrainingSettings,
     *,
     seed: int,
-    start: Optional[BaseModel] = None,
+    start: Optional[BaseNetwork] = None,
     checkpoint: Optional[Path] = None,
     progress: Optional[Progress] = None,
 ) -> Pretrained:
@@ -196,7 +196,7 @@ def drawn(
 
 
 def _beginning(
-    architecture: str, classes: Sequence[str], channels: int, seed: int, start: Optional[BaseModel]
+    architecture: str, classes: Sequence[str], channels: int, seed: int, start: Optional[BaseNetwork]
 ) -> LevelledNetwork:
     if start is None:
         return build_network(architecture, len(classes), channels=channels, seed=seed)
