@@ -140,8 +140,8 @@ def read_status(run_folder: Path) -> dict[str, Any]:
 def standings(runs: Path) -> dict[str, dict[str, Any]]:
     """How each plant stands in the newest run: last round, refusals, whether it is set aside."""
     folders = run_folders(runs)
-    rounds = sorted(folders[-1].glob("[0-9]*/round.json")) if folders else []
-    content = files.read_json(rounds[-1]) if rounds else {}
+    rounds = list(folders[-1].glob("[0-9]*/round.json")) if folders else []
+    content = files.read_json(max(rounds, key=lambda path: int(path.parent.name))) if rounds else {}
     plants = content.get("plants") if isinstance(content, dict) else None
     return plants if isinstance(plants, dict) else {}
 
