@@ -13,7 +13,7 @@ from fedserver.enrolment.plant_registry import RegisteredPlant
 from fedserver.enrolment.plant_reports import ReportedSite
 from fedserver.enrolment.tokens import duration, invite, revoke
 from fedserver.registry.deployment_reports import PlantDeployments
-from fedserver.storage.runs import readmit, standings
+from fedserver.storage.runs import client_records, release
 from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, print_table
 from fedspect.protocol.join_token import JoinToken
@@ -88,21 +88,21 @@ def plants(context: typer.Context, workspace: WorkspaceOption = HERE, json: Json
 def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """What is known of each plant, from the registry, the running server and the newest run."""
     online = (workspace.running() or {}).get("online", [])
-    known = standings(workspace.runs)
+    known = client_records(workspace.runs)
     rows = []
     for plant in sorted(workspace.registry.read().plants.values(), key=lambda each: each.name):
-        standing = known.get(plant.name, {})
+        record = known.get(plant.name, {})
         deployed = workspace.deployments.of(plant.name)
         told = ReportedSite.of(plant.report)
         rows.append(
             {
                 "plant": plant.name,
-                "state": "set aside" if standing.get("set_aside") else _state(plant, told),
+                "state": "quarantined" if record.get("quarantined") else _state(plant, told),
                 "online": "yes" if plant.name in online else "no",
                 "pictures": told.pictures,
                 "version on the line": _on_the_line(deployed),
-                "last round": standing.get("last_round"),
-                "last refusal": standing.get("last_refusal"),
+                "last round": record.get("last_round"),
+                "last refusal": record.get("last_refusal"),
                 "training waits": told.training and told.training.reason,
                 "software": plant.software,
                 "seen": plant.seen,
@@ -164,18 +164,18 @@ def show_command(
     )
 
 
-@plants_app.command("readmit")
-def readmit_command(
+@plants_app.command("release")
+def release_command(
     plant: Annotated[str, typer.Argument(help="The plant's name.")],
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
-    """Let a plant take part again that was set aside after refused updates, at once if rounds are going on."""
+    """Let a plant take part again that was quarantined after refused updates, at once if rounds are going on."""
     opened = Workspace.open(workspace)
     opened.registry.read().admissible(plant)
-    readmit(opened.runs, plant)
+    release(opened.runs, plant)
     if json:
-        print_json({"plant": plant, "readmitted": True})
+        print_json({"plant": plant, "released": True})
     else:
         note(f"{plant} takes part again from the next round on")
 
