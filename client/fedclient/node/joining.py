@@ -22,7 +22,8 @@ from fedclient.node.enrolment.session import Session
 from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError
 from fedclient.node.flower.message_journal import MessageJournal
 from fedclient.node.headquarters_sync import HeadquartersSync
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.message_handler import MessageHandler
 from fedclient.node.node_status import NodeStatus
 from fedclient.node.policy_watcher import PolicyWatcher
@@ -255,6 +256,7 @@ class JoinedPlant:
             MessageHandler(lambda: self._trainer, on_notice=self._heard),
             MessageJournal(self.home.state / "message"),
             clock_offset=self._clock_offset,
+            proxy=self.courtesy.settings.network.proxy,
             node_id=membership.node_id,
         )
 

@@ -21,7 +21,7 @@ from flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor import N
 from flwr.supercore.utils import get_metadata_bytes
 
 from fedserver.enrolment.rate_limits import ConcurrencyLimit
-from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE, grpc_options
+from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE, grpc_options, ping_options
 
 CALLS_AT_ONCE = 256  # and threads: heartbeats must not wait behind uploads; deploy/server allows 512 threads
 CALLS_OF_ONE_CONNECTION = 16
@@ -51,6 +51,7 @@ def bounded_server(
         interceptors=[AuthenticateFirst(key_known), *interceptors],
         options=[
             *grpc_options(LARGEST_FLEET_MESSAGE),
+            *ping_options(),
             ("grpc.max_concurrent_streams", CALLS_OF_ONE_CONNECTION),
             ("grpc.server_handshake_timeout_ms", 10_000),
             ("grpc.keepalive_time_ms", 210_000),
