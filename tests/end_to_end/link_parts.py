@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.primitives.asymmetric import private_key_to_bytes, public_key_to_bytes
 
-from fedserver.flower.control_api import RunState, thin_bundle
+from fedserver.flower.control_api import FlowerRun, thin_bundle
 from fedserver.flower.superlink import SuperLink, free_port
 from fedserver.workspace import Workspace, create
 from relays import Proxy
@@ -69,7 +69,7 @@ class Headquarters:
         out = self.folder / f"result-{time.monotonic_ns()}.json"
         run_id = self.control.submit(thin_bundle("echo_server", {"out": str(out), **config}), {})
         self.superlink.start_serverapp()
-        state: RunState = wait_for(
+        state: FlowerRun = wait_for(
             lambda: (found := self.control.state(run_id)).over and found, "the end of the run"
         )
         assert state.sub_status == "completed", state

@@ -1,4 +1,4 @@
-"""The calls that we make of a running SuperLink, and the bundle that a run is started with.
+"""Control API client: the calls that we make of a running SuperLink, and the bundle that a run is started with.
 
 Flower's Control API lets devices in and out and starts, watches and ends runs. A run's bundle is thin: it
 imports what is installed here.
@@ -43,7 +43,7 @@ class ControlAddress:
 
 
 @dataclass(frozen=True)
-class RunState:
+class FlowerRun:
     """A run as Flower sees it: pending, starting, running or finished, and how it finished."""
 
     status: str
@@ -104,11 +104,11 @@ class Control:
             raise FederationError("Flower refused the run")
         return run_id
 
-    def state(self, run_id: int) -> RunState:
+    def state(self, run_id: int) -> FlowerRun:
         """How the run stands."""
         runs = self._call("ListRuns", ListRunsRequest(run_id=run_id)).run_dict
         status = runs[run_id].status
-        return RunState(status.status, status.sub_status, status.details)
+        return FlowerRun(status.status, status.sub_status, status.details)
 
     def stop(self, run_id: int) -> None:
         """End a run; one that is over is fine."""

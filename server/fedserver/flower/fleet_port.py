@@ -1,4 +1,4 @@
-"""The port of Flower's Fleet API, with bounds: whose call it is comes first, then what it brings.
+"""Fleet API port with bounds: authenticate before reading, request timeouts, concurrency limits.
 
 Flower 1.30 makes room for a thousand calls at once, a thread each, takes them all from one connection if it likes,
 and reads what a call brings before it looks at who calls. ``bounded_server`` stands in for the function by which
@@ -35,11 +35,11 @@ def bounded_server(
     servicer_and_add_fn: tuple[Any, Callable[[Any, grpc.Server], None]],
     server_address: str,
     *,
+    max_message_length: int,
     certificates: tuple[bytes, bytes, bytes],
     interceptors: Sequence[grpc.ServerInterceptor],
-    **_others: object,
 ) -> grpc.Server:
-    """As Flower's ``generic_create_grpc_server``, for the Fleet API."""
+    """As Flower's ``generic_create_grpc_server``, for the Fleet API; Flower's ``max_message_length`` is too large."""
     flower = next(one for one in interceptors if isinstance(one, NodeAuthServerInterceptor))
 
     def key_known(key: bytes) -> bool:

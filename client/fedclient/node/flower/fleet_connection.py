@@ -1,9 +1,8 @@
-"""One connection of a device to Flower's Fleet API: signed calls with deadlines, and heartbeats beside them.
+"""Fleet API connection of one device: signed calls with deadlines, and heartbeats beside them.
 
-With ``fleet`` this is all of the plant that knows Flower 1.30's wire protocol (``flwr.proto.fleet_pb2`` and
-the three headers by which Flower's SuperLink knows a device). Flower's own connection has no deadlines, so
-a cut cable hangs it, signs with the device's own clock, which must not be five seconds fast, and beats
-every twenty-five seconds; here each is otherwise.
+Flower's SuperLink knows a device by three headers. Flower's own connection has no deadlines, so a cut cable hangs
+it, signs with the device's own clock, which must not be five seconds fast, and beats every twenty-five seconds; here
+each is otherwise.
 """
 
 from __future__ import annotations

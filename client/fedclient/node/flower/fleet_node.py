@@ -1,4 +1,4 @@
-"""The plant's loop on Flower's Fleet API: ask for a message, let the plant's handler work, answer.
+"""Fleet node: the plant's loop on Flower's Fleet API, ask for a message, let the plant's handler work, answer.
 
 Flower's own SuperNode fetches an app bundle from the server and runs what is in it, in a new process for
 every message. A plant must not run code that came over the wire, and a process per message costs seconds.
