@@ -30,10 +30,12 @@ def version_texts(line: Mapping[str, Any] | None, offered: Mapping[str, Any] | N
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(line["at"])))
         texts.append(f"on the line: version {line['number']} ({str(line['version'])[:12]}) since {since}")
     if offered is not None and (line is None or offered["version"] != line["version"]):
-        why = f": {plain(str(offered['why']))}" if offered.get("why") else ""
-        texts.append(
-            f"published: version {offered['number']} ({offered['version'][:12]}), {offered['outcome']}{why}"
-        )
+        outcome, why = str(offered["outcome"]), str(offered.get("why") or "")
+        if outcome == "activated" and line is not None:  # once, and the line has been moved since
+            outcome = f"{line['event']} since" if line["event"] != "activated" else "replaced since"
+            why = ": ".join(filter(None, (str(line["who"]), str(line["why"]))))
+        told = f": {plain(why)}" if why else ""
+        texts.append(f"published: version {offered['number']} ({offered['version'][:12]}), {outcome}{told}")
     return texts
 
 

@@ -48,7 +48,7 @@ class VersionSource(Protocol):
 
     def published(self) -> Optional[PublishedReply]: ...
     def fetch_version(self, home: PlantHome, version: PublishedReply) -> Path: ...
-    def report_deployment(self, report: Dict[str, object]) -> None: ...
+    def report_deployment(self, report: DeploymentReport) -> None: ...
 
 
 class Deployer(Protocol):
@@ -207,7 +207,7 @@ class VersionUpdater:
         outcomes = self._read()
         for version, outcome in list(outcomes.versions.items()):
             if not outcome.reported:
-                session.report_deployment(outcome.report.model_dump(mode="json"))
+                session.report_deployment(outcome.report)
                 outcomes.versions[version] = outcome.model_copy(update={"reported": True})
                 moved = line_version(self._home)
                 if moved is not None and moved["version"] == version:
@@ -223,13 +223,13 @@ class VersionUpdater:
                     number=moved["number"],
                     outcome=event,
                     reasons=[reason[:LONGEST_REASON]],
-                ).model_dump(mode="json")
+                )
             )
             outcomes.serial = moved["serial"]
             self._write(outcomes)
         drift = _drift_report(self._home, outcomes.drifting)
         if drift is not None:
-            session.report_deployment(drift.model_dump(mode="json"))
+            session.report_deployment(drift)
             outcomes.drifting = drift.outcome == "drifting"
             self._write(outcomes)
 

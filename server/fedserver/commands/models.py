@@ -211,21 +211,24 @@ def _state(workspace: Workspace, version: PublishedVersion) -> str:
 
 def _plants(workspace: Workspace, version: PublishedVersion) -> list[dict[str, Any]]:
     """Who measured the version, and what became of it at each plant."""
+    from fedserver.registry.deployment_reports import ON_THE_LINE
+
     card = version.card
     names = {*workspace.registry.read().plants, *card.metrics.plants}
     rows = []
     for name in sorted(names):
-        reports = [
-            each.report
-            for each in workspace.deployments.of(name).reports
-            if each.report.version == card.content_hash
-        ]
+        deployed = workspace.deployments.of(name)
+        reports = [one.report for one in deployed.reports if one.report.version == card.content_hash]
+        outcome: str | None = reports[-1].outcome if reports else None
+        now = deployed.line
+        if outcome in ON_THE_LINE and now is not None and now.report.version != card.content_hash:
+            outcome = f"{outcome}, now version {now.report.number}"
         rows.append(
             {
                 "plant": name,
                 "accuracy": card.metrics.plants.get(name, {}).get("accuracy"),
                 "before": card.before.plants.get(name, {}).get("accuracy"),
-                "outcome": reports[-1].outcome if reports else None,
+                "outcome": outcome,
                 "reasons": reports[-1].reasons if reports else [],
                 "figures": reports[-1].figures if reports else {},
             }

@@ -8,6 +8,7 @@ is a plant's, within a time, and only from so many calls of one plant at once.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ CALLS_AT_ONCE = 256  # and threads: heartbeats must not wait behind uploads; dep
 CALLS_OF_ONE_CONNECTION = 16
 CALLS_OF_ONE_PLANT = 16
 CONTENT_WITHIN = 120.0  # seconds; as long as a plant tries to upload one part
+
+logger = logging.getLogger("fedserver.flower")
 
 KeyKnown = Callable[[bytes], bool]
 
@@ -93,11 +96,24 @@ class AuthenticateFirst(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc h
                     context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls of this plant at once")
                 with self._timeouts.with_call(context):
                     request = next(requests)
-                return handler.unary_unary(request, context)
+                return _answered(handler, request, context)
 
         return grpc.stream_unary_rpc_method_handler(
             served, handler.request_deserializer, handler.response_serializer
         )
+
+
+def _answered(handler: Any, request: Any, context: grpc.ServicerContext) -> Any:
+    """What Flower's handler answers. It fails over a message of a run that it has never heard of, as after a restart:
+    that is a line in the log, not a traceback, and the plant hears what it would have heard.
+    """
+    try:
+        return handler.unary_unary(request, context)
+    except Exception as error:
+        if context.code() is None:  # else Flower refused the call, and says so by raising too
+            logger.warning("a %s could not be answered: %s", type(request).__name__, error)
+            context.abort(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}")
+        raise
 
 
 class RequestTimeouts:

@@ -7,12 +7,13 @@ network. ``head.safetensors`` holds the numbers, ``card.json`` says what they ar
 
 from __future__ import annotations
 
+import json
 from typing import Any, Dict, Final, List, Optional, Tuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Literal
 
-from fedspect.protocol.limits import MOST_CLASSES
+from fedspect.protocol.limits import LARGEST_DEPLOYMENT_REPORT, MOST_CLASSES
 
 HEAD_FILE: Final = "head.safetensors"
 CARD_FILE: Final = "card.json"
@@ -89,3 +90,18 @@ class DeploymentReport(BaseModel):
     figures: Dict[str, Any] = Field(default_factory=dict)
     """What the gate measured."""
     seconds: float = Field(0.0, ge=0.0, allow_inf_nan=False)
+
+    def as_text(self, limit: int = LARGEST_DEPLOYMENT_REPORT) -> str:
+        """The report as JSON of at most ``limit`` characters: the largest figures give way, then the last reasons."""
+        report = self
+        while len(text := json.dumps(report.model_dump(mode="json"))) > limit:
+            sizes = {name: len(json.dumps(value)) for name, value in report.figures.items()}
+            if sizes:
+                largest = max(sizes, key=lambda name: sizes[name])
+                kept = {name: value for name, value in report.figures.items() if name != largest}
+                report = report.model_copy(update={"figures": kept})
+            elif report.reasons:
+                report = report.model_copy(update={"reasons": report.reasons[:-1]})
+            else:
+                break
+        return text

@@ -23,6 +23,7 @@ from fedclient.yield_policy import YieldPolicy
 from fedspect.errors import ConnectionLostError, WorkerError
 from fedspect.files import write_bytes, write_json
 from fedspect.protocol.enrolment_pb2 import PublishedReply
+from fedspect.protocol.versions import DeploymentReport
 
 BASE = "ba" * 32
 
@@ -49,10 +50,10 @@ class Headquarters:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def report_deployment(self, report: Dict[str, Any]) -> None:
+    def report_deployment(self, report: DeploymentReport) -> None:
         if not self.reachable:
             raise ConnectionLostError("headquarters does not answer")
-        self.reports.append(report)
+        self.reports.append(report.model_dump(mode="json"))
 
     @property
     def told(self) -> List[Any]:

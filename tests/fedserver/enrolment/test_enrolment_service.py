@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import json
 import os
 import socket
 import stat
@@ -44,10 +45,12 @@ from fedspect.protocol.enrolment_pb2 import (
     EnrolRequest,
     FetchVersionRequest,
     PublishedRequest,
+    ReportDeploymentRequest,
     ReportRequest,
 )
-from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, PROTOCOL
+from fedspect.protocol.limits import LARGEST_DEPLOYMENT_REPORT, LARGEST_ENROLMENT_MESSAGE, PROTOCOL
 from fedspect.protocol.proof_of_possession import enrolment_statement
+from fedspect.protocol.versions import DeploymentReport
 
 
 def test_a_plant_joins_with_one_token_and_gets_all_it_needs(office: Office, home: PlantHome) -> None:
@@ -590,7 +593,7 @@ def test_a_plant_gets_the_published_version_and_reports_what_became_of_it(
         assert version is not None
         assert (version.number, version.version_hash, version.base_hash) == (1, made.card.content_hash, HASH)
         folder = session.fetch_version(home, version)
-        session.report_deployment(activated(made))
+        session.report_deployment(DeploymentReport.model_validate(activated(made)))
     assert folder == home.folder / "versions" / made.card.content_hash
     for name in ("card.json", "head.safetensors"):
         assert (folder / name).read_bytes() == (made.folder / name).read_bytes()
@@ -655,8 +658,32 @@ def test_a_deployment_report_that_is_none_is_refused_and_nothing_is_kept(
 ) -> None:
     made = publish(office)
     with joined(home, office.token()) as (session, _), pytest.raises(EnrolmentError, match="report"):
-        session.report_deployment(activated(made, **change))
+        text = json.dumps(activated(made, **change))
+        request = ReportDeploymentRequest(session=session.admission.session, report_json=text)
+        session._stub.report_deployment(request, timeout=10)
     assert office.workspace.deployments.of("plant-a").reports == []
+
+
+def test_a_long_deployment_report_leaves_out_its_largest_figures_and_keeps_nothing_away(
+    office: Office, home: PlantHome
+) -> None:
+    made = publish(office)
+    long = activated(
+        made,
+        reasons=["r" * 500] * 50,
+        figures={
+            "accuracy": 0.9,
+            "confusion": [[1] * 200] * 200,
+            "by_picture": {str(n): n for n in range(900)},
+        },
+    )
+    with joined(home, office.token()) as (session, _):
+        session.report_deployment(DeploymentReport.model_validate(long))
+        assert session.published() is not None
+    (kept,) = office.workspace.deployments.of("plant-a").reports
+    assert kept.report.figures == {"accuracy": 0.9} and len(kept.report.reasons) == 50
+    huge = DeploymentReport.model_validate({**long, "reasons": ["r" * 5000] * 50})
+    assert len(huge.as_text()) <= LARGEST_DEPLOYMENT_REPORT and '"activated"' in huge.as_text()
 
 
 def test_nothing_of_a_version_is_given_without_a_session(office: Office) -> None:

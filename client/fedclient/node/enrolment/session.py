@@ -6,7 +6,7 @@ A session ends after an hour, or when headquarters is started again; ``enrol`` o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -26,9 +26,9 @@ from fedspect.protocol.enrolment_pb2 import (
     ReportRequest,
 )
 from fedspect.protocol.grpc_services import Stub
-from fedspect.protocol.limits import LARGEST_DEPLOYMENT_REPORT, LARGEST_REPORT, MOST_CLASSES
+from fedspect.protocol.limits import LARGEST_REPORT, MOST_CLASSES
 from fedspect.protocol.names import checked_name, split_address
-from fedspect.protocol.versions import VERSION_FILES
+from fedspect.protocol.versions import VERSION_FILES, DeploymentReport
 
 CALL_TIMEOUT = 20.0  # seconds
 DOWNLOAD_TIMEOUT = 3600.0
@@ -123,18 +123,15 @@ class Session:
             check_version(folder, version_hash)
         return folder
 
-    def report_deployment(self, report: Mapping[str, object]) -> None:
-        """Tell headquarters what became of a version here (``fedspect.protocol.versions.DeploymentReport``).
+    def report_deployment(self, report: DeploymentReport) -> None:
+        """Tell headquarters what became of a version here; figures that have no room are left out.
 
         Raises:
             EnrolmentError: this session is over, or the report is not of that form.
             ConnectionLostError: headquarters does not answer; report again later.
 
         """
-        text = json.dumps(report)
-        if len(text) > LARGEST_DEPLOYMENT_REPORT:
-            raise EnrolmentError("the deployment report is too long", seen=f"{len(text)} characters")
-        request = ReportDeploymentRequest(session=self.admission.session, report_json=text)
+        request = ReportDeploymentRequest(session=self.admission.session, report_json=report.as_text())
         self._stub.report_deployment(request, timeout=CALL_TIMEOUT)
 
     def report(self, report: dict[str, object]) -> None:

@@ -78,11 +78,15 @@ class Deployments:
             update={"activated_at": move.at, "who": move.who, "why": move.why}
         )
 
-    def previous(self) -> Optional[Deployment]:
-        """What ``rollback`` would go to: the nearest earlier one that is neither refused nor retired."""
+    def earlier(self) -> Iterator[Deployment]:
+        """Those before the current one that are neither refused nor retired, the nearest first."""
         pointer = self._pointer()
-        earlier = [] if pointer is None else reversed(pointer.earlier)
-        return next(filter(None, map(self._records.passed, earlier)), None)
+        if pointer is not None:
+            yield from filter(None, map(self._records.passed, reversed(pointer.earlier)))
+
+    def previous(self) -> Optional[Deployment]:
+        """What ``rollback`` would go to."""
+        return next(self.earlier(), None)
 
     def get(self, deployment_id: str) -> Deployment:
         """A deployment by its id.
@@ -125,7 +129,8 @@ class Deployments:
         """Keep a candidate that has engines; with ``refused`` (the reasons) one that did not pass.
 
         The pointer does not move. A candidate of the same id is replaced, but what passed and the line has run
-        is not taken away by a later refusal: that is written into the history only.
+        is not taken away by a later refusal: that is written into the history only. A version that is retired
+        stays so, however well it passes when it is built again.
 
         Returns:
             What is on record from now on.
@@ -142,6 +147,11 @@ class Deployments:
             }
         )
         with self._deciding():
+            retired = [
+                one for one in self.list() if one.version == record.version and one.standing == "retired"
+            ]
+            if retired and not refused:
+                record = record.model_copy(update={"standing": "retired", "reasons": retired[-1].reasons})
             proven = self._records.passed(record.id) if refused and self._ran(record.id) else None
             if proven is None:
                 self._records.keep(record)

@@ -195,9 +195,11 @@ class Deployer:
         figures = {**verdict.figures, "seconds": seconds, "own_statistics": candidate.own_statistics}
         deployment = deployment.model_copy(update={"figures": figures})
         report("deployment", 0, 1)
-        self.deployments.add(deployment, who=who, why=why, refused=verdict.reasons)
+        kept = self.deployments.add(deployment, who=who, why=why, refused=verdict.reasons)
         if not verdict.passed:
             return "refused", list(verdict.reasons), figures
+        if kept.standing == "retired":
+            return "refused", [f"it is retired: {'; '.join(kept.reasons)}"], figures
         if activate:
             self.deployments.activate(deployment.id, who=who, why=why)
             self._leave_reference(deployment, settings)

@@ -162,6 +162,17 @@ def test_what_was_refused_is_activated_by_force_only_and_the_history_says_so(
     assert [entry.event for entry in deployments.history()] == ["refused", "activated"]
 
 
+def test_a_retired_version_that_is_built_again_stays_retired(deployments: Deployments) -> None:
+    one = deployments.add(candidate(1))
+    deployments.retire(one.version, who="headquarters", why="withdrawn")
+    for again in (candidate(1), candidate(1).model_copy(update={"id": "built-anew"})):
+        kept = deployments.add(again)
+        assert kept.standing == "retired" and kept.reasons == ("withdrawn",)
+        with pytest.raises(GateError, match="was retired; seen: withdrawn"):
+            deployments.activate(kept.id, who="a", why="b")
+    assert deployments.activate(one.id, who="a", why="b", force=True).id == one.id
+
+
 def test_a_retired_version_keeps_running_but_is_not_activated_again(deployments: Deployments) -> None:
     _, two = activated(deployments, 1, 2)
     deployments.retire(two.version, who="headquarters", why="withdrawn")

@@ -2,8 +2,9 @@
 
 Looks a few times a second at two stamps (one ``stat`` each). A new deployment is opened beside the old one and
 answers one picture for practice before it takes over; what cannot be opened is named, tried again after a
-while, and the old one goes on answering. Where none answers yet, the deployment before it does meanwhile. A
-settings file with a mistake is named and changes nothing. A disk that gives no answer is named once and asked on.
+while, and the old one goes on answering. Where none answers yet, the newest earlier deployment that opens does
+meanwhile. A settings file with a mistake is named and changes nothing. A disk that gives no answer is named once
+and asked on.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Reloader:
         self._settle(replace(self.standing, problem=problem))
 
     def _follow(self) -> ServingStatus:
-        """Take up the current deployment, or the one before it where nothing answers yet."""
+        """Take up the current deployment, or an earlier one where nothing answers yet."""
         name = "the current deployment"
         try:
             wanted = self._deployments.current()
@@ -133,12 +134,18 @@ class Reloader:
         return replace(standing, problem=problem)
 
     def _fall_back(self) -> ServingStatus:
+        """The newest of the earlier deployments that opens."""
         try:
-            before = self._deployments.previous()
-            return self.standing if before is None else self._take_up(before)
-        except Exception as error:
-            logger.error("nor can the deployment before it be used: %s", _reason(error))
+            earlier = list(self._deployments.earlier())
+        except FedspectError as error:
+            logger.error("nor can an earlier deployment be looked for: %s", _reason(error))
             return self.standing
+        for before in earlier:
+            try:
+                return self._take_up(before)
+            except Exception as error:
+                logger.error("nor can version %d be used: %s", before.number, _reason(error))
+        return self.standing
 
     def _take_up(self, deployment: Deployment) -> ServingStatus:
         running = self.standing.running

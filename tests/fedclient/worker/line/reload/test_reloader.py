@@ -127,6 +127,16 @@ def test_a_damaged_engine_at_the_start_lets_the_deployment_before_it_answer(
     assert str(followed.standing) == "answers: version 2"
 
 
+def test_the_line_goes_back_through_the_history_to_the_newest_that_opens(
+    home: LineHome, followed: Followed
+) -> None:
+    for number in (2, 3):
+        activate(home, number)
+        damage(home, number)
+    assert followed.follower.look() and followed.models == [1]
+    assert str(followed.standing).startswith("answers: version 1; cannot use version 3: ")
+
+
 def test_nothing_before_a_damaged_engine_leaves_the_line_without_a_version(
     home: LineHome, followed: Followed
 ) -> None:
