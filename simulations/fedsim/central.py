@@ -44,9 +44,10 @@ class CentralTest:
         self.pictures: list[CheckedPicture] = fixed_test_set(folder, prepared)
         self.network: LevelledNetwork = self.base.network(prepared.classes, seed=settings.seed)
         self._data = settings.data
+        self.preprocessing = self.base.preprocessing.of_camera(prepared.bit_depth)
         self.trainer = Trainer(
             self.network,
-            self.base.preprocessing,
+            self.preprocessing,
             prepared.classes,
             settings.training,
             freeze_levels=prepared.freeze_levels,
@@ -109,7 +110,7 @@ def write_evaluation(
                 paths[row["name"]],
                 list(test.classes).index(row["predicted"]),
                 test.network,
-                test.base.preprocessing,
+                test.preprocessing,
             )
     write_json(folder.evaluation, {"evaluation": evaluation.model_dump(mode="json"), "predictions": rows})
 

@@ -61,6 +61,8 @@ class Prepared(BaseModel):
     base_hash: str
     left_out: int
     """Files that could not be used."""
+    bit_depth: int | None = None
+    """Of the camera, for files of 16 bits; None where there are none."""
 
 
 class RunFolder:

@@ -45,5 +45,6 @@ def make_worker(run_folder: Path | str, plant: str) -> WorkerPort:
         seed=settings.seed,
         good_classes=settings.data.good_classes,
         threshold=settings.data.threshold,
+        bit_depth=prepared.bit_depth,
     )
     return WorkerPort(worker)

@@ -178,6 +178,7 @@ def worker_settings(home: PlantHome, membership: Membership, settings: PlantSett
         "cache": str(home.folder / "cache"),
         "training": training,
         "freeze_levels": prescribed.get("freeze_levels"),
+        "bit_depth": settings.camera.bit_depth or None,
         "seed": prescribed.get("seed", 0),
     }
 

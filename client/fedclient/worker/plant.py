@@ -53,6 +53,7 @@ class PlantWorker:
         cache_folder: of frozen features; None keeps them in memory.
         seed: of a new classifier, where the base model has other classes.
         good_classes: classes without a defect, for escapes and false rejects.
+        bit_depth: of the plant's camera, for files of 16 bits.
         threshold: of the line, see ``fedspect.training.metrics``.
 
     Raises:
@@ -76,6 +77,7 @@ class PlantWorker:
         seed: int = 0,
         good_classes: Sequence[str] = (),
         threshold: Optional[float] = None,
+        bit_depth: Optional[int] = None,
     ) -> None:
         self.name = name
         self.base = base
@@ -86,6 +88,7 @@ class PlantWorker:
         self.good_classes = tuple(good_classes)
         self.threshold = threshold
         self.cache_folder = cache_folder
+        self.preprocessing = base.preprocessing.of_camera(bit_depth)
         self.state = PlantState(state_folder, base_hash=base.content_hash)
         self.network = base.network(self.classes, seed=seed)
         if freeze_levels is None:
@@ -245,7 +248,7 @@ class PlantWorker:
         if self._trainer is None or self._trainer.seed != seed:
             self._trainer = Trainer(
                 self.network,
-                self.base.preprocessing,
+                self.preprocessing,
                 self.classes,
                 self.settings,
                 freeze_levels=self.freeze_levels,

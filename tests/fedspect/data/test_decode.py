@@ -18,7 +18,7 @@ from fedspect.data.decode import (
     TooLargePictureError,
     TruncatedPictureError,
     decode,
-    decode_with_header,
+    decode_picture,
     read_header,
     read_picture,
 )
@@ -82,7 +82,8 @@ def test_a_jpeg_of_several_pictures_is_a_jpeg_and_the_first_is_read() -> None:
     content = several(GREY, 255 - GREY)
     with Image.open(io.BytesIO(content)) as image:
         assert image.format == "MPO"
-    pixels, header = decode_with_header(content, HERE)
+    read = decode_picture(content, HERE)
+    pixels, header = read.pixels, read.header
     assert header.format == "JPEG" and (pixels > 128).mean() == pytest.approx((GREY > 128).mean(), abs=0.1)
 
 
@@ -172,7 +173,7 @@ def test_a_file_beyond_the_bound_is_not_read(tmp_path: Path, monkeypatch: pytest
 
 def test_two_channels_are_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="1 or 3"):
-        decode_with_header(encoded(GREY), HERE, channels=2)
+        decode_picture(encoded(GREY), HERE, channels=2)
 
 
 @settings(max_examples=60, deadline=None)

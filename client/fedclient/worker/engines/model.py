@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import List, Mapping, Protocol, Sequence, Tuple
+from typing import List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Deployed(Protocol):
     def classes(self) -> Sequence[str]: ...
     @property
     def base_hash(self) -> str: ...
+    @property
+    def bit_depth(self) -> Optional[int]: ...
     @property
     def engines(self) -> Mapping[str, str]: ...
 
@@ -130,7 +132,7 @@ def open_model(deployment: Deployed, store: EngineStore, *, threads: int = 1) ->
         if len(engines) == 2 and engines[0].outputs.shape != engines[1].inputs.shape:
             raise _other("the head does not take what the backbone gives", engines[1], deployment)
         metadata = engines[0].metadata
-        preprocessing = _preprocessing(metadata)
+        preprocessing = _preprocessing(metadata).of_camera(deployment.bit_depth)
     except FedspectError:
         for engine in engines:
             engine.close()
