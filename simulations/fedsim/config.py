@@ -24,7 +24,7 @@ SHIPPED = "cdnv2-a"
 """The architecture of the base model that ships with Fedspect."""
 
 
-class DataSection(Settings):
+class DataSettings(Settings):
     """Which pictures, and which of them are the fixed test set."""
 
     folder: Optional[Path] = None
@@ -70,13 +70,13 @@ class DataSection(Settings):
         return classes
 
     @model_validator(mode="after")
-    def _a_list_has_its_folder(self) -> DataSection:
+    def _a_list_has_its_folder(self) -> DataSettings:
         if self.manifest is not None and self.folder is None:
             raise ValueError("a list of pictures needs the folder that they lie in; name it with --data")
         return self
 
 
-class PlantsSection(Settings):
+class PlantsSettings(Settings):
     """Who holds which training pictures."""
 
     count: int = Field(4, ge=1, le=10_000)
@@ -90,7 +90,7 @@ class PlantsSection(Settings):
     """The column of the list for the partition by-column."""
 
 
-class FederationSection(Settings):
+class SimulatedFederationSettings(Settings):
     """How rounds go."""
 
     rounds: int = Field(15, ge=1, le=100_000)
@@ -118,7 +118,7 @@ class FederationSection(Settings):
     either way."""
 
     @model_validator(mode="after")
-    def _strategy_and_its_options_are_known(self) -> FederationSection:
+    def _strategy_and_its_options_are_known(self) -> SimulatedFederationSettings:
         if self.strategy not in STRATEGIES:
             raise ValueError(f"there is no strategy {self.strategy!r}; known are {', '.join(STRATEGIES)}")
         if self.strategy_options:
@@ -128,7 +128,7 @@ class FederationSection(Settings):
         return self
 
 
-class ModelSection(Settings):
+class SimulatedModelSettings(Settings):
     """What every plant starts from."""
 
     base: Optional[Path] = None
@@ -156,7 +156,7 @@ class ModelSection(Settings):
         return given if given.get("architecture") in (None, SHIPPED) else {**given, "scratch": True}
 
     @model_validator(mode="after")
-    def _base_or_scratch(self) -> ModelSection:
+    def _base_or_scratch(self) -> SimulatedModelSettings:
         if self.base is not None and self.scratch:
             raise ValueError("a base model and a start from scratch exclude each other")
         return self
@@ -177,13 +177,13 @@ class SimulationSettings(Settings):
     cache_folder: Optional[Path] = None
     """Where the frozen levels' answers are kept; not set: in the run folder. Runs that share base and pictures
     save that work when they share this folder."""
-    data: DataSection = Field(default_factory=DataSection)
+    data: DataSettings = Field(default_factory=DataSettings)
     """Which pictures, and which of them are the fixed test set."""
-    plants: PlantsSection = Field(default_factory=PlantsSection)
+    plants: PlantsSettings = Field(default_factory=PlantsSettings)
     """Who holds which training pictures."""
-    federation: FederationSection = Field(default_factory=FederationSection)
+    federation: SimulatedFederationSettings = Field(default_factory=SimulatedFederationSettings)
     """How rounds go."""
-    model: ModelSection = Field(default_factory=ModelSection)
+    model: SimulatedModelSettings = Field(default_factory=SimulatedModelSettings)
     """What every plant starts from."""
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     """How each plant trains."""

@@ -19,7 +19,9 @@ from fedspect.data.decode import (
     read_bytes,
 )
 from fedspect.data.depth import Levels
-from fedspect.data.landmarks import Landmarks, find_landmarks
+from fedspect.data.inspection_cache import InspectionCache
+from fedspect.data.near_duplicates.high_pass import reduced_relief
+from fedspect.data.near_duplicates.keypoints import Keypoints, find_landmarks
 from fedspect.data.pictures import (
     DIGEST_LENGTH,
     NOT_A_PICTURE,
@@ -29,8 +31,6 @@ from fedspect.data.pictures import (
     Picture,
     Problem,
 )
-from fedspect.data.reliefs import reduced_relief
-from fedspect.data.remembered import Remembered
 from fedspect.errors import PictureError
 
 
@@ -42,7 +42,7 @@ class Good:
     digest: str
     header: Header
     levels: Levels
-    landmarks: Optional[Landmarks] = None
+    landmarks: Optional[Keypoints] = None
     relief: Optional[np.ndarray] = None
 
 
@@ -55,7 +55,7 @@ class Bad:
 
 
 def check_all(
-    pictures: Sequence[Picture], workers: int, known: Remembered, reduction: Optional[int]
+    pictures: Sequence[Picture], workers: int, known: InspectionCache, reduction: Optional[int]
 ) -> Iterator[Union[Good, Bad]]:
     """Check pictures in their order with so many threads; with ``reduction``, find their landmarks too."""
     if workers <= 1:
@@ -65,7 +65,7 @@ def check_all(
         yield from pool.map(lambda picture: _check(picture, known, reduction), pictures)
 
 
-def _check(picture: Picture, known: Remembered, reduction: Optional[int]) -> Union[Good, Bad]:
+def _check(picture: Picture, known: InspectionCache, reduction: Optional[int]) -> Union[Good, Bad]:
     digest = None
     try:
         content = read_bytes(picture.path)

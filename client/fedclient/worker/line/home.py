@@ -8,9 +8,9 @@ from typing import List, Optional, Sequence
 
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.engines import EngineStore, LineModel, open_model
-from fedclient.worker.line.drift import DriftWatch
 from fedclient.worker.line.input_guard import Guard, InputGuard
-from fedclient.worker.line.leasing import Answering
+from fedclient.worker.line.monitoring.drift import DriftWatch
+from fedclient.worker.line.serving.model_leases import ServedModel
 from fedclient.worker.line.settings import DriftSettings
 from fedclient.worker.settings import LABELLED
 from fedspect.errors import AlreadyRunningError, DamagedFileError, EngineError
@@ -58,7 +58,7 @@ class LineHome:
             )
         return self.open(deployment, threads=threads)
 
-    def guards(self, model: Answering) -> Sequence[Guard]:
+    def guards(self, model: ServedModel) -> Sequence[Guard]:
         """What is asked beside the thresholds; without the plant's bounds where they are damaged."""
         try:
             return (InputGuard.load(self.reference, model.preprocessing),)
