@@ -10,18 +10,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 
-from flwr.server import Grid
-
 from fedserver.aggregation.checking import largest_reply
-from fedserver.flower.envelope import DESCRIBE, NOTICE, TRAIN
 from fedserver.rounds.client_manager import Admit, ClientManager
 from fedserver.rounds.dispatcher import Delivery, MessageDispatcher, Sent
 from fedserver.rounds.events import OnEvent, PlantJoined, PlantLost, PlantRefused, PlantReplied
 from fedserver.rounds.history import PlantResult, Refusal
 from fedserver.rounds.round_state import Exchange
 from fedserver.rounds.settings import RoundSettings
+from fedserver.rounds.transport import Transport
 from fedserver.storage.run_state import ClientRecord, RunFacts
 from fedspect.errors import FedspectError, UpdateError
+from fedspect.protocol.messages import DESCRIBE, NOTICE, TRAIN
 from fedspect.update.checks import Expected, refusal
 from fedspect.update.round_messages import RoundReply
 
@@ -35,7 +34,7 @@ class Plants:
     """All plants of a run.
 
     Args:
-        grid: Flower's.
+        transport: the way to the nodes.
         facts: what a plant must fit.
         settings: how late is too late, and when to ask again.
         standings: what is remembered of each plant.
@@ -48,7 +47,7 @@ class Plants:
 
     def __init__(
         self,
-        grid: Grid,
+        transport: Transport,
         facts: RunFacts,
         settings: RoundSettings,
         standings: Mapping[str, ClientRecord],
@@ -58,7 +57,7 @@ class Plants:
         readmitted: Callable[[], list[str]] = list,
     ) -> None:
         self.manager = ClientManager(facts, standings, admit=admit)
-        self._dispatcher = MessageDispatcher(grid, clock)
+        self._dispatcher = MessageDispatcher(transport, clock)
         self._facts = facts
         self._settings = settings
         self._emit = on_event

@@ -18,12 +18,10 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-import numpy as np
-from flwr.server import Grid
-from flwr.serverapp.strategy import Strategy
-
-from fedserver.aggregation.checking import Accepted, aggregate, check_updates
-from fedserver.flower.strategies import array_record, begin_round, restore_strategy, strategy_state
+from fedserver.aggregation.aggregate import aggregate
+from fedserver.aggregation.aggregator import Aggregator
+from fedserver.aggregation.checking import Accepted, check_updates
+from fedserver.aggregation.registry import build_aggregator
 from fedserver.rounds.client_manager import Admit, admit_all
 from fedserver.rounds.clients import Plants
 from fedserver.rounds.events import (
@@ -40,11 +38,11 @@ from fedserver.rounds.outcome import STOPPED, last_words
 from fedserver.rounds.round_state import Exchange, Tasks
 from fedserver.rounds.run_status import RunStatus
 from fedserver.rounds.settings import RoundSettings
+from fedserver.rounds.transport import Transport
 from fedserver.storage.run_store import RunState, RunStore
 from fedspect.errors import FedspectError, QuorumError
 from fedspect.update.change import apply_change
 from fedspect.update.checks import CheckSettings
-from fedspect.update.schema import is_statistic
 
 EARLIER_ROUNDS = 3  # whose accepted steps say what is usual
 
@@ -55,11 +53,11 @@ class RoundLoop:
     """Runs what is left of a run.
 
     Args:
-        grid: Flower's way to the nodes.
-        strategy: one of ``strategies.build_strategy``, or any other of Flower's.
+        transport: the way to the nodes.
         store: where the run is; it goes on from there.
-        settings: the store's own when not given.
         on_event: is told what happens, in this thread.
+        aggregator: the run's strategy when not given.
+        settings: the store's own when not given.
         should_stop: asked at every pause; ``True`` ends the run as if interrupted.
         admit: a further look at who joins.
         checks: how far an update may stray; by default what ``settings`` says of it.
@@ -69,20 +67,20 @@ class RoundLoop:
 
     def __init__(
         self,
-        grid: Grid,
-        strategy: Strategy,
+        transport: Transport,
         store: RunStore,
-        settings: RoundSettings | None = None,
         on_event: OnEvent = ignore,
         *,
+        aggregator: Aggregator | None = None,
+        settings: RoundSettings | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         admit: Admit = admit_all,
         checks: CheckSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._grid = grid
-        self._strategy = strategy
+        self._transport = transport
         self._store = store
+        self._aggregator = aggregator or build_aggregator(store.facts.strategy, store.facts.strategy_options)
         self._settings = settings or store.facts.rounds
         self._on_event = on_event
         self._admit = admit
@@ -112,11 +110,10 @@ class RoundLoop:
         store, settings = self._store, self._settings
         state = store.latest()
         store.empty_spool()
-        learned = [name for name in state.served.head if not is_statistic(name)]
-        restore_strategy(self._strategy, state.moments, learned)
+        self._aggregator.load_state_dict(state.moments)
         self._history = RunHistory(store.history(), store.evaluations(), settings.early_stop_metric)
         self._plants = Plants(
-            self._grid,
+            self._transport,
             store.facts,
             settings,
             state.plants,
@@ -141,12 +138,10 @@ class RoundLoop:
         context = self._context(state, train=True)
         self._await_quorum(context, give_up=self._settings.give_up)
         head = state.served.head
-        zeros = {name: np.zeros_like(values) for name, values in head.items() if not is_statistic(name)}
-        config = begin_round(self._strategy, context.round, array_record(zeros))
         began, started = self._clock(), datetime.now(timezone.utc)
-        exchange = self._open(context, state, proximal_mu=config.get("proximal-mu", 0.0))
+        exchange = self._open(context, state)
         accepted = self._collect(exchange, state)
-        found = aggregate(self._strategy, context.round, accepted)
+        found = aggregate(self._aggregator, context.round, accepted)
         served = state.served.advance(
             apply_change(head, found.change),
             encoding=self._settings.encoding_down,
@@ -158,7 +153,7 @@ class RoundLoop:
         record = exchange.record(served.version, found, accepted, started=started, seconds=seconds)
         self._history.add(record)
         closed = RunState(
-            context.round, served, strategy_state(self._strategy, list(zeros)), self._plants.manager.standings
+            context.round, served, self._aggregator.state_dict(), self._plants.manager.standings
         )
         self._store.close_round(closed, record, best=self._history.best())
         exchange.close()
@@ -174,7 +169,7 @@ class RoundLoop:
             train,
         )
 
-    def _open(self, context: RoundContext, state: RunState, *, proximal_mu: object = 0.0) -> Exchange:
+    def _open(self, context: RoundContext, state: RunState) -> Exchange:
         """Begin a round: everyone who is free gets the task."""
         settings = self._settings
         tasks = Tasks(
@@ -188,10 +183,10 @@ class RoundLoop:
             reply_density=settings.density,
             local_epochs=settings.local_epochs,
             learning_rate=settings.learning_rate,
-            proximal_mu=proximal_mu,
             batch_norm=settings.batch_norm,
             train=context.train,
             seed=self._store.facts.seed,
+            **(self._aggregator.task_options if context.train else {}),
         )
         exchange = Exchange(context, tasks, self._store.spool)
         plants = self._plants.free()

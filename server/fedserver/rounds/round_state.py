@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedserver.aggregation.checking import Accepted, Aggregate, Spooled
+from fedserver.aggregation.aggregator import Aggregate
+from fedserver.aggregation.checking import Accepted, Spooled
 from fedserver.rounds.events import RoundContext
 from fedserver.rounds.history import Evaluation, PlantResult, Refusal, RoundRecord, mean_train_loss
 from fedspect.errors import storage_error

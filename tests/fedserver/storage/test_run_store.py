@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import linear_plants
-from fedserver.flower.strategies import build_strategy
 from fedserver.rounds.history import RoundRecord
 from fedserver.rounds.loop import RoundLoop
 from fedserver.rounds.settings import RoundSettings
@@ -20,7 +19,7 @@ from fedserver.storage.run_store import RunStore
 from fedspect.errors import DamagedFileError, DiskFullError, WorkspaceError
 from fedspect.files import read_json_lines
 from linear_plants import LinearPlant
-from scripted_grid import ScriptedGrid
+from scripted_transport import ScriptedTransport
 
 
 def facts(**rounds: object) -> RunFacts:
@@ -223,8 +222,7 @@ def run_rounds(folder: Path) -> None:
         )
     workers = [LinearPlant(f"plant-{n}", folder / f"plant-{n}") for n in (1, 2)]
     store = RunStore(folder / "run")
-    strategy = build_strategy(store.facts.strategy, store.facts.strategy_options)
-    RoundLoop(ScriptedGrid(workers), strategy, store).run()
+    RoundLoop(ScriptedTransport(workers), store).run()
 
 
 def in_a_process(work: Callable[[], None], die_at: int | None = None) -> int:

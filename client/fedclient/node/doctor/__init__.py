@@ -11,7 +11,8 @@ from pathlib import Path
 
 from fedclient.node.doctor import device, network, software
 from fedclient.node.doctor.checks import Check, failure, guarded, ok, warning, worst
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.plant_settings import SettingsFile
 from fedspect.data.classes import ClassList
 from fedspect.data.sources import find_pictures

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from fedclient.node.doctor.checks import Check, failure, guarded, ok, warning
 from fedclient.node.enrolment.enrol import clock_offset
 from fedclient.node.enrolment.trust import check_server, find_authority
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedspect.errors import ConnectionLostError, EnrolmentError
 from fedspect.protocol.join_token import JoinToken
 from fedspect.protocol.limits import CLOCK_TOLERANCE

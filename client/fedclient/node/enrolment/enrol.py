@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedclient.node.enrolment.session import CALL_TIMEOUT, Session
 from fedclient.node.enrolment.trust import check_server, find_authority
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedspect.console import version
 from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError
 from fedspect.protocol.enrolment_pb2 import (
