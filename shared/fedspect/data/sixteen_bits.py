@@ -66,7 +66,7 @@ def _png(image: Image.Image, content: bytes) -> Optional[Stored]:
         with Image.open(io.BytesIO(bytewise), formats=("PNG",)) as opened:
             pairs = np.asarray(opened).astype(np.uint16)
         return Stored(pairs[:, :, 0] << 8 | pairs[:, :, 1], "L")
-    return Stored(_both_bytes(content, "PNG"), "RGB" if kind == 2 else "RGBA")
+    return _colour(content, "PNG", "RGB")
 
 
 def _tiff(image: Image.Image, content: bytes) -> Optional[Stored]:
@@ -80,7 +80,7 @@ def _tiff(image: Image.Image, content: bytes) -> Optional[Stored]:
         return None
     if tags.get(PLANAR, 1) != 1:
         raise UnreadDepthError(f"{bits} bits per channel, each channel by itself")
-    return Stored(_both_bytes(content, "TIFF"), image.mode)
+    return _colour(content, "TIFF", "CMYK" if image.mode == "CMYK" else "RGB")
 
 
 def _ppm(image: Image.Image, content: bytes) -> Optional[Stored]:
@@ -106,9 +106,11 @@ def _grey(image: Image.Image) -> np.ndarray:
     return values.astype(np.uint16)
 
 
-def _both_bytes(content: bytes, kind: str) -> np.ndarray:
-    upper = _decoded(content, kind, swapped=False)
-    return np.asarray(upper.astype(np.uint16) << 8 | _decoded(content, kind, swapped=True))
+def _colour(content: bytes, kind: str, mode: str) -> Stored:
+    """Both bytes of each value; what a picture has beside ``mode``'s bands is its transparency."""
+    bands = len(mode)
+    upper = _decoded(content, kind, swapped=False)[:, :, :bands]
+    return Stored(upper.astype(np.uint16) << 8 | _decoded(content, kind, swapped=True)[:, :, :bands], mode)
 
 
 def _decoded(content: bytes, kind: str, *, swapped: bool) -> np.ndarray:
