@@ -123,6 +123,8 @@ class DenseLayer(nn.Module):
 class CondenseNetV2(LevelledNetwork):
     """Models A, B and C: (N, C, H, W) -> (N, K), from 64 pixels on, one or three channels."""
 
+    taps = ("block2", "block3", "block4")
+
     def __init__(self, architecture: str, num_classes: int, *, channels: int, form: str) -> None:
         plan, condensed = PLANS[architecture], form == "condensed"
         width = 2 * plan.growth[0]
