@@ -29,11 +29,11 @@ from flwr.common import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.primitives.asymmetric import private_key_to_bytes, public_key_to_bytes
 
-from fedclient.node.fleet import FleetNode
-from fedclient.node.in_hand import InHand
-from fedserver.control import thin_bundle
-from fedserver.prompt_grid import PromptGrid
-from fedserver.superlink import SuperLink, free_port
+from fedclient.node.flower.fleet_node import FleetNode
+from fedclient.node.flower.message_journal import MessageJournal
+from fedserver.flower.control_api import thin_bundle
+from fedserver.flower.grid import NonBlockingGrid
+from fedserver.flower.superlink import SuperLink, free_port
 from fedserver.workspace import Workspace, create
 
 app = ServerApp()
@@ -52,7 +52,7 @@ def rounds(grid: Grid, context: Context) -> None:
     """Send a payload to all plants and wait for all, so many times; write how long each took."""
     config = context.run_config
     if config["quick"]:
-        grid = PromptGrid(grid)
+        grid = NonBlockingGrid(grid)
     while len(list(grid.get_node_ids())) < int(config["plants"]):
         time.sleep(0.05)
     payload, seconds = os.urandom(int(config["bytes"])), []
@@ -89,7 +89,11 @@ def node(address: str, authority: str, key: str) -> None:
     private = load_pem_private_key(Path(key).read_bytes(), None)
     assert isinstance(private, ec.EllipticCurvePrivateKey)
     FleetNode(
-        [address], Path(authority).read_bytes(), private, client, InHand(Path(key).with_suffix(".message"))
+        [address],
+        Path(authority).read_bytes(),
+        private,
+        client,
+        MessageJournal(Path(key).with_suffix(".message")),
     ).run(stop)
 
 

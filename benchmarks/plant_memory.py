@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from fedserver.superlink import free_port
+from fedserver.flower.superlink import free_port
 from fedsim.synthetic import CLASSES, draw_dataset
 
 GOALS = {"node": 250.0, "trainer": 1500.0}

@@ -27,7 +27,7 @@ CHILD = "--one"
 
 def spooled(folder: Path, plants: int, head: Dict[str, np.ndarray]) -> Iterator[Any]:
     """So many answers on disk; the next is made when the one before is written."""
-    from fedserver.aggregation import Spooled
+    from fedserver.aggregation.checking import Spooled
     from fedspect.update.checks import Expected
     from fedspect.update.encoding import encode
     from fedspect.update.exchange import RoundReply
@@ -62,8 +62,8 @@ def peak_kilobytes() -> int:
 
 def one(plants: int, strategy_name: str, head_file: str) -> Dict[str, Any]:
     """Average so many updates in this process, which holds no torch, as a ServerApp does not."""
-    from fedserver.aggregation import aggregate, check_updates
-    from fedserver.strategies import array_record, begin_round, build_strategy
+    from fedserver.aggregation.checking import aggregate, check_updates
+    from fedserver.flower.strategies import array_record, begin_round, build_strategy
     from fedspect.update.schema import is_statistic
 
     head = load_file(head_file)

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
-from fedserver.superlink import free_port
+from fedserver.flower.superlink import free_port
 
 SERVER = """
 import time

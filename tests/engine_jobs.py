@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import linear_plants
-from fedserver.round_settings import RoundSettings
+from fedserver.rounds.settings import RoundSettings
 from fedserver.store import RunStore
 from fedsim.engines import SimulationJob
 from fedspect.errors import NoPicturesError

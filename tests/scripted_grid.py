@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from flwr.common import Context, Message
 
-from fedclient.node.app import WorkerPort, build_client_app
+from fedclient.node.flower.clientapp import WorkerPort, build_client_app
 from fedsim.engines.local import LocalGrid
 
 

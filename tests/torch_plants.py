@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fedclient.worker.plant import PlantWorker, WorkerPort
-from fedserver.round_settings import RoundSettings
+from fedserver.rounds.settings import RoundSettings
 from fedsim.engines import SimulationJob
 from fedspect.data.inspection import inspect_pictures
 from fedspect.data.sources import find_pictures

@@ -17,26 +17,26 @@ import threading
 import time
 from typing import Any
 
-from fedserver.app import RUN_FOLDER_KEY
 from fedserver.base_files import BaseFiles
-from fedserver.control import Control, thin_bundle
 from fedserver.enrolment import EnrolmentService
-from fedserver.event_log import EventTail
-from fedserver.nodes import NODES_FILE, Nodes
+from fedserver.flower.control_api import Control, thin_bundle
+from fedserver.flower.node_register import NODES_FILE, Nodes
+from fedserver.flower.serverapp import RUN_FOLDER_KEY
+from fedserver.flower.superlink import SuperLink
 from fedserver.offering import Offering
-from fedserver.outcome import RunOutcome
 from fedserver.reception import Reception, offer_of
 from fedserver.registry import Plant
+from fedserver.rounds.event_log import EventTail
+from fedserver.rounds.outcome import RunOutcome
 from fedserver.runs import is_finished
 from fedserver.settings import ServerSettings
 from fedserver.store import RunStore
-from fedserver.superlink import SuperLink
 from fedserver.telling import Telling
 from fedserver.workspace import Workspace
 from fedspect import files
 from fedspect.errors import ConnectionLostError, FederationError
 
-SERVED_APP = "fedserver.served_app"
+SERVED_APP = "fedserver.flower.workspace_serverapp"
 LOOK = 0.25  # seconds between two looks at everything
 LOOK_ONLINE = 1.0
 SILENCE = 60.0  # seconds without an answer after which a living SuperLink is ended

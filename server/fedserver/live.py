@@ -1,6 +1,6 @@
 """What a person sees while a run goes on: a live view at a terminal, plain lines anywhere else.
 
-``LiveView`` is handed the round loop's events (``fedserver.events``), in a simulation and at headquarters
+``LiveView`` is handed the round loop's events (``fedserver.rounds.events``), in a simulation and at headquarters
 alike, and keeps what is to be seen in ``RunView``; drawing reads that and nothing else. It writes to standard
 error, so that results can be piped. What comes from plants is shown as text only: no markup.
 """
@@ -22,7 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedserver.events import Event
+from fedserver.rounds.events import Event
 from fedserver.run_view import RunView, plain
 from fedspect.console import stderr
 from fedspect.report.words import MISSING, duration, number, percent, size

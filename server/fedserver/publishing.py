@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedserver.history import Course, Evaluation
 from fedserver.models import Models, Version
+from fedserver.rounds.history import Evaluation, RunHistory
 from fedserver.store import RunStore
 from fedserver.workspace import Workspace
 from fedspect.errors import FederationError, WorkspaceError
@@ -127,7 +127,7 @@ def _round(store: RunStore, name: str) -> int:
         return rounds[-1]
     if name == BEST:
         metric = store.facts.rounds.early_stop_metric
-        best = Course(store.history(), store.evaluations(), metric).best()
+        best = RunHistory(store.history(), store.evaluations(), metric).best()
         return rounds[-1] if best is None else best
     if not (name.isascii() and name.isdigit() and len(name) < 9 and int(name) in rounds):
         raise WorkspaceError(

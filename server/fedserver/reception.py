@@ -8,8 +8,8 @@ from collections.abc import Callable
 from fedserver.base_files import BaseFiles
 from fedserver.enrolment import EnrolmentService, Offer
 from fedserver.enrolment_server import EnrolmentServer
+from fedserver.flower.superlink import check_port
 from fedserver.settings import ServerSettings
-from fedserver.superlink import check_port
 from fedserver.workspace import Workspace
 from fedspect.protocol.names import join_address
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional
 
-from fedserver.events import (
+from fedserver.rounds.events import (
     Event,
     ModelTested,
     PlantLost,

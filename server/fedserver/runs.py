@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedserver.base_files import BaseFiles
-from fedserver.event_log import EventTail
-from fedserver.history import Course
+from fedserver.rounds.event_log import EventTail
+from fedserver.rounds.history import RunHistory
 from fedserver.settings import ServerSettings
 from fedspect import files
 from fedspect.errors import FederationError, SettingsError, WorkspaceError
@@ -186,8 +186,8 @@ def is_finished(store: RunStore) -> bool:
     last, settings = store.rounds()[-1], store.facts.rounds
     if store.closing(last) is None:
         return False
-    course = Course(store.history(), store.evaluations(), settings.early_stop_metric)
-    return last >= settings.rounds or course.stands_still(settings.early_stop)
+    course = RunHistory(store.history(), store.evaluations(), settings.early_stop_metric)
+    return last >= settings.rounds or course.should_stop_early(settings.early_stop)
 
 
 def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles, classes: list[str]) -> None:

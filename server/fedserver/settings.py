@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Literal, Optional
 
 from pydantic import Field, field_validator, model_validator
 
-from fedserver.round_settings import RoundSettings
+from fedserver.rounds.settings import RoundSettings
 from fedspect.data.classes import ClassList
 from fedspect.errors import ClassError
 from fedspect.protocol.limits import LONGEST_NAME, MOST_CLASSES

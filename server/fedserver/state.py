@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fedserver.round_settings import RoundSettings
+from fedserver.rounds.settings import RoundSettings
 from fedspect.errors import DamagedFileError, WorkspaceError
 from fedspect.files import read_json
 from fedspect.update.downlink import Served
@@ -39,7 +39,7 @@ class RunFacts(BaseModel):
     rounds: RoundSettings
 
 
-class PlantStanding(BaseModel):
+class ClientRecord(BaseModel):
     """What the server remembers of a plant from round to round."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +63,7 @@ class RunState:
     served: Served
     moments: Arrays = field(default_factory=dict)
     """What the strategy carries on (``strategies.strategy_state``)."""
-    plants: Mapping[str, PlantStanding] = field(default_factory=dict)
+    plants: Mapping[str, ClientRecord] = field(default_factory=dict)
 
 
 def read_facts(folder: Path) -> RunFacts:

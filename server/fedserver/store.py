@@ -32,10 +32,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from fedserver.history import Evaluation, RoundRecord
-from fedserver.readmissions import Readmissions
-from fedserver.round_settings import RoundSettings
-from fedserver.state import PlantStanding, read_facts
+from fedserver.rounds.history import Evaluation, RoundRecord
+from fedserver.rounds.quarantine import QuarantineReleases
+from fedserver.rounds.settings import RoundSettings
+from fedserver.state import ClientRecord, read_facts
 from fedserver.state import RunFacts as RunFacts
 from fedserver.state import RunState as RunState
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
@@ -65,7 +65,7 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.spool = folder / "spool"
-        self.readmissions = Readmissions(folder / "readmit")
+        self.readmissions = QuarantineReleases(folder / "readmit")
         self.facts = read_facts(folder)
 
     @classmethod
@@ -126,7 +126,7 @@ class RunStore:
             number,
             Served(head, version, residual or None, links),
             _part(server, "moments/"),
-            {name: PlantStanding(**row) for name, row in self._row(number)["plants"].items()},
+            {name: ClientRecord(**row) for name, row in self._row(number)["plants"].items()},
         )
 
     def head(self, number: int) -> Arrays:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedserver.events import event_from
 from fedserver.live import LiveView
+from fedserver.rounds.events import event_from
 from fedspect.files import append_bounded
 
 QUIET = ("PlantReplied",)  # events that are for reports and the live view, not for the log

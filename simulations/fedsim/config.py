@@ -119,7 +119,7 @@ class FederationSection(Settings):
         if self.strategy not in STRATEGIES:
             raise ValueError(f"there is no strategy {self.strategy!r}; known are {', '.join(STRATEGIES)}")
         if self.strategy_options:
-            from fedserver.strategies import strategy_options  # Flower takes seconds to import
+            from fedserver.flower.strategies import strategy_options  # Flower takes seconds to import
 
             strategy_options(self.strategy).model_validate(self.strategy_options)
         return self

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from fedclient.worker.state import PlantState
-from fedserver.events import OnEvent, RunFinished
-from fedserver.round_settings import RoundSettings
+from fedserver.rounds.events import OnEvent, RunFinished
+from fedserver.rounds.settings import RoundSettings
 from fedserver.store import RunStore
 from fedsim.config import SimulationSettings
 from fedsim.engines import SimulationJob, run_engine

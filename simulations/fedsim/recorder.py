@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from fedserver.events import Event, ModelTested, OnEvent, RoundClosed, RunFinished
+from fedserver.rounds.events import Event, ModelTested, OnEvent, RoundClosed, RunFinished
 from fedserver.store import RunStore
 from fedsim.central import CentralTest
 from fedsim.config import SimulationSettings

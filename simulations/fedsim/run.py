@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Protocol
 
-from fedserver.events import Event
+from fedserver.rounds.events import Event
 from fedserver.store import RunStore
 from fedsim.central import CentralTest, save_model, write_evaluation
 from fedsim.config import SimulationSettings

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.clientapp import ClientApp
 from flwr.common import ConfigRecord, Context, Message, RecordDict
 
-from fedclient.node.fleet import FleetNode, NotRecognisedError, Pace
-from fedclient.node.in_hand import InHand
+from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError, Pace
+from fedclient.node.flower.message_journal import MessageJournal
 
 app = ClientApp()
 
@@ -41,7 +41,7 @@ def main() -> int:
         Path(authority).read_bytes(),
         key,
         app,
-        InHand(Path(folder) / "message"),
+        MessageJournal(Path(folder) / "message"),
         clock_offset=float(clock_offset),
         node_id=int(remembered.read_text()) if remembered.exists() else None,
         pace=Pace(first_retry=0.1, longest_retry=0.5),

@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 from flwr.common import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedserver.prompt_grid import PromptGrid
+from fedserver.flower.grid import NonBlockingGrid
 
 app = ServerApp()
 
@@ -19,7 +19,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    grid = PromptGrid(grid, stalled_after=10.0)
+    grid = NonBlockingGrid(grid, stalled_after=10.0)
     plants, rounds = int(config["plants"]), int(config.get("rounds", 1))
     payload = os.urandom(int(config.get("bytes", 2_000_000)))
     deadline = time.monotonic() + 200.0

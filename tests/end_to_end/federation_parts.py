@@ -17,8 +17,8 @@ import numpy as np
 from link_parts import PATIENCE, python_path, wait_for
 from PIL import Image
 
+from fedserver.flower.superlink import free_port
 from fedserver.store import RunStore
-from fedserver.superlink import free_port
 from fedspect.model.base import save_base
 from fedspect.model.network import build_network
 

@@ -16,8 +16,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.primitives.asymmetric import private_key_to_bytes, public_key_to_bytes
 
-from fedserver.control import RunState, thin_bundle
-from fedserver.superlink import SuperLink, free_port
+from fedserver.flower.control_api import RunState, thin_bundle
+from fedserver.flower.superlink import SuperLink, free_port
 from fedserver.workspace import Workspace, create
 
 HERE = Path(__file__).resolve().parent

@@ -16,8 +16,8 @@ from link_parts import wait_for
 from neu_parts import deal
 
 from fedserver.base_files import DEFAULT_FOLDER
+from fedserver.flower.superlink import free_port
 from fedserver.models import Models
-from fedserver.superlink import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -19,9 +19,9 @@ from flwr.proto.control_pb2_grpc import ControlStub
 from link_parts import PATIENCE, Headquarters, NodeProcess, proxied, python_path, wait_for
 
 from fedserver.authority import Authority
-from fedserver.control import Control, ControlAddress, thin_bundle
-from fedserver.serverapp_process import claim
-from fedserver.superlink import SuperLink
+from fedserver.flower.control_api import Control, ControlAddress, thin_bundle
+from fedserver.flower.serverapp_process import claim
+from fedserver.flower.superlink import SuperLink
 from fedspect.errors import FederationError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -257,7 +257,7 @@ START_AND_HANG = """
 import sys, time
 from pathlib import Path
 from fedserver.workspace import Workspace
-from fedserver.superlink import SuperLink, free_port
+from fedserver.flower.superlink import SuperLink, free_port
 workspace = Workspace.open(Path(sys.argv[1]))
 superlink = SuperLink(workspace.state / "flower", workspace.authority, workspace.logs / "superlink.log")
 superlink.start("127.0.0.1", free_port())

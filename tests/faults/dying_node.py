@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedclient.node.fleet_link import FleetLink
+from fedclient.node.flower.fleet_connection import FleetConnection
 
 MARK = Path(sys.argv[1])
-call = FleetLink.call
+call = FleetConnection.call
 
 
-def dying_call(link: FleetLink, method: str, request: Any, **more: Any) -> Any:
+def dying_call(link: FleetConnection, method: str, request: Any, **more: Any) -> Any:
     if method == "PushObject" and MARK.exists():
         MARK.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -27,6 +27,6 @@ def dying_call(link: FleetLink, method: str, request: Any, **more: Any) -> Any:
 
 
 if __name__ == "__main__":
-    vars(sys.modules["fedclient.node.fleet_link"])["FleetLink"].call = dying_call
+    vars(sys.modules["fedclient.node.flower.fleet_connection"])["FleetConnection"].call = dying_call
     module, sys.argv = sys.argv[2], sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

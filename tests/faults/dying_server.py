@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Dict, List
 
-from fedserver import cli, superlink
+from fedserver import cli
+from fedserver.flower import superlink
 
 spawn = superlink.SuperLink._spawn
 
@@ -14,7 +15,7 @@ spawn = superlink.SuperLink._spawn
 def spawn_dying(
     self: superlink.SuperLink, command: List[str], more: Dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    if command[1:] == ["-m", "fedserver.serverapp_process"]:
+    if command[1:] == ["-m", "fedserver.flower.serverapp_process"]:
         command = [command[0], str(Path(__file__).with_name("dying_serverapp.py"))]
     return spawn(self, command, more)
 

@@ -1,4 +1,4 @@
-"""The ServerApp's process (``fedserver.serverapp_process``) that dies before one particular change of the disk.
+"""The ServerApp's process (``fedserver.flower.serverapp_process``) that dies before one particular change of the disk.
 
 Python tells of every file that is opened for writing, made, renamed or removed ("audit events"), so nothing
 of the product has to know of this. The first rename that closes a round is let through; from then on changes
@@ -70,6 +70,6 @@ class Counter:
 if __name__ == "__main__":
     counter = Counter(Path(os.environ["DYING_RUN"]), Path(os.environ["DYING_PLAN"]))
     sys.addaudithook(counter.hear)
-    from fedserver.serverapp_process import main
+    from fedserver.flower.serverapp_process import main
 
     main()

@@ -27,7 +27,7 @@ from tiny_worker import Behaviour
 from fedclient.node.home import PlantHome
 from fedserver import tokens
 from fedserver.authority import Authority
-from fedserver.fleet_port import CALLS_OF_ONE_PLANT
+from fedserver.flower.fleet_port import CALLS_OF_ONE_PLANT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -24,10 +24,10 @@ from federation_parts import Federation, Process
 from tiny_worker import STEP, Behaviour
 
 from fedserver import tokens
-from fedserver.history import RoundRecord
+from fedserver.flower.superlink import SuperLink, free_port
+from fedserver.rounds.history import RoundRecord
 from fedserver.state import RunFacts
 from fedserver.store import RunStore
-from fedserver.superlink import SuperLink, free_port
 from fedserver.workspace import Workspace, create
 from fedspect import files
 from fedspect.protocol.token import JoinToken

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fedserver.history import Evaluation, PlantResult, RoundRecord
+from fedserver.rounds.history import Evaluation, PlantResult, RoundRecord
 from fedserver.runs import prepare_run
-from fedserver.state import PlantStanding, RunState
+from fedserver.state import ClientRecord, RunState
 from fedserver.store import RunStore
 from fedserver.workspace import Workspace, create
 from fedspect.model import build_network
@@ -64,7 +64,7 @@ def result(plant: str, accuracy: float, **more: Any) -> PlantResult:
 
 
 def close_round(
-    store: RunStore, *accuracies: float, standings: Mapping[str, PlantStanding] = {}, **more: Any
+    store: RunStore, *accuracies: float, standings: Mapping[str, ClientRecord] = {}, **more: Any
 ) -> RunState:
     """A round in which every plant found the model that it received to be so good."""
     state = store.latest()

@@ -18,14 +18,14 @@ import pytest
 import linear_plants
 from fedserver.backup import back_up
 from fedserver.cli import app
-from fedserver.history import RoundRecord
+from fedserver.flower.strategies import build_strategy
 from fedserver.restore import restore
-from fedserver.round_settings import RoundSettings
-from fedserver.rounds import RoundLoop
+from fedserver.rounds.history import RoundRecord
+from fedserver.rounds.loop import RoundLoop
+from fedserver.rounds.settings import RoundSettings
 from fedserver.runs import run_folders
-from fedserver.state import PlantStanding, RunFacts, RunState
+from fedserver.state import ClientRecord, RunFacts, RunState
 from fedserver.store import RunStore
-from fedserver.strategies import build_strategy
 from fedserver.tokens import invite
 from fedserver.workspace import Workspace, create
 from fedspect.console import run_app
@@ -73,7 +73,7 @@ def close_round(store: RunStore, state: RunState) -> RunState:
     target = {name: values + np.float32(0.01) for name, values in state.served.head.items()}
     served = state.served.advance(target, encoding="int8")
     moments = {"m/head.bias": np.full(3, number, dtype=np.float32)}
-    closed = RunState(number, served, moments, {"plant-1": PlantStanding(last_round=number)})
+    closed = RunState(number, served, moments, {"plant-1": ClientRecord(last_round=number)})
     row = RoundRecord(
         round=number,
         version=served.version,

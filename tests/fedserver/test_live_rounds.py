@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from fedserver.events import (
+from fedserver.live import LiveView, trend
+from fedserver.rounds.events import (
     Event,
     ModelTested,
     PlantLost,
@@ -19,8 +20,7 @@ from fedserver.events import (
     RunFinished,
     Waiting,
 )
-from fedserver.history import Evaluation, PlantResult, Refusal, RoundRecord
-from fedserver.live import LiveView, trend
+from fedserver.rounds.history import Evaluation, PlantResult, Refusal, RoundRecord
 from fedserver.run_view import RunView, plain
 from fedspect.update.exchange import RoundReply
 

@@ -13,9 +13,9 @@ import pytest
 from headquarters_parts import begun_run, close_round, edit, finished_run, made_workspace
 
 from fedserver.cli import app
-from fedserver.event_log import EventLog
-from fedserver.events import PlantRefused
-from fedserver.state import PlantStanding
+from fedserver.rounds.event_log import EventLog
+from fedserver.rounds.events import PlantRefused
+from fedserver.state import ClientRecord
 from fedserver.tokens import invite
 from fedserver.workspace import Workspace
 from fedspect.console import run_app
@@ -174,7 +174,7 @@ def invited(workspace: Workspace, *plants: str) -> None:
 
 def test_a_plant_that_was_set_aside_is_let_in_again(workspace: Workspace, run: Any) -> None:
     store = begun_run(workspace)
-    aside = PlantStanding(refusals=3, set_aside=True, last_refusal="it is not finite")
+    aside = ClientRecord(refusals=3, set_aside=True, last_refusal="it is not finite")
     close_round(store, 0.5, standings={"plant-1": aside})
     invited(workspace, "plant-1")
     assert "from the next round on" in run("plants", "readmit", "plant-1")
@@ -183,7 +183,7 @@ def test_a_plant_that_was_set_aside_is_let_in_again(workspace: Workspace, run: A
 
 def test_a_plant_that_was_set_aside_in_the_open_round_is_let_in_again(workspace: Workspace, run: Any) -> None:
     store = begun_run(workspace)
-    close_round(store, 0.5, standings={"plant-1": PlantStanding(refusals=2)})
+    close_round(store, 0.5, standings={"plant-1": ClientRecord(refusals=2)})
     invited(workspace, "plant-1")
     EventLog(store.folder / "events.jsonl")(PlantRefused("plant-1", 2, "update", "it is not finite", 3, True))
     run("plants", "readmit", "plant-1")
@@ -192,7 +192,7 @@ def test_a_plant_that_was_set_aside_in_the_open_round_is_let_in_again(workspace:
 
 def test_a_plant_that_was_not_set_aside_or_has_left_is_not_let_in(workspace: Workspace, run: Any) -> None:
     store = begun_run(workspace)
-    close_round(store, 0.5, standings={"plant-1": PlantStanding(refusals=2)})
+    close_round(store, 0.5, standings={"plant-1": ClientRecord(refusals=2)})
     invited(workspace, "plant-1", "plant-2", "plant-3")
     log = EventLog(store.folder / "events.jsonl")
     log(PlantRefused("plant-1", 1, "update", "it is not finite", 3, True))  # before it was let in in round 1

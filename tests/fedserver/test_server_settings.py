@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from fedserver.flower.strategies import strategy_names
 from fedserver.settings import ServerSettings, TrainingSection
-from fedserver.strategies import strategy_names
 from fedspect.errors import ClassError, SettingsError
 from fedspect.settings import load_settings, settings_from
 from fedspect.toml import commented_toml

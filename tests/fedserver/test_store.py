@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import linear_plants
-from fedserver.history import RoundRecord
-from fedserver.round_settings import RoundSettings
-from fedserver.rounds import RoundLoop
-from fedserver.state import PlantStanding, RunFacts, RunState
+from fedserver.flower.strategies import build_strategy
+from fedserver.rounds.history import RoundRecord
+from fedserver.rounds.loop import RoundLoop
+from fedserver.rounds.settings import RoundSettings
+from fedserver.state import ClientRecord, RunFacts, RunState
 from fedserver.store import RunStore
-from fedserver.strategies import build_strategy
 from fedspect.errors import DamagedFileError, DiskFullError, WorkspaceError
 from fedspect.files import read_json_lines
 from linear_plants import LinearPlant
@@ -67,7 +67,7 @@ def advance(store: RunStore, state: RunState, *, best: int | None = None, encodi
     target = {name: values + np.float32(0.01 * number) for name, values in state.served.head.items()}
     served = state.served.advance(target, encoding=encoding)
     moments = {"m/head.bias": np.full(3, number, dtype=np.float32)}
-    plants = {"plant-1": PlantStanding(refusals=number % 2, last_round=number)}
+    plants = {"plant-1": ClientRecord(refusals=number % 2, last_round=number)}
     closed = RunState(number, served, moments, plants)
     store.close_round(closed, record(number, closed, state.served.version), best=best)
     return closed

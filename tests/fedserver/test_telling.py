@@ -16,8 +16,9 @@ from rich.console import Console
 
 import fedspect.files
 from fedserver.cli import app
-from fedserver.event_log import EventLog, EventTail
-from fedserver.events import (
+from fedserver.live import LiveView
+from fedserver.rounds.event_log import EventLog, EventTail
+from fedserver.rounds.events import (
     Event,
     PlantLost,
     PlantRefused,
@@ -29,7 +30,6 @@ from fedserver.events import (
     Waiting,
     event_from,
 )
-from fedserver.live import LiveView
 from fedserver.telling import Telling
 from fedserver.workspace import Workspace
 from fedspect.console import run_app

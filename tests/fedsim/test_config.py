@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedserver.strategies import strategy_names
+from fedserver.flower.strategies import strategy_names
 from fedsim.config import SHIPPED, STRATEGIES, SimulationSettings
 from fedsim.given import OPTIONS, Given
 from fedsim.start import check_start

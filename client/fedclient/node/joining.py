@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from fedclient.courtesy import Courtesy
-from fedclient.node.app import build_client_app
 from fedclient.node.attending import Attendant
 from fedclient.node.board import Board
 from fedclient.node.enrol import joined, returned
 from fedclient.node.errands import Errands
-from fedclient.node.fleet import FleetNode, NotRecognisedError
+from fedclient.node.flower.clientapp import build_client_app
+from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError
+from fedclient.node.flower.message_journal import MessageJournal
 from fedclient.node.home import Membership, PlantHome
-from fedclient.node.in_hand import InHand
 from fedclient.node.session import Session
 from fedclient.node.trainer import Trainer
 from fedclient.node.versions import VersionKeeper
@@ -253,7 +253,7 @@ class Plant:
             self.home.authority_path.read_bytes(),
             self.home.key(),
             build_client_app(lambda context: self._trainer, on_notice=self._heard),
-            InHand(self.home.state / "message"),
+            MessageJournal(self.home.state / "message"),
             clock_offset=self._clock_offset,
             node_id=membership.node_id,
         )

@@ -312,7 +312,7 @@ class PlantWorker:
 
 
 class WorkerPort:
-    """A ``PlantWorker`` as the node asks it: bytes in, bytes out (``fedclient.node.app``)."""
+    """A ``PlantWorker`` as the node asks it: bytes in, bytes out (``fedclient.node.flower.clientapp``)."""
 
     def __init__(self, worker: PlantWorker, progress: Optional[Progress] = None) -> None:
         self._worker = worker

@@ -12,7 +12,7 @@ import typer
 
 from fedserver.commands.options import HERE, WorkspaceOption
 from fedserver.commands.serving import LOG
-from fedserver.event_log import EventTail
+from fedserver.rounds.event_log import EventTail
 from fedserver.workspace import Workspace
 from fedspect.console import note
 

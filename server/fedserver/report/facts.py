@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fedserver.history import Evaluation, PlantResult, RoundRecord
 from fedserver.report.records import FederationReport, PlantRow, Point, RoundRow, Trouble, VersionRow
+from fedserver.rounds.history import Evaluation, PlantResult, RoundRecord
 from fedserver.runs import is_finished, read_status
 from fedserver.store import RunStore
 from fedserver.workspace import Workspace
@@ -95,7 +95,7 @@ def _plant(
     closing: Evaluation | None,
     workspace: Workspace,
 ) -> PlantRow:
-    course = _course(name, own, closing)
+    course = _history(name, own, closing)
     judged = [point for point in course if point.accuracy is not None]
     before, after = (judged[0], judged[-1]) if judged else (None, None)
     gain = None
@@ -128,7 +128,7 @@ def _plant(
     )
 
 
-def _course(name: str, own: list[tuple[int, PlantResult]], closing: Evaluation | None) -> list[Point]:
+def _history(name: str, own: list[tuple[int, PlantResult]], closing: Evaluation | None) -> list[Point]:
     found = {
         number - 1 - one.late_by: Point(
             round=number - 1 - one.late_by, accuracy=one.metrics.get("accuracy"), loss=_loss(one.metrics)

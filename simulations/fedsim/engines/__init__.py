@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from fedserver.events import OnEvent, RunFinished, ignore
+from fedserver.rounds.events import OnEvent, RunFinished, ignore
 from fedsim.engines.job import SimulationJob, prepare_run
 from fedsim.engines.outcome import never
 from fedspect.errors import SettingsError

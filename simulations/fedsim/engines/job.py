@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fedserver.round_settings import RoundSettings
+from fedserver.rounds.settings import RoundSettings
 from fedserver.store import RunFacts, RunStore
 from fedspect.errors import SettingsError
 

@@ -24,8 +24,8 @@ from flwr.common.typing import Run
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.server import Grid
 
-from fedclient.node.app import build_client_app
-from fedserver.events import OnEvent, RunFinished
+from fedclient.node.flower.clientapp import build_client_app
+from fedserver.rounds.events import OnEvent, RunFinished
 from fedsim.engines.job import SimulationJob, prepare_run
 from fedsim.engines.outcome import Outcome, quiet_flower
 from fedsim.engines.workers import PARTITION_KEY, FactoryWorkers, forget_workers, resolve_factory

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from flwr.server import ServerApp
 
-from fedserver.app import build_server_app
-from fedserver.events import Event, OnEvent, RunFinished
+from fedserver.flower.serverapp import build_server_app
+from fedserver.rounds.events import Event, OnEvent, RunFinished
 from fedspect.errors import FederationError, FedspectError
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import flwr.simulation
 
-from fedclient.node.app import build_client_app
-from fedserver.events import OnEvent, RunFinished
+from fedclient.node.flower.clientapp import build_client_app
+from fedserver.rounds.events import OnEvent, RunFinished
 from fedsim.engines.job import SimulationJob, prepare_run
 from fedsim.engines.outcome import Outcome, quiet_flower
 from fedsim.engines.workers import FactoryWorkers, resolve_factory

@@ -16,7 +16,7 @@ from threading import Lock
 
 from flwr.common import Context
 
-from fedclient.node.app import WorkerPort
+from fedclient.node.flower.clientapp import WorkerPort
 from fedspect.errors import SettingsError
 
 PARTITION_KEY = "partition-id"  # Flower's own name for the number of a simulated node

@@ -12,8 +12,8 @@ from flwr.common import Message, RecordDict
 
 import linear_plants
 from engine_jobs import head_of, linear_job
-from fedclient.node.app import WorkerPort, build_client_app
-from fedserver.events import Event, PlantReplied, RoundClosed, RunFinished
+from fedclient.node.flower.clientapp import WorkerPort, build_client_app
+from fedserver.rounds.events import Event, PlantReplied, RoundClosed, RunFinished
 from fedserver.store import RunStore
 from fedsim.engines import run_engine
 from fedsim.engines.local import LocalGrid
@@ -126,7 +126,7 @@ def grid_of(make: Callable[[], WorkerPort], count: int = 2, threads: int = 1) ->
 
 
 def task(node: int) -> Message:
-    from fedserver.messages import content_with
+    from fedserver.flower.envelope import content_with
 
     return Message(content_with(f"task for {node}".encode()), dst_node_id=node, message_type="train")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine_jobs import head_of, linear_job
-from fedserver.events import Event, PlantReplied, RoundClosed
+from fedserver.rounds.events import Event, PlantReplied, RoundClosed
 from fedserver.store import RunStore
 from fedsim.engines import run_engine
 from fedspect.errors import InterruptedRunError, QuorumError, SettingsError

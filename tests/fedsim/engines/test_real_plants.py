@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine_jobs import head_of
-from fedserver.events import Event, PlantReplied
+from fedserver.rounds.events import Event, PlantReplied
 from fedserver.store import RunStore
 from fedsim.engines import run_engine
 from torch_plants import torch_job

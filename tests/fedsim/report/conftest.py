@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedserver.events import Event, PlantLost, RoundClosed, RunFinished
-from fedserver.history import Evaluation as RoundEvaluation
-from fedserver.history import PlantResult, Refusal, RoundRecord
+from fedserver.rounds.events import Event, PlantLost, RoundClosed, RunFinished
+from fedserver.rounds.history import Evaluation as RoundEvaluation
+from fedserver.rounds.history import PlantResult, Refusal, RoundRecord
 from fedsim.report import DataFacts, ModelFacts, PlantFacts, RunFacts
 from fedsim.synthetic import CLASSES, draw_picture, picture_rng
 from fedspect.files import append_line, write_json, write_text

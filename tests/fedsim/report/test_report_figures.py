@@ -10,8 +10,8 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from fedserver.events import RunFinished
-from fedserver.history import Evaluation
+from fedserver.rounds.events import RunFinished
+from fedserver.rounds.history import Evaluation
 from fedsim.report import load_run, write_figures
 from fedsim.report.charts import accuracy_by_round, confusion, last_confusions, plant_lines
 from fedspect.files import append_line

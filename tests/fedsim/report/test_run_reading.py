@@ -8,8 +8,8 @@ from typing import Any, Callable
 
 import pytest
 
-from fedserver.events import RunFinished
-from fedserver.history import Evaluation
+from fedserver.rounds.events import RunFinished
+from fedserver.rounds.history import Evaluation
 from fedsim.report import load_run
 from fedsim.report.model import natural_order
 from fedspect.errors import DamagedFileError, WorkspaceError

@@ -1,0 +1,1 @@
+"""Aggregation: from the plants' updates on disk to the change of the model."""
