@@ -1,8 +1,9 @@
 """What class statistics must pass before they are added: nobody can look at the pictures behind them.
 
 Sums of real pictures obey laws that lies have to obey too: the counts are what the plant says it has, no variance
-is negative in any direction (the moment within classes is positive semidefinite), and no vector leaves the grid. What passes can still be a lie about the pictures, yet a bounded one: a plant counts for
-the pictures that it enrolled with, each with features of at most ``LARGEST`` steps.
+is negative in any direction (the moment within classes is positive semidefinite), and no vector leaves the grid.
+What passes can still be a lie about the pictures, yet a bounded one: a plant counts for the pictures that it
+enrolled with, each with features of at most ``LARGEST`` steps.
 """
 
 from __future__ import annotations

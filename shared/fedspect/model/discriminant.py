@@ -10,7 +10,7 @@ Shapes: N images, D features, K classes.
 
 from __future__ import annotations
 
-from typing import List, Sequence
+from typing import List, Sequence, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,14 +38,13 @@ class Discriminant(nn.Module):
     def forward(self, taps: Tensor) -> Tensor:
         """Logits, in single precision whatever the rest is computed in: whitening magnifies what rounding loses."""
         with torch.autocast(taps.device.type, enabled=False):
-            scores: Tensor = self.means(self.whitening(taps.float()))
-            return scores * self.sharpness
+            return cast(Tensor, self.means(self.whitening(taps.float())) * self.sharpness)
 
     def squared_distance(self, taps: Tensor) -> Tensor:
         """Squared Mahalanobis distance (N,) to the nearest class."""
         whitened = self.whitening(taps)
         nearest = self.means(whitened).amax(1)
-        return ((whitened * whitened).sum(1) - 2 * nearest).clamp_min(0)
+        return cast(Tensor, ((whitened * whitened).sum(1) - 2 * nearest).clamp_min(0))
 
 
 def tapped(features: Tensor) -> Tensor:
@@ -105,8 +104,8 @@ class TappedHead(nn.Module):
         """Logits."""
         count = self.discriminant.whitening.in_features
         features = rows[:, : -2 * count].reshape(len(rows), *self.shape)
-        logits: Tensor = self.head(features)
-        return logits + self.discriminant(taps_of(rows, count))
+        residual: Tensor = self.head(features)
+        return residual + cast(Tensor, self.discriminant(taps_of(rows, count)))
 
 
 def taps_of(rows: Tensor, count: int) -> Tensor:

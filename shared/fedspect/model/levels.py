@@ -95,7 +95,8 @@ class LevelledNetwork(nn.Module):
             images = level(images)
             if place in places:
                 taps.append(tapped(images.float()))
-        return images + self.discriminant(torch.cat(taps, 1))
+        logits: Tensor = images + self.discriminant(torch.cat(taps, 1))
+        return logits
 
     def check_input(self, images: Tensor) -> None:
         """Raise ``InputSizeError`` when images of this shape cannot be answered."""

@@ -285,7 +285,8 @@ class Trainer:
     def _uncached(self, images: Tensor) -> Tensor:
         """Rows of frozen levels whose answers are not kept."""
         levels = [level for _, level in self.network.levels()[: self.freeze_levels]]
-        return TappedFrozenPart(levels, tap_places(self.network, self.freeze_levels))(images)
+        rows: Tensor = TappedFrozenPart(levels, tap_places(self.network, self.freeze_levels))(images)
+        return rows
 
     def _use_threads(self) -> None:
         """Torch keeps the number for each thread of Python, so it is said where the work begins."""
