@@ -18,6 +18,7 @@ from fedserver.rounds.client_manager import Admit, ClientManager
 from fedserver.rounds.dispatcher import Delivery, MessageDispatcher, Sent
 from fedserver.rounds.events import OnEvent, PlantJoined, PlantLost, PlantRefused, PlantReplied
 from fedserver.rounds.history import PlantResult, Refusal
+from fedserver.rounds.inquiry import Inquiry
 from fedserver.rounds.round_state import Exchange
 from fedserver.rounds.settings import RoundSettings
 from fedserver.state import ClientRecord, RunFacts
@@ -65,6 +66,7 @@ class Plants:
         self._clock = clock
         self._readmitted = readmitted
         self._next_look = clock()
+        self._inquiry: Inquiry | None = None
         self._between_rounds: list[Delivery] = []  # came when no round was open; the next one sees to them
 
     def free(self) -> list[str]:
@@ -100,6 +102,17 @@ class Plants:
             )
             exchange.ask(plant, len(body))
 
+    def inquire(self, inquiry: Inquiry, plants: list[str]) -> None:
+        """Put a question outside of rounds to each of these plants."""
+        self._inquiry = inquiry
+        for plant in plants:
+            lifetime = self._settings.deadline or NO_DEADLINE
+            node = self.manager.members[plant].node
+            inquiry.ask(plant)
+            self._dispatcher.send(
+                node, TRAIN, inquiry.body, lifetime=lifetime, group="0", inquiry=inquiry, plant=plant
+            )
+
     def tell(self, plant: str, text: str) -> None:
         """Send a plant a sentence for its log; whether it arrives is not waited for."""
         member = self.manager.members.get(plant)
@@ -119,6 +132,8 @@ class Plants:
             heard = True
             if delivery.sent.kind == DESCRIBE:
                 self._described(delivery, exchange)
+            elif delivery.sent.inquiry is not None:
+                self._inquired(delivery, delivery.sent.inquiry)
             elif delivery.sent.expected is not None:
                 self._answered(delivery, delivery.sent.expected, exchange)
         return heard
@@ -132,9 +147,27 @@ class Plants:
             plant = self.manager.plant_of(node)
             if exchange is not None and plant in exchange.open_plants:
                 self._lose(exchange, str(plant), "it went offline")
+            elif self._inquiry is not None and plant in self._inquiry.open:
+                self._inquiry.lose(str(plant), "it went offline", self._clock() - self._settings.retry)
         for node in self.manager.see(nodes, self._clock()):
             lifetime = max(DESCRIBE_LIFETIME, self._settings.gather)
             self._dispatcher.send(node, DESCRIBE, b"", lifetime=lifetime)
+
+    def _inquired(self, delivery: Delivery, inquiry: Inquiry) -> None:
+        """An answer to a question outside of rounds, or why there is none."""
+        plant, reason = delivery.sent.plant, delivery.failure
+        if reason is None:
+            try:
+                inquiry.take(plant, delivery.body)
+            except FedspectError as error:
+                reason = str(error)
+            else:
+                inquiry.answer(plant)
+                return
+        if plant in inquiry.answered:
+            return
+        inquiry.lose(plant, reason, self._clock())
+        self._emit(PlantLost(plant, 0, reason))
 
     def _described(self, delivery: Delivery, exchange: Exchange | None) -> None:
         node = delivery.sent.node

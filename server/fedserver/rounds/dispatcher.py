@@ -16,6 +16,7 @@ from flwr.common import Message, RecordDict
 from flwr.server import Grid
 
 from fedserver.flower.envelope import TRAIN, content_with, failure_of, take_body
+from fedserver.rounds.inquiry import Inquiry
 from fedspect.errors import UpdateFormatError
 from fedspect.update.checks import Expected
 
@@ -35,6 +36,10 @@ class Sent:
     """Of a task: whether it carried the whole head, changes or nothing."""
     size: int = 0
     """The body's bytes."""
+    inquiry: Inquiry | None = None
+    """Of a question outside of rounds: where its answer goes."""
+    plant: str = ""
+    """Of such a question: who was asked."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,11 @@ class MessageDispatcher:
         group: str = "",
         expected: Expected | None = None,
         payload_kind: str = "",
+        inquiry: Inquiry | None = None,
+        plant: str = "",
     ) -> None:
         """Give a message to Flower, which keeps it for an absent node as long as it lives (in seconds)."""
-        sent = Sent(node, kind, self._clock() + lifetime, expected, payload_kind, len(body))
+        sent = Sent(node, kind, self._clock() + lifetime, expected, payload_kind, len(body), inquiry, plant)
         if self._content is None or self._content[0] is not body:
             self._content = (body, content_with(body))  # many plants get the same bytes: wrap them once
         message = Message(self._content[1], dst_node_id=node, message_type=kind, ttl=lifetime, group_id=group)

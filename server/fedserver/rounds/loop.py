@@ -16,6 +16,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -23,6 +24,8 @@ from flwr.server import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedserver.aggregation.checking import Accepted, aggregate, check_updates
+from fedserver.closed_form.exchange import StatisticsExchange
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.flower.strategies import array_record, begin_round, restore_strategy, strategy_state
 from fedserver.rounds.client_manager import Admit, admit_all
 from fedserver.rounds.clients import Plants
@@ -44,7 +47,7 @@ from fedserver.store import RunState, RunStore
 from fedspect.errors import FedspectError, QuorumError
 from fedspect.update.change import apply_change
 from fedspect.update.checks import CheckSettings
-from fedspect.update.schema import is_statistic
+from fedspect.update.schema import is_constant, is_statistic
 
 EARLIER_ROUNDS = 3  # whose accepted steps say what is usual
 
@@ -112,7 +115,7 @@ class RoundLoop:
         store, settings = self._store, self._settings
         state = store.latest()
         store.empty_spool()
-        learned = [name for name in state.served.head if not is_statistic(name)]
+        learned = [name for name in state.served.head if may_step(name)]
         restore_strategy(self._strategy, state.moments, learned)
         self._history = RunHistory(store.history(), store.evaluations(), settings.early_stop_metric)
         self._plants = Plants(
@@ -126,6 +129,8 @@ class RoundLoop:
             store.readmissions.take,
         )
         self._expecting = self._clock() + settings.gather
+        if store.facts.closed_form is not None and state.round == 0 and store.closed_forms.latest() is None:
+            state = self._closed_form(state, store.facts.closed_form)
         while state.round < settings.rounds and not self._history.should_stop_early(settings.early_stop):
             state = self._round(state)
         early = state.round < settings.rounds
@@ -135,13 +140,29 @@ class RoundLoop:
         self._on_event(finished)
         return finished
 
+    def _closed_form(self, state: RunState, settings: ClosedFormSettings) -> RunState:
+        """Where the run stands after the plants' class statistics made its beginning."""
+        context = replace(self._context(state, train=True), round=0)
+        self._await_quorum(context, give_up=self._settings.give_up)
+        StatisticsExchange(
+            self._store,
+            self._plants,
+            self._status,
+            self._settings,
+            settings,
+            context,
+            self._on_event,
+            self._clock,
+        ).run()
+        return replace(state, served=self._store.latest().served)
+
     # -- a round -------------------------------------------------------------------------------------------
 
     def _round(self, state: RunState) -> RunState:
         context = self._context(state, train=True)
         self._await_quorum(context, give_up=self._settings.give_up)
         head = state.served.head
-        zeros = {name: np.zeros_like(values) for name, values in head.items() if not is_statistic(name)}
+        zeros = {name: np.zeros_like(values) for name, values in head.items() if may_step(name)}
         config = begin_round(self._strategy, context.round, array_record(zeros))
         began, started = self._clock(), datetime.now(timezone.utc)
         exchange = self._open(context, state, proximal_mu=config.get("proximal-mu", 0.0))
@@ -181,7 +202,7 @@ class RoundLoop:
             state.served,
             run_id=context.run_id,
             round=context.round,
-            total_rounds=context.total_rounds,
+            total_rounds=max(1, context.total_rounds),
             base_hash=self._store.facts.base_hash,
             encoding=settings.encoding_down,
             reply_encoding=settings.encoding,
@@ -289,3 +310,8 @@ class RoundLoop:
                 missing = self._plants.manager.missing()
                 self._status.wait(context, len(free), "plant", missing, enough=enough)
             self._status.rest(heard)
+
+
+def may_step(name: str) -> bool:
+    """Whether a server's optimiser steps a tensor: it is neither measured nor made of sums."""
+    return not is_statistic(name) and not is_constant(name)

@@ -38,6 +38,15 @@ class Scores:
     losses: np.ndarray
     distances: np.ndarray
 
+    @classmethod
+    def none(cls, candidates: int, classes: int) -> Scores:
+        """The scores on no picture."""
+        return cls(
+            np.zeros((candidates, classes, classes), np.int64),
+            np.zeros((candidates, len(TEMPERATURES)), np.int64),
+            np.zeros(BINS, np.int64),
+        )
+
     @property
     def pictures(self) -> int:
         """Held-out pictures."""
@@ -56,16 +65,15 @@ class Scores:
 
 def score(candidates: Sequence[LinearScores], features: np.ndarray, labels: np.ndarray) -> Scores:
     """Let candidates answer held-out pictures: features (N, D), class numbers (N,)."""
-    classes = candidates[0].weight.shape[0]
-    confusion = np.zeros((len(candidates), classes, classes), np.int64)
-    losses = np.zeros((len(candidates), len(TEMPERATURES)), np.int64)
+    empty = Scores.none(len(candidates), candidates[0].weight.shape[0])
+    confusion, losses = empty.confusion, empty.losses
     for place, candidate in enumerate(candidates):
         found = candidate.scores(features)
         np.add.at(confusion[place], (labels, found.argmax(1)), 1)
         for column, temperature in enumerate(TEMPERATURES):
             loss = np.minimum(_log_losses(found / temperature, labels), MOST_LOSS)
             losses[place, column] = int(np.rint(loss * NATS).astype(np.int64).sum())
-    return Scores(confusion, losses, np.zeros(BINS, np.int64))
+    return empty
 
 
 def distance_counts(discriminant: Discriminant, features: np.ndarray) -> np.ndarray:

@@ -40,13 +40,13 @@ class LevelledNetwork(nn.Module):
         only_size: the one size that it takes, in pixels, where it takes one only.
         default_freeze_levels: how many levels stand still unless the user asks otherwise.
         freeze_levels: how many stand still now; set by ``freeze``.
-        taps: names of levels whose maps a closed-form classifier may look at; none: the last frozen one.
+        taps: names of levels whose maps a closed-form classifier looks at where they are frozen; where none of
+            them is, it is the last frozen level.
         discriminant: that classifier, once ``attach_discriminant`` gave the network one.
 
     """
 
     taps: Tuple[str, ...] = ()
-    discriminant: Optional[Discriminant] = None
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class LevelledNetwork(nn.Module):
         self.only_size = only_size
         self.default_freeze_levels = default_freeze_levels
         self.freeze_levels = 0
+        self.discriminant: Optional[Discriminant] = None
         self._level_names = tuple(name for name, _ in levels)
         for name, level in levels:
             self.add_module(name, level)
@@ -145,7 +146,7 @@ class LevelledNetwork(nn.Module):
             raise ModelError(
                 "a closed form needs frozen levels to look at",
                 seen=f"{self.freeze_levels} frozen levels",
-                accepted=f"{self.architecture} with at least {1 + self._first_tap()}",
+                accepted="at least 1",
                 remedy='freeze more levels, or set start = "fresh"',
             )
         _, classifier = self._classifier()
@@ -161,9 +162,6 @@ class LevelledNetwork(nn.Module):
                 classifier.bias.zero_()
         self.discriminant = Discriminant(count, self.num_classes).to(device)
         self.train(self.training)
-
-    def _first_tap(self) -> int:
-        return min((self._level_names.index(name) for name in self.taps), default=0)
 
     def replace_classifier(self, num_classes: int, seed: int) -> None:
         """Put a new last layer for ``num_classes`` classes in place; its weights follow from ``seed``."""
@@ -196,9 +194,8 @@ class LevelledNetwork(nn.Module):
 def tap_places(network: LevelledNetwork, freeze_levels: int) -> Tuple[int, ...]:
     """The places of the frozen levels that a closed form looks at; empty where nothing is frozen."""
     frozen = [name for name, _ in network.levels()[:freeze_levels]]
-    if not network.taps:
-        return (freeze_levels - 1,) if freeze_levels else ()
-    return tuple(place for place, name in enumerate(frozen) if name in network.taps)
+    places = tuple(place for place, name in enumerate(frozen) if name in network.taps)
+    return places or ((freeze_levels - 1,) if freeze_levels else ())
 
 
 def check_classes(num_classes: int) -> None:

@@ -20,7 +20,7 @@ from fedclient.worker.state import PlantState
 from fedspect.errors import ClassError, DamagedFileError, UpdateRefusedError
 from fedspect.files import read_json
 from fedspect.model.base import BaseModel
-from fedspect.model.levels import LevelledNetwork, derived_seed, freeze
+from fedspect.model.levels import LevelledNetwork, derived_seed
 from fedspect.protocol.versions import CARD_FILE, HEAD_FILE, VersionCard
 from fedspect.update.schema import Arrays, Schema, version_of
 
@@ -81,10 +81,11 @@ def read_candidate(
     """
     card = read_card(folder)
     _check_card(card, base, classes)
-    network = base.network(classes, seed=derived_seed("deploy", seed))
-    levels = network.default_freeze_levels if freeze_levels is None else freeze_levels
+    levels = base.card.default_freeze_levels if freeze_levels is None else freeze_levels
     _expect("frozen levels", card.freeze_levels, levels)
-    freeze(network, levels)
+    network = base.starting_network(
+        classes, seed=derived_seed("deploy", seed), freeze_levels=levels, closed_form=card.closed_form
+    )
     start = head_of(network)
     head = _read_head(folder / HEAD_FILE, Schema.of(shared_part(start, card.batch_norm)), card.content_hash)
     own: Optional[bool] = None
