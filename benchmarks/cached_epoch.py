@@ -32,8 +32,8 @@ from fedspect.data.sources import find_pictures
 from fedspect.data.split import split_pictures
 from fedspect.data.views import ViewSettings
 from fedspect.errors import BaseModelError
-from fedspect.model.base import BaseModel, default_base, load_base
-from fedspect.model.counting import count
+from fedspect.model.base import BaseNetwork, default_base, load_base
+from fedspect.model.complexity import count
 from fedspect.model.levels import LevelledNetwork
 from fedspect.model.network import build_network
 from fedspect.training.metrics import evaluate
@@ -159,7 +159,7 @@ def arms_of(arguments: argparse.Namespace, classes: List[str], folder: Path) -> 
     return [arm("cached", FREEZE_LEVELS, True), arm("frozen", FREEZE_LEVELS, False), arm("full", 0, False)]
 
 
-def base_of(folder: Optional[Path]) -> Optional[BaseModel]:
+def base_of(folder: Optional[Path]) -> Optional[BaseNetwork]:
     """The base model asked for, the package's own, or none."""
     if folder is not None:
         return load_base(folder)
@@ -170,7 +170,7 @@ def base_of(folder: Optional[Path]) -> Optional[BaseModel]:
 
 
 def start_of(
-    base: Optional[BaseModel], classes: Sequence[str], size: int
+    base: Optional[BaseNetwork], classes: Sequence[str], size: int
 ) -> Tuple[LevelledNetwork, Preprocessing]:
     """The weights that all three start from."""
     if base is None:

@@ -28,7 +28,7 @@ from fedspect.data.pictures import Picture
 from fedspect.data.sources import find_pictures
 from fedspect.errors import NoPicturesError
 from fedspect.files import write_json
-from fedspect.model.base import BaseModel, load_base
+from fedspect.model.base import BaseNetwork, load_base
 from fedspect.model.levels import freeze
 
 
@@ -68,7 +68,7 @@ def main() -> None:
         write_json(given.json, figures)
 
 
-def open_engines(model: BaseModel, folder: Path, kind: str, precision: str) -> Dict[str, LineModel]:
+def open_engines(model: BaseNetwork, folder: Path, kind: str, precision: str) -> Dict[str, LineModel]:
     """Backbone with head, and the whole, as a plant builds them."""
     classes, card = model.card.classes, model.card
     network = model.network(classes, seed=0).eval()
@@ -97,7 +97,7 @@ def open_engines(model: BaseModel, folder: Path, kind: str, precision: str) -> D
     return opened
 
 
-def compare(model: BaseModel, engines: Dict[str, LineModel], pictures: List[Picture]) -> Dict[str, Any]:
+def compare(model: BaseNetwork, engines: Dict[str, LineModel], pictures: List[Picture]) -> Dict[str, Any]:
     """Ask torch and the engines about the same pixels."""
     classes = model.card.classes
     network = model.network(classes, seed=0).eval()

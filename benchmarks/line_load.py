@@ -29,7 +29,7 @@ from fedclient.worker.deployments import Deployment
 from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import build_engine
 from fedclient.worker.line.home import LineHome
-from fedclient.worker.line.messages import message
+from fedclient.worker.line.serving.protocol_messages import message
 from fedspect.model.base import default_base
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"

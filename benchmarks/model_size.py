@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 
 from fedspect.model import LevelledNetwork, build_network, freeze, frozen_part, head_part, save_base
+from fedspect.model.complexity import count
 from fedspect.model.condense import condense
-from fedspect.model.counting import count
 from fedspect.model.learned_groups import finish
 
 PUBLISHED = {"cdnv2-a": "46M / 2.0M", "cdnv2-b": "146M / 3.6M", "cdnv2-c": "309M / 6.1M"}

@@ -23,10 +23,10 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 from PIL import Image
 
-from fedspect.data.candidates import find_candidates
 from fedspect.data.decode import read_picture
-from fedspect.data.landmarks import find_landmarks, relief
-from fedspect.data.overlap import (
+from fedspect.data.near_duplicates.keypoints import find_landmarks, relief
+from fedspect.data.near_duplicates.locality_hashing import find_candidates
+from fedspect.data.near_duplicates.overlap import (
     LEAST_CORRELATION,
     LEAST_SIGNIFICANCE,
     compare,

@@ -30,7 +30,7 @@ def spooled(folder: Path, plants: int, head: Dict[str, np.ndarray]) -> Iterator[
     from fedserver.aggregation.checking import Spooled
     from fedspect.update.checks import Expected
     from fedspect.update.encoding import encode
-    from fedspect.update.exchange import RoundReply
+    from fedspect.update.round_messages import RoundReply
     from fedspect.update.schema import Schema, version_of
 
     schema, version, base = Schema.of(head), version_of(head), "ba5e" * 16

@@ -21,19 +21,19 @@ from typing import Callable, Dict, List, Optional, Tuple
 import numpy as np
 import torch
 
-from fedclient.worker.plant import PlantWorker
+from fedclient.worker.training.plant_worker import PlantWorker
 from fedsim.synthetic import draw_dataset
 from fedspect.data.inspection import inspect_pictures
 from fedspect.data.sources import find_pictures
 from fedspect.errors import BaseModelError
-from fedspect.model.base import BaseModel, default_base, save_base
+from fedspect.model.base import BaseNetwork, default_base, save_base
 from fedspect.model.levels import head_state
 from fedspect.model.network import build_network
 from fedspect.training.settings import TrainingSettings
 from fedspect.update.change import StepSize, apply_change, change_between, sum_of
 from fedspect.update.encoding import decode, encode
-from fedspect.update.exchange import RoundTask
-from fedspect.update.feedback import encode_with_feedback
+from fedspect.update.error_feedback import encode_with_feedback
+from fedspect.update.round_messages import RoundTask
 from fedspect.update.schema import Arrays, Schema, version_of
 
 VARIANTS: List[Tuple[str, float]] = [
@@ -49,7 +49,7 @@ VARIANTS: List[Tuple[str, float]] = [
 REPEATS = 7
 
 
-def starting_base(folder: Path, size: int) -> BaseModel:
+def starting_base(folder: Path, size: int) -> BaseNetwork:
     """The base model that ships with the package, or an untrained one where there is none."""
     try:
         return default_base()

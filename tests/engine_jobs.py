@@ -7,8 +7,8 @@ from typing import Any
 
 import linear_plants
 from fedserver.rounds.settings import RoundSettings
-from fedserver.store import RunStore
-from fedsim.engines import SimulationJob
+from fedserver.storage.run_store import RunStore
+from fedsim.backends import SimulationJob
 from fedspect.errors import NoPicturesError
 from linear_plants import LinearPlant
 

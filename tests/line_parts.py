@@ -18,12 +18,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from fedclient.worker.deploy.onnx_metadata import UNHASHED, content_hash
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import build_engine
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.settings import LineSettings, write_settings
-from fedclient.worker.onnx_facts import UNHASHED, content_hash
 from fedspect.data.preprocess import Preprocessing
 
 CLASSES = ("sound", "dark", "bright")
@@ -212,7 +212,7 @@ def infer_request(
     pictures: Optional[Sequence[bytes]] = None, pixels: Optional[np.ndarray] = None, **fields: Any
 ) -> Any:
     """A request as our own client writes it, without Triton's client."""
-    from fedclient.worker.line.messages import message
+    from fedclient.worker.line.serving.protocol_messages import message
 
     request = message("ModelInferRequest")(model_name="surface", **fields)
     if pictures is not None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fedclient.worker.state import Carried, PlantState
+from fedclient.worker.training.plant_state import Carried, PlantState
 from fedspect.update.change import change_between
 from fedspect.update.downlink import receive_head
-from fedspect.update.exchange import PlantDescription, ReplyError, RoundReply, RoundTask
-from fedspect.update.feedback import encode_with_feedback
+from fedspect.update.error_feedback import encode_with_feedback
+from fedspect.update.round_messages import PlantDescription, ReplyError, RoundReply, RoundTask
 from fedspect.update.schema import Arrays, Schema, is_statistic
 
 CLASSES = ("dent", "good", "scratch")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from flwr.common import Context, Message
 
 from fedclient.node.flower.clientapp import WorkerPort, build_client_app
-from fedsim.engines.local import LocalGrid
+from fedsim.backends.local import LocalGrid
 
 
 class Clock:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fedclient.worker.plant import PlantWorker, WorkerPort
+from fedclient.worker.training.plant_worker import NodeCalls, PlantWorker
 from fedserver.rounds.settings import RoundSettings
-from fedsim.engines import SimulationJob
+from fedsim.backends import SimulationJob
 from fedspect.data.inspection import inspect_pictures
 from fedspect.data.sources import find_pictures
 from fedspect.model.base import load_base, save_base
@@ -44,11 +44,11 @@ def torch_job(folder: Path, plants: int = 2) -> SimulationJob:
     )
 
 
-def make_worker(run_folder: Path, plant: str) -> WorkerPort:
+def make_worker(run_folder: Path, plant: str) -> NodeCalls:
     """The worker of one plant."""
     pictures = inspect_pictures(find_pictures(run_folder / "pictures" / plant)).pictures
     pictures = sorted(pictures, key=lambda picture: picture.name)
-    return WorkerPort(
+    return NodeCalls(
         PlantWorker(
             plant,
             load_base(run_folder / "base"),

@@ -16,14 +16,14 @@ from fedclient.hours import Hours
 from fedspect import files
 from fedspect.errors import FedspectError, SettingsError
 from fedspect.settings import Settings, load_settings, settings_from
-from fedspect.toml import commented_toml
+from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "plant.toml"
 HEADING = """What this plant's engineer decides. The line comes first: training waits where these say so.
 Hours and limits take effect within seconds; what [device] says at the next `fedclient join`."""
 
 
-class TrainingSection(Settings):
+class TrainingHoursSettings(Settings):
     """When training may run, and what it must leave to the line."""
 
     hours: List[str] = Field(default_factory=list, max_length=50)
@@ -47,7 +47,7 @@ class TrainingSection(Settings):
         return [str(window) for window in Hours.parse(hours).windows]
 
 
-class DeviceSection(Settings):
+class DeviceSettings(Settings):
     """What the trainer may use of this device."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -64,7 +64,7 @@ class DeviceSection(Settings):
     """
 
 
-class VersionsSection(Settings):
+class VersionsSettings(Settings):
     """How published versions come to the line."""
 
     automatic: bool = True
@@ -78,11 +78,11 @@ class VersionsSection(Settings):
 class PlantSettings(Settings):
     """All of ``plant.toml``."""
 
-    training: TrainingSection = Field(default_factory=TrainingSection)
+    training: TrainingHoursSettings = Field(default_factory=TrainingHoursSettings)
     """When training may run, and what it must leave to the line."""
-    device: DeviceSection = Field(default_factory=DeviceSection)
+    device: DeviceSettings = Field(default_factory=DeviceSettings)
     """What the trainer may use of this device."""
-    versions: VersionsSection = Field(default_factory=VersionsSection)
+    versions: VersionsSettings = Field(default_factory=VersionsSettings)
     """How published versions come to the line."""
 
 

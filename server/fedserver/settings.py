@@ -22,7 +22,7 @@ FLEET_PORT = 9092
 ENROLMENT_PORT = 9094
 
 
-class FederationSection(Settings):
+class FederationSettings(Settings):
     """Who learns what."""
 
     name: str = Field("federation", max_length=LONGEST_NAME)
@@ -40,7 +40,7 @@ class FederationSection(Settings):
         return checked_name(name, "federation")
 
     @model_validator(mode="after")
-    def _plants_understand_the_classes(self) -> FederationSection:
+    def _plants_understand_the_classes(self) -> FederationSettings:
         if self.classes:
             try:
                 if len(self.classes) < 2:
@@ -53,7 +53,7 @@ class FederationSection(Settings):
         return self
 
 
-class NetworkSection(Settings):
+class NetworkSettings(Settings):
     """Where headquarters can be reached, and on which of its own addresses it listens."""
 
     hosts: List[str] = Field(default_factory=lambda: ["localhost"], min_length=1, max_length=64)
@@ -75,7 +75,7 @@ class NetworkSection(Settings):
         return checked_hosts(hosts)
 
 
-class ModelSection(Settings):
+class ModelSettings(Settings):
     """What every plant starts from."""
 
     base: str = "default"
@@ -86,7 +86,7 @@ class ModelSection(Settings):
     """
 
 
-class RunSection(Settings):
+class RunSettings(Settings):
     """How the plants' changes become one model, and what a run's randomness comes from."""
 
     start: Literal["closed-form", "fresh"] = "closed-form"
@@ -110,7 +110,7 @@ class RunSection(Settings):
     """
 
 
-class TrainingSection(Settings):
+class FineTuningSettings(Settings):
     """What the federation prescribes for training at a plant: the part of ``TrainingSettings`` that must be
     the same everywhere. Device, threads, memory and cache are each plant's own business. Headquarters has
     no torch, so the fields are said again here; a test holds them together.
@@ -133,17 +133,17 @@ class TrainingSection(Settings):
 class ServerSettings(Settings):
     """All of ``fedserver.toml``."""
 
-    federation: FederationSection = Field(default_factory=FederationSection)
+    federation: FederationSettings = Field(default_factory=FederationSettings)
     """Who learns what. Classes can be changed as long as no run has begun."""
-    network: NetworkSection = Field(default_factory=NetworkSection)
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
     """Where plants find headquarters."""
-    model: ModelSection = Field(default_factory=ModelSection)
+    model: ModelSettings = Field(default_factory=ModelSettings)
     """What every plant starts from."""
-    run: RunSection = Field(default_factory=RunSection)
+    run: RunSettings = Field(default_factory=RunSettings)
     """How the plants' changes become one model."""
     rounds: RoundSettings = Field(default_factory=lambda: RoundSettings(rounds=20))
     """How long plants are waited for and when a run ends. Times are seconds."""
-    training: TrainingSection = Field(default_factory=TrainingSection)
+    training: FineTuningSettings = Field(default_factory=FineTuningSettings)
     """What the federation prescribes for training at a plant; device, threads and limits are the plant's
     own.
     """

@@ -25,18 +25,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedserver.authority import Authority
-from fedserver.base_files import BaseFiles, find_base
-from fedserver.deployments import Deployments
-from fedserver.models import Models
-from fedserver.registry import Registry
+from fedserver.enrolment.authority import Authority
+from fedserver.enrolment.plant_registry import PlantRegistry
+from fedserver.registry.base_files import BaseFiles, find_base
+from fedserver.registry.deployment_reports import DeploymentReports
+from fedserver.registry.versions import VersionRegistry
 from fedserver.settings import ServerSettings
 from fedspect import files
 from fedspect.errors import WorkspaceError, storage_error
 from fedspect.locking import Occupied
 from fedspect.protocol.names import checked_hosts, checked_name
 from fedspect.settings import load_settings, settings_from
-from fedspect.toml import commented_toml
+from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "fedserver.toml"
 
@@ -60,9 +60,9 @@ class Workspace:
         self.folder = folder.resolve()
         self.settings_path = self.folder / SETTINGS_FILE
         self.authority = Authority(self.folder / "authority")
-        self.registry = Registry(self.folder / "registry")
-        self.models = Models(self.folder / "models")
-        self.deployments = Deployments(self.folder / "registry" / "deployments")
+        self.registry = PlantRegistry(self.folder / "registry")
+        self.models = VersionRegistry(self.folder / "models")
+        self.deployments = DeploymentReports(self.folder / "registry" / "deployments")
         self.bases = self.folder / "bases"
         self.runs = self.folder / "runs"
         self.state = self.folder / "state"

@@ -3,7 +3,7 @@
 Every component owns its settings as a small pydantic model that documents each field under the field;
 a command's settings nest them. This module reads a TOML file into such a model, lets the command line win,
 and answers an unknown key with the nearest known one. A relative path in a file is relative to that file.
-``fedspect.toml`` writes a model back as a commented file.
+``fedspect.toml_writer`` writes a model back as a commented file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from fedspect.errors import FedspectError, SettingsError, storage_error
-from fedspect.toml import accepted_values, without_optional
+from fedspect.toml_writer import accepted_values, without_optional
 
 if sys.version_info >= (3, 11):
     import tomllib

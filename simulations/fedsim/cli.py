@@ -13,9 +13,10 @@ from typing import Annotated, Optional
 
 import typer
 
-from fedsim import options, places
-from fedsim.given import Given, with_settings
-from fedsim.printing import percent, show_comparison, show_run
+from fedsim.commands import options
+from fedsim.commands import output_folder as places
+from fedsim.commands.overrides import Overrides, with_settings
+from fedsim.commands.printing import percent, show_comparison, show_run
 from fedspect import console
 from fedspect.console import JsonOption, make_app, run_app
 from fedspect.errors import SettingsError
@@ -56,7 +57,7 @@ def main() -> None:
 @app.command()
 @with_settings
 def run(
-    given: Given,
+    given: Overrides,
     output: Output = None,
     resume: Resume = False,
     overwrite: Annotated[
@@ -73,9 +74,9 @@ def run(
     """
     if not resume:
         settings = given.settings()  # a slip of the pen is told before torch and Flower are loaded
-    from fedserver.live import LiveView
-    from fedsim.layout import RunFolder
+    from fedserver.operations.live_view import LiveView
     from fedsim.run import resume_run, start_run
+    from fedsim.run_folder import RunFolder
 
     if resume:
         if overwrite:
@@ -96,7 +97,7 @@ def run(
 @app.command()
 @with_settings
 def compare(
-    given: Given,
+    given: Overrides,
     arms: Annotated[
         Optional[str],
         typer.Option(
@@ -115,9 +116,9 @@ def compare(
     """
     if not resume:
         settings = given.settings()  # a slip of the pen is told before torch and Flower are loaded
-    from fedserver.live import LiveView
+    from fedserver.operations.live_view import LiveView
     from fedsim.compare import ARMS, arms_asked, chosen_arms, compare
-    from fedsim.layout import RunFolder
+    from fedsim.run_folder import RunFolder
 
     chosen = list(ARMS) if arms is None else chosen_arms(arms)
     if resume:
@@ -150,7 +151,7 @@ def data(
 ) -> None:
     """Look through pictures: what is there, what is damaged, what overlaps, what leaks between splits."""
     from fedspect.data.classes import named_classes
-    from fedspect.data.showing import show_site_report
+    from fedspect.data.site_report.show import show_site_report
 
     named = None if classes is None else named_classes(classes.split(","))
     show_site_report(source, manifest=manifest, classes=named, html=html, overlaps=overlaps, as_json=json)
@@ -203,15 +204,15 @@ def pretrain(
     json: JsonOption = False,
 ) -> None:
     """Make a base model: learn groups from pictures of any surface, condense, and say what it reaches."""
-    from fedserver.live import LiveView
+    from fedserver.operations.live_view import LiveView
     from fedsim.pretrain import make_base
     from fedspect.settings import assigned, load_settings
-    from fedspect.training.making_base import BasePlan, named_sources
+    from fedspect.training.base_recipe import BaseRecipe, named_sources
     from fedspect.training.pretraining import PretrainingSettings
 
     places.check_new(output)
     given = {"epochs": epochs, "threads": threads, "device": device, **assigned(set_ or ())}
-    plan = BasePlan(
+    plan = BaseRecipe(
         sources=named_sources(sources or []),
         architecture=model,
         size=size,
@@ -247,7 +248,7 @@ def import_weights_command(
     json: JsonOption = False,
 ) -> None:
     """Make a base model of a CondenseNetV2 checkpoint of its authors, as trained or as converted."""
-    from fedspect.model.importing import import_weights
+    from fedspect.model.import_weights import import_weights
 
     places.check_new(output)
     base = import_weights(file, output, made_by="fedsim import-weights", size=size, channels=int(channels))
@@ -289,9 +290,9 @@ def config(
     set_: options.Set = None,
 ) -> None:
     """Print every setting with its documentation and value, as a TOML file to start from."""
-    from fedspect.toml import commented_toml
+    from fedspect.toml_writer import commented_toml
 
-    settings = Given({}, config, set_ or ()).settings()
+    settings = Overrides({}, config, set_ or ()).settings()
     typer.echo(commented_toml(settings, heading=HEADING), nl=False)
 
 

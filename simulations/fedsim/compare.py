@@ -13,13 +13,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fedsim.central import CentralTest
+from fedsim.central_evaluation import CentralTest
 from fedsim.config import SimulationSettings
-from fedsim.facts import environment, read_facts
-from fedsim.layout import Prepared, RunFolder
 from fedsim.prepare import EVALUATION, TRAINING, counts, plant_pictures
 from fedsim.report import Arm, Comparison, write_comparison, write_figures, write_report
 from fedsim.run import NoView, View, finish_run, interruptible, prepare_run
+from fedsim.run_facts import environment, read_facts
+from fedsim.run_folder import Prepared, RunFolder
 from fedspect.data.pictures import CheckedPicture
 from fedspect.errors import DamagedFileError, SettingsError
 from fedspect.files import read_json, write_json

@@ -25,7 +25,7 @@ SHIPPED = "cdnv2-a"
 """The architecture of the base model that ships with Fedspect."""
 
 
-class DataSection(Settings):
+class DataSettings(Settings):
     """Which pictures, and which of them are the fixed test set."""
 
     folder: Optional[Path] = None
@@ -68,13 +68,13 @@ class DataSection(Settings):
         return classes
 
     @model_validator(mode="after")
-    def _a_list_has_its_folder(self) -> DataSection:
+    def _a_list_has_its_folder(self) -> DataSettings:
         if self.manifest is not None and self.folder is None:
             raise ValueError("a list of pictures needs the folder that they lie in; name it with --data")
         return self
 
 
-class PlantsSection(Settings):
+class PlantsSettings(Settings):
     """Who holds which training pictures."""
 
     count: int = Field(4, ge=1, le=10_000)
@@ -88,7 +88,7 @@ class PlantsSection(Settings):
     """The column of the list for the partition by-column."""
 
 
-class FederationSection(Settings):
+class SimulatedFederationSettings(Settings):
     """How rounds go."""
 
     start: Literal["closed-form", "fresh"] = "closed-form"
@@ -122,7 +122,7 @@ class FederationSection(Settings):
     either way."""
 
     @model_validator(mode="after")
-    def _something_is_learned(self) -> FederationSection:
+    def _something_is_learned(self) -> SimulatedFederationSettings:
         if self.rounds == 0 and self.start == "fresh":
             raise ValueError(
                 'without rounds (rounds = 0) a run has to begin at a closed form: start = "closed-form"'
@@ -130,7 +130,7 @@ class FederationSection(Settings):
         return self
 
     @model_validator(mode="after")
-    def _strategy_and_its_options_are_known(self) -> FederationSection:
+    def _strategy_and_its_options_are_known(self) -> SimulatedFederationSettings:
         if self.strategy not in STRATEGIES:
             raise ValueError(f"there is no strategy {self.strategy!r}; known are {', '.join(STRATEGIES)}")
         if self.strategy_options:
@@ -140,7 +140,7 @@ class FederationSection(Settings):
         return self
 
 
-class ModelSection(Settings):
+class SimulatedModelSettings(Settings):
     """What every plant starts from."""
 
     base: Optional[Path] = None
@@ -168,7 +168,7 @@ class ModelSection(Settings):
         return given if given.get("architecture") in (None, SHIPPED) else {**given, "scratch": True}
 
     @model_validator(mode="after")
-    def _base_or_scratch(self) -> ModelSection:
+    def _base_or_scratch(self) -> SimulatedModelSettings:
         if self.base is not None and self.scratch:
             raise ValueError("a base model and a start from scratch exclude each other")
         return self
@@ -189,13 +189,13 @@ class SimulationSettings(Settings):
     cache_folder: Optional[Path] = None
     """Where the frozen levels' answers are kept; not set: in the run folder. Runs that share base and pictures
     save that work when they share this folder."""
-    data: DataSection = Field(default_factory=DataSection)
+    data: DataSettings = Field(default_factory=DataSettings)
     """Which pictures, and which of them are the fixed test set."""
-    plants: PlantsSection = Field(default_factory=PlantsSection)
+    plants: PlantsSettings = Field(default_factory=PlantsSettings)
     """Who holds which training pictures."""
-    federation: FederationSection = Field(default_factory=FederationSection)
+    federation: SimulatedFederationSettings = Field(default_factory=SimulatedFederationSettings)
     """How rounds go."""
-    model: ModelSection = Field(default_factory=ModelSection)
+    model: SimulatedModelSettings = Field(default_factory=SimulatedModelSettings)
     """What every plant starts from."""
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     """How each plant trains."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fedclient.worker.state import PlantState
+from fedclient.worker.training.plant_state import PlantState
 from fedserver.rounds.events import OnEvent, RunFinished
 from fedserver.rounds.settings import RoundSettings
-from fedserver.store import RunStore
+from fedserver.storage.run_store import RunStore
+from fedsim.backends import SimulationJob, run_engine
 from fedsim.config import SimulationSettings
-from fedsim.engines import SimulationJob, run_engine
-from fedsim.layout import Prepared, RunFolder
+from fedsim.run_folder import Prepared, RunFolder
 from fedspect.model import head_state, load_base
 from fedspect.update.schema import Arrays, Schema, is_statistic
 
-WORKERS = "fedsim.plants:make_worker"
+WORKERS = "fedsim.simulated_plant:make_worker"
 GPU_SHARE = 0.25  # of a GPU for each plant, with Ray
 
 

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fedsim.config import DataSection, SimulationSettings
-from fedsim.layout import Prepared, RunFolder, read_pictures, write_pictures
+from fedsim.config import DataSettings, SimulationSettings
 from fedsim.partition import PlantShare, deal_to_plants
-from fedsim.start import choose_base, input_size, lay_down_base, levels_to_freeze, list_pictures
+from fedsim.preflight import choose_base, input_size, lay_down_base, levels_to_freeze, list_pictures
+from fedsim.run_folder import Prepared, RunFolder, read_pictures, write_pictures
 from fedsim.synthetic import draw_dataset
 from fedspect.data.inspection import inspect_pictures
 from fedspect.data.pictures import ABSENT_CLASS, SET_ASIDE, CheckedPicture, Problem
@@ -94,7 +94,7 @@ def prepare(folder: RunFolder, settings: SimulationSettings, stage: Stage = unwa
     return prepared
 
 
-def choose_sides(listing: Listing, data: DataSection, seed: int, stage: Stage = unwatched) -> Sides:
+def choose_sides(listing: Listing, data: DataSettings, seed: int, stage: Stage = unwatched) -> Sides:
     """Check the pictures and fix the test set.
 
     Raises:
@@ -150,7 +150,7 @@ def choose_sides(listing: Listing, data: DataSection, seed: int, stage: Stage = 
     return Sides(asked, sides[TRAINING], sides[TEST], [*inspection.problems, *aside, *absent], twins)
 
 
-def _split(pictures: list[CheckedPicture], data: DataSection, seed: int) -> dict[str, list[CheckedPicture]]:
+def _split(pictures: list[CheckedPicture], data: DataSettings, seed: int) -> dict[str, list[CheckedPicture]]:
     if data.split == "manifest":
         named = {each.name: (each.picture.split or "").casefold() for each in pictures}
         return {

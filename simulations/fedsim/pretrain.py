@@ -14,14 +14,14 @@ from fedsim.synthetic import draw_dataset
 from fedspect.errors import ClassError
 from fedspect.model.base import WEIGHTS_FILE
 from fedspect.model.network import check_architecture
-from fedspect.training import making_base
-from fedspect.training.making_base import BasePlan, MadeBase, Stage, unwatched
+from fedspect.training import base_recipe as making_base
+from fedspect.training.base_recipe import BaseRecipe, Stage, TrainedBase, unwatched
 
 SYNTHETIC = "synthetic"
 
 
 def make_base(
-    plan: BasePlan,
+    plan: BaseRecipe,
     output: Path,
     *,
     synthetic_per_class: int = 0,
@@ -71,7 +71,7 @@ def make_base(
 
 
 def _summary(
-    plan: BasePlan, done: MadeBase, described: list[str], size: int, command: str
+    plan: BaseRecipe, done: TrainedBase, described: list[str], size: int, command: str
 ) -> PretrainSummary:
     made = done.made
     return PretrainSummary(

@@ -16,16 +16,16 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 from fedserver.rounds.events import Event
-from fedserver.store import RunStore
-from fedsim.central import CentralTest, save_model, write_evaluation
+from fedserver.storage.run_store import RunStore
+from fedsim.central_evaluation import CentralTest, save_model, write_evaluation
 from fedsim.config import SimulationSettings
-from fedsim.facts import FactsFile, finished_facts
 from fedsim.federation import federate, head_after
-from fedsim.layout import Prepared, RunFolder
+from fedsim.metrics_recorder import Recorder
+from fedsim.preflight import check_apart, check_start
 from fedsim.prepare import prepare, unwatched
-from fedsim.recorder import Recorder
 from fedsim.report import load_run, write_figures, write_report
-from fedsim.start import check_apart, check_start
+from fedsim.run_facts import FactsFile, finished_facts
+from fedsim.run_folder import Prepared, RunFolder
 from fedspect.errors import (
     DataError,
     FedspectError,
@@ -38,7 +38,7 @@ from fedspect.training.metrics import Evaluation
 
 
 class View(Protocol):
-    """Who watches a run: is told of stages and of events (``fedserver.live.LiveView``)."""
+    """Who watches a run: is told of stages and of events (``fedserver.operations.live_view.LiveView``)."""
 
     def __call__(self, event: Event) -> None:
         """Something happened."""
@@ -59,7 +59,7 @@ class NoView:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What a run came to."""
 
     folder: RunFolder
@@ -79,7 +79,7 @@ def start_run(
     view: View | None = None,
     command: str = "",
     overwrite: bool = False,
-) -> Outcome:
+) -> RunResult:
     """Start a run in an empty folder and bring it to its end; ``overwrite`` an earlier one if this can begin.
 
     Raises:
@@ -98,13 +98,15 @@ def start_run(
     return _interruptible_run(folder, settings, view or NoView(), command)
 
 
-def resume_run(path: Path, *, view: View | None = None) -> Outcome:
+def resume_run(path: Path, *, view: View | None = None) -> RunResult:
     """Go on with the run in a folder, with the settings that it was started with; errors as ``start_run``."""
     folder = RunFolder(path)
     return _interruptible_run(folder, folder.settings(), view or NoView(), "")
 
 
-def _interruptible_run(folder: RunFolder, settings: SimulationSettings, view: View, command: str) -> Outcome:
+def _interruptible_run(
+    folder: RunFolder, settings: SimulationSettings, view: View, command: str
+) -> RunResult:
     with interruptible(folder.path, f"fedsim run --resume --output {folder.path}"):
         prepare_run(folder, settings, view=view, command=command)
         return finish_run(folder, view=view)
@@ -154,7 +156,7 @@ def _prepared(folder: RunFolder, settings: SimulationSettings, view: View, comma
     return prepared
 
 
-def finish_run(folder: RunFolder, *, view: View) -> Outcome:
+def finish_run(folder: RunFolder, *, view: View) -> RunResult:
     """Go through the rounds of a prepared run that are still to come, and measure what came out.
 
     A run that is over is left as it is.
@@ -182,10 +184,10 @@ def finish_run(folder: RunFolder, *, view: View) -> Outcome:
         with view.stage("writing the report"):
             write_figures(folder.path)
             report = write_report(folder.path)
-    return Outcome(folder, prepared, evaluation, finished.rounds, facts.facts.seconds, report)
+    return RunResult(folder, prepared, evaluation, finished.rounds, facts.facts.seconds, report)
 
 
-def _finished(folder: RunFolder) -> Outcome | None:
+def _finished(folder: RunFolder) -> RunResult | None:
     """What a run came to that is over, from its files; None of one that is not."""
     prepared, facts = folder.read_prepared(), finished_facts(folder)
     if prepared is None or facts is None:
@@ -194,7 +196,7 @@ def _finished(folder: RunFolder) -> Outcome | None:
     if summary.final is None:
         return None
     rounds = RunStore(folder.rounds).rounds()[-1]
-    return Outcome(folder, prepared, summary.final, rounds, facts.seconds, folder.report)
+    return RunResult(folder, prepared, summary.final, rounds, facts.seconds, folder.report)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from link_parts import PATIENCE, python_path, wait_for
 from PIL import Image
 
 from fedserver.flower.superlink import free_port
-from fedserver.store import RunStore
+from fedserver.storage.run_store import RunStore
 from fedspect.model.base import save_base
 from fedspect.model.network import build_network
 

@@ -15,9 +15,9 @@ from line_client import Load, classes_told
 from link_parts import wait_for
 from neu_parts import deal
 
-from fedserver.base_files import DEFAULT_FOLDER
 from fedserver.flower.superlink import free_port
-from fedserver.models import Models
+from fedserver.registry.base_files import DEFAULT_FOLDER
+from fedserver.registry.versions import VersionRegistry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -64,7 +64,7 @@ def goes_back(federation: Federation, plant: str, load: Load) -> None:
     wait_for(lambda: load.versions["1"] > before, f"answers of version 1 at {plant}")
 
 
-def poison(models: Models) -> int:
+def poison(models: VersionRegistry) -> int:
     """Publish what no honest round makes: the classifier's rows in another order."""
     good = models.versions()[-1]
     head = {name: np.array(values) for name, values in good.head().items()}
@@ -105,7 +105,7 @@ def test_from_a_token_to_the_line_and_back(federation: Federation) -> None:
             load.wait_for_version(2)
 
         # A version that answers wrongly is stopped at both gates, with the reason at headquarters.
-        poisoned = poison(Models(federation.workspace / "models"))
+        poisoned = poison(VersionRegistry(federation.workspace / "models"))
         third = deployed(federation, poisoned)
         assert {told["outcome"] for told in third.values()} == {"refused"}, third
         assert all(told["reasons"] for told in third.values())

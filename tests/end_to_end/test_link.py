@@ -18,7 +18,7 @@ from flwr.proto.control_pb2 import ListNodesRequest
 from flwr.proto.control_pb2_grpc import ControlStub
 from link_parts import PATIENCE, Headquarters, NodeProcess, proxied, python_path, wait_for
 
-from fedserver.authority import Authority
+from fedserver.enrolment.authority import Authority
 from fedserver.flower.control_api import Control, ControlAddress, thin_bundle
 from fedserver.flower.serverapp_process import claim
 from fedserver.flower.superlink import SuperLink

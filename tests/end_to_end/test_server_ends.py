@@ -13,7 +13,7 @@ import pytest
 from federation_parts import Federation, Process, make_pictures
 from link_parts import PATIENCE, wait_for
 
-import fedserver.authority
+import fedserver.enrolment.authority
 from fedclient.node.home import PlantHome
 from fedserver.workspace import Workspace
 from fedspect.errors import ConnectionLostError, QuorumError, SettingsError
@@ -100,9 +100,9 @@ def test_leaving_without_headquarters_leaves_the_plant_running(federation: Feder
 
 
 LOOKING_OFTEN = """
-import fedserver.reception
+import fedserver.enrolment.endpoint
 from fedserver.cli import main
-fedserver.reception.LOOK_CERTIFICATE = 0.5
+fedserver.enrolment.endpoint.LOOK_CERTIFICATE = 0.5
 main()
 """
 
@@ -120,7 +120,9 @@ def test_a_certificate_that_grows_old_is_renewed_while_the_server_runs(
     plant = federation.join("plant-a", federation.invite("plant-a"))
     server.wait_for("plant-a is online")
     opened = Workspace.open(federation.workspace)
-    monkeypatch.setattr(fedserver.authority, "SERVER_DAYS", fedserver.authority.RENEW_DAYS - 1)
+    monkeypatch.setattr(
+        fedserver.enrolment.authority, "SERVER_DAYS", fedserver.enrolment.authority.RENEW_DAYS - 1
+    )
     opened.authority.issue_server_certificate(["localhost"])
     old = opened.authority.server_certificate_path.read_text()
     server.wait_for("opening the ports anew")

@@ -1,7 +1,7 @@
 """Run a module as if this device's clock were wrong: ``python -m shifted_clock SECONDS MODULE ARGUMENTS``.
 
 Shifted is what Python tells; gRPC and the TLS library keep the true time. That a certificate is good on a
-slow device is a matter of its dates (``fedserver.authority``).
+slow device is a matter of its dates (``fedserver.enrolment.authority``).
 """
 
 from __future__ import annotations

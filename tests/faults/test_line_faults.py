@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from fedclient.worker.line.home import LineHome
-from fedclient.worker.line.journal import key_of
-from fedclient.worker.line.messages import message
+from fedclient.worker.line.serving.protocol_messages import message
+from fedclient.worker.line.watch.journal import key_of
 from line_parts import (
     Serving,
     activate,

@@ -25,8 +25,8 @@ from tiny_parts import TinyFederation, descendants, listening_ports, wait_for
 from tiny_worker import Behaviour
 
 from fedclient.node.home import PlantHome
-from fedserver import tokens
-from fedserver.authority import Authority
+from fedserver.enrolment import tokens
+from fedserver.enrolment.authority import Authority
 from fedserver.flower.fleet_port import CALLS_OF_ONE_PLANT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -23,14 +23,14 @@ import safetensors.numpy
 from federation_parts import Federation, Process
 from tiny_worker import STEP, Behaviour
 
-from fedserver import tokens
+from fedserver.enrolment import tokens
 from fedserver.flower.superlink import SuperLink, free_port
 from fedserver.rounds.history import RoundRecord
-from fedserver.state import RunFacts
-from fedserver.store import RunStore
+from fedserver.storage.run_state import RunFacts
+from fedserver.storage.run_store import RunStore
 from fedserver.workspace import Workspace, create
 from fedspect import files
-from fedspect.protocol.token import JoinToken
+from fedspect.protocol.join_token import JoinToken
 
 HERE = Path(__file__).resolve().parent
 CLASSES = ("plain", "striped")

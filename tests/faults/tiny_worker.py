@@ -25,7 +25,7 @@ from fedspect.errors import UpdateError
 from fedspect.protocol.worker_pb2 import AboutReply, AboutRequest
 from fedspect.update.downlink import receive_head
 from fedspect.update.encoding import encode, seal
-from fedspect.update.exchange import PlantDescription, ReplyError, RoundReply, RoundTask
+from fedspect.update.round_messages import PlantDescription, ReplyError, RoundReply, RoundTask
 from fedspect.update.schema import Arrays, Schema
 
 STEP = 0.0625

@@ -7,7 +7,7 @@ from typing import List
 
 import pytest
 
-from fedclient.courtesy import LOAD_OVER, MEBI, Courtesy, Device, Objection
+from fedclient.yield_policy import LOAD_OVER, MEBI, Blocker, Device, YieldPolicy
 from fedspect.errors import YieldedError
 
 NOON = float(calendar.timegm((2026, 11, 22, 12, 0, 0)))
@@ -36,7 +36,7 @@ class Plant:
         self.now = NOON
         self.device = Scripted()
         (folder / "plant.toml").write_text(settings)
-        self.courtesy = Courtesy(
+        self.courtesy = YieldPolicy(
             folder, device=self.device, clock=lambda: self.now, sleep=self.sleep, local=time.gmtime
         )
 
@@ -86,9 +86,9 @@ def test_outside_its_hours_a_plant_says_when_it_trains_again(tmp_path: Path) -> 
 def test_a_round_that_has_begun_waits_and_goes_on_when_the_line_is_done(tmp_path: Path) -> None:
     plant = Plant(tmp_path, "[training]\nload_limit = 50\n")
     plant.device.others = 0.9
-    heard: List[Objection] = []
+    heard: List[Blocker] = []
 
-    def while_waiting(objection: Objection) -> None:
+    def while_waiting(objection: Blocker) -> None:
         heard.append(objection)
         if len(heard) == 10:
             plant.device.others = 0.1
@@ -117,7 +117,7 @@ def test_a_paused_round_waits_for_a_quick_resume(tmp_path: Path) -> None:
     plant = Plant(tmp_path)
     plant.courtesy.mark.put(since=NOON)
 
-    def while_waiting(objection: Objection) -> None:
+    def while_waiting(objection: Blocker) -> None:
         if plant.now > NOON + 10:
             plant.courtesy.mark.remove()
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from fedserver.rounds.history import Evaluation, PlantResult, RoundRecord
-from fedserver.runs import prepare_run
-from fedserver.state import ClientRecord, RunState
-from fedserver.store import RunStore
+from fedserver.storage.run_state import ClientRecord, RunState
+from fedserver.storage.run_store import RunStore
+from fedserver.storage.runs import prepare_run
 from fedserver.workspace import Workspace, create
 from fedspect.model import build_network
 from fedspect.model.base import save_base

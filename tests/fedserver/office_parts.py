@@ -9,16 +9,16 @@ from typing import Any
 
 import grpc
 
-from fedclient.node.enrol import joined
+from fedclient.node.enrolment.enrol import joined
 from fedclient.node.home import Membership, PlantHome
-from fedserver.base_files import BaseFiles
-from fedserver.enrolment import EnrolmentService, Offer
-from fedserver.enrolment_server import EnrolmentServer
-from fedserver.registry import Plant
-from fedserver.tokens import invite
+from fedserver.enrolment.plant_registry import RegisteredPlant
+from fedserver.enrolment.server import EnrolmentServer
+from fedserver.enrolment.service import EnrolmentService, Offer
+from fedserver.enrolment.tokens import invite
+from fedserver.registry.base_files import BaseFiles
 from fedserver.workspace import Workspace, create
-from fedspect.protocol.services import ENROLMENT, Stub
-from fedspect.protocol.token import JoinToken
+from fedspect.protocol.grpc_services import ENROLMENT, Stub
+from fedspect.protocol.join_token import JoinToken
 
 HASH = "ab" * 32
 
@@ -65,7 +65,7 @@ class Office:
             self.workspace.registry, plant, fingerprint=self.workspace.authority.fingerprint(), **given
         )
 
-    def plant(self, name: str = "plant-a") -> Plant:
+    def plant(self, name: str = "plant-a") -> RegisteredPlant:
         return self.workspace.registry.read().plants[name]
 
     def stub(self) -> Stub:

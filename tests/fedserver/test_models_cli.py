@@ -13,10 +13,10 @@ import pytest
 from headquarters_parts import begun_run, close_round, edit, finished_run, made_workspace
 
 from fedserver.cli import app
+from fedserver.enrolment.tokens import invite
 from fedserver.rounds.event_log import EventLog
 from fedserver.rounds.events import PlantRefused
-from fedserver.state import ClientRecord
-from fedserver.tokens import invite
+from fedserver.storage.run_state import ClientRecord
 from fedserver.workspace import Workspace
 from fedspect.console import run_app
 from fedspect.model.base import load_base

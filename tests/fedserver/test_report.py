@@ -12,11 +12,11 @@ import pytest
 from headquarters_parts import begun_run, close_round, finished_run, made_workspace, result
 
 from fedserver.cli import app
+from fedserver.enrolment.tokens import invite
 from fedserver.report.facts import gather
 from fedserver.report.page import render, sentences
 from fedserver.report.records import FederationReport, PlantRow
 from fedserver.rounds.history import Refusal
-from fedserver.tokens import invite
 from fedserver.workspace import Workspace
 from fedspect.console import run_app
 from fedspect.protocol.versions import DeploymentReport

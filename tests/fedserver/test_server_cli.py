@@ -10,10 +10,10 @@ import pytest
 from headquarters_parts import begun_run, made_workspace
 
 from fedserver.cli import app
-from fedserver.registry import Plant, Registry
+from fedserver.enrolment.plant_registry import PlantRegistry, RegisteredPlant
 from fedspect.console import run_app
 from fedspect.files import write_json
-from fedspect.protocol.token import decode
+from fedspect.protocol.join_token import decode
 
 
 def fedserver(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -91,13 +91,13 @@ def test_plants_tells_what_each_has_and_lets_no_report_of_an_earlier_server_stop
     hq: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paused = {"kind": "paused", "reason": "paused by the engineer", "until": None}
-    with Registry(Path(hq) / "registry").change() as roll:
+    with PlantRegistry(Path(hq) / "registry").change() as roll:
         for name, report in {
             "plant-a": {"counts": {"pit": 3, "scratch": 4}, "training": None, "problems": {}},
             "plant-b": {"counts": {"pit": "x"}},
             "plant-c": {"training": paused},
         }.items():
-            roll.plants[name] = Plant(name=name, state="joined", report=report)
+            roll.plants[name] = RegisteredPlant(name=name, state="joined", report=report)
     rows: list[dict[str, Any]] = json.loads(fedserver(capsys, "plants", "-w", hq, "--json")[1])
     assert [(row["pictures"], row["counts"], row["state"]) for row in rows] == [
         (7, {"pit": 3, "scratch": 4}, "joined"),

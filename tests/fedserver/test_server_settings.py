@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 
 from fedserver.flower.strategies import strategy_names
-from fedserver.settings import ServerSettings, TrainingSection
+from fedserver.settings import FineTuningSettings, ServerSettings
 from fedspect.errors import ClassError, SettingsError
 from fedspect.settings import load_settings, settings_from
-from fedspect.toml import commented_toml
+from fedspect.toml_writer import commented_toml
 from fedspect.training.settings import TrainingSettings
 
 
 def test_what_headquarters_prescribes_means_the_same_to_a_worker() -> None:
     """Headquarters has no torch, so it says the fields of ``TrainingSettings`` again."""
-    for name, field in TrainingSection.model_fields.items():
+    for name, field in FineTuningSettings.model_fields.items():
         other = TrainingSettings.model_fields[name]
         assert field.annotation == other.annotation, name
         assert field.default == other.default, name
         assert field.metadata == other.metadata, name
-    assert TrainingSettings.model_validate(TrainingSection().model_dump()) == TrainingSettings()
+    assert TrainingSettings.model_validate(FineTuningSettings().model_dump()) == TrainingSettings()
 
 
 def test_every_strategy_of_the_round_loop_can_be_chosen(tmp_path: Path) -> None:

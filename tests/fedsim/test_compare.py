@@ -9,16 +9,16 @@ import pytest
 from fedsim.compare import ARMS, arms_asked, chosen_arms, found_of
 from fedsim.report import load_comparison
 from fedspect.errors import DamagedFileError, SettingsError
-from fedspect.training.metrics import ClassFigures, Evaluation, LineFigures
+from fedspect.training.metrics import ClassMetrics, Evaluation, InspectionMetrics
 from quick_runs import CALM, QUICK
 
 
 def evaluation_of(recalls: dict) -> Evaluation:
     figures = [
-        ClassFigures(name=name, precision=None, recall=recall, f1=None, support=1)
+        ClassMetrics(name=name, precision=None, recall=recall, f1=None, support=1)
         for name, recall in recalls.items()
     ]
-    line = LineFigures(
+    line = InspectionMetrics(
         threshold=0.5, has_good_class=False, defects=0, escapes=0, good=0, false_rejects=None, wrong_alarms=0
     )
     return Evaluation(

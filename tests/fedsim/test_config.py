@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from fedserver.flower.strategies import strategy_names
+from fedsim.commands.overrides import OPTIONS, Overrides
 from fedsim.config import SHIPPED, STRATEGIES, SimulationSettings
-from fedsim.given import OPTIONS, Given
-from fedsim.start import check_start
+from fedsim.preflight import check_start
 from fedspect.errors import BaseModelError, SettingsError
 from fedspect.model.base import DEFAULT_FOLDER, default_base
 from fedspect.settings import dotted_keys, load_settings
-from fedspect.toml import commented_toml
+from fedspect.toml_writer import commented_toml
 
 
 def settings_of(given, config, assignments):
-    return Given(given, config, assignments or ()).settings()
+    return Overrides(given, config, assignments or ()).settings()
 
 
 def test_every_setting_is_documented():
@@ -70,7 +70,7 @@ def test_a_value_in_place_of_a_section_is_told_where_it_was_meant(setting, meant
 
 
 def test_set_takes_numbers_words_lists_and_options_of_a_strategy():
-    given = Given(
+    given = Overrides(
         {}, assignments=["a=1", "b=word", "c=['x']", "federation.strategy_options.proximal_mu=0.1", "d=a=b"]
     )
     assert given.overrides() == {

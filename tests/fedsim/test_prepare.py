@@ -9,7 +9,7 @@ import pytest
 from small_pictures import folder_of, manifest_of, names
 
 from fedsim.config import SimulationSettings
-from fedsim.layout import RunFolder
+from fedsim.preflight import check_start
 from fedsim.prepare import (
     EVALUATION,
     TRAINING,
@@ -17,7 +17,7 @@ from fedsim.prepare import (
     plant_pictures,
     prepare,
 )
-from fedsim.start import check_start
+from fedsim.run_folder import RunFolder
 from fedspect.errors import BaseModelError, ClassError, ModelError, SplitError, WorkspaceError
 from fedspect.files import read_json
 from fedspect.model import load_base

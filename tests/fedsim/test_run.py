@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.commands.output_folder import folder_to_resume
+from fedsim.commands.overrides import Overrides
 from fedsim.config import SimulationSettings
-from fedsim.given import Given
-from fedsim.layout import MADE, RunFolder
-from fedsim.places import folder_to_resume
 from fedsim.report import load_run
+from fedsim.run_folder import MADE, RunFolder
 from fedspect.data.sources import find_pictures
 from fedspect.errors import WorkspaceError
 from fedspect.model import load_base
@@ -44,7 +44,7 @@ def finished(tmp_path_factory, pictures):
         "threads": 1,
         "device": "cpu",
     }
-    return start_run(path, Given(given).settings(), command="fedsim run ...")
+    return start_run(path, Overrides(given).settings(), command="fedsim run ...")
 
 
 def test_a_run_learns_and_leaves_everything_in_its_folder(finished):
@@ -271,7 +271,7 @@ def begun(run: Path, at: int, state: str | None) -> Path:
 
 def test_the_run_to_go_on_with_is_the_last_that_is_not_finished_whatever_the_names(tmp_path):
     def chosen() -> Path:
-        return folder_to_resume(None, tmp_path, Given({}))
+        return folder_to_resume(None, tmp_path, Overrides({}))
 
     begun(tmp_path / "two", 300, "finished")
     begun(tmp_path / "2026-01-02_03-04-05", 200, "finished")

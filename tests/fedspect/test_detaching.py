@@ -10,7 +10,7 @@ import pytest
 import typer
 
 import fedspect.files
-from fedspect.detaching import detach
+from fedspect.background import detach
 from fedspect.errors import FederationError
 
 PROGRAM = """

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fedspect.errors import SettingsError
 from fedspect.settings import Settings, assigned, dotted_keys, load_settings
-from fedspect.toml import commented_toml
+from fedspect.toml_writer import commented_toml
 from fedspect.training.settings import TrainingSettings
 
 

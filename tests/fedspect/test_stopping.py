@@ -8,7 +8,7 @@ import sys
 
 TOLD_WHILE_THE_LOCK_IS_HELD = """
 import os, signal
-from fedspect.stopping import stop_event
+from fedspect.graceful_shutdown import stop_event
 
 stop = stop_event(signal.SIGTERM, signal.SIGINT)
 with stop._cond:  # as in the middle of Event.wait and Event.set

@@ -16,7 +16,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def ask_worker(home: PlantHome, module: str, arguments: list[str], progress: Progress) -> Any:
-    """Run ``python -m module`` (which uses ``fedclient.worker.telling``) and answer its reply.
+    """Run ``python -m module`` (which uses ``fedclient.worker.child_process``) and answer its reply.
 
     Raises:
         FedspectError: what the worker raised.

@@ -31,7 +31,7 @@ def data(
     json: JsonOption = False,
 ) -> None:
     """Look through pictures: what is there, what is damaged, what overlaps, which classes are missing."""
-    from fedspect.data.showing import show_site_report
+    from fedspect.data.site_report.show import show_site_report
 
     membership = _membership(PlantHome(home))
     if source is None:

@@ -27,7 +27,7 @@ def doctor(
 ) -> None:
     """Look for what may keep this device from taking part; the exit code is the first failure's."""
     from fedclient.node.doctor import examine, worst
-    from fedspect.protocol.token import decode
+    from fedspect.protocol.join_token import decode
 
     token = read_token(token)
     checks = []

@@ -259,7 +259,7 @@ def _version_folder(home: PlantHome, version: str | None) -> Path:
 
 def _runs(home: PlantHome, folder: Path) -> bool:
     """Whether the line runs the version in this folder."""
-    from fedclient.node.versions import line_version
+    from fedclient.node.version_updater import line_version
     from fedspect.files import read_json
 
     moved = line_version(home)

@@ -14,11 +14,11 @@ from fedclient.commands.live import JoinView
 from fedclient.commands.options import HomeOption, WorkerPythonOption, interpreter, read_token
 from fedclient.node.home import PlantHome
 from fedclient.plant_settings import SettingsFile
+from fedspect.background import detach
 from fedspect.console import note
-from fedspect.detaching import detach
 from fedspect.errors import NoPicturesError, SettingsError
-from fedspect.protocol.token import JoinToken, decode
-from fedspect.stopping import stop_event
+from fedspect.graceful_shutdown import stop_event
+from fedspect.protocol.join_token import JoinToken, decode
 
 STARTS_WITHIN = 300.0  # seconds; looking at many pictures takes some
 UP = ("joined", "working", "idle", "waiting", "lost")
@@ -82,12 +82,12 @@ def join(
     if detach:
         _detach(plant_home, token)
         return
-    from fedclient.node.joining import Plant
-    from fedclient.node.versions import line_version
+    from fedclient.node.joining import JoinedPlant
+    from fedclient.node.version_updater import line_version
 
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     with JoinView(_title(plant_home, decoded), plant_home.log_path) as view:
-        plant = Plant(plant_home, say=view.say, wait=wait)
+        plant = JoinedPlant(plant_home, say=view.say, wait=wait)
         view.facts, view.line = lambda: plant.board.facts, lambda: line_version(plant_home)
         _look_at_device(plant_home, view, first=decoded is not None)
         plant.run(stop, token=decoded, data=data, worker_python=worker_python)

@@ -1,6 +1,6 @@
 """What a person sees while `fedclient join` runs at a terminal; lines of a log anywhere else.
 
-The view draws the node's board (``fedclient.node.board``) four times a second and knows nothing else. Names
+The view draws the node's board (``fedclient.node.node_status``) four times a second and knows nothing else. Names
 and reasons come from elsewhere and are shown as text only. It writes to standard error.
 """
 
@@ -23,7 +23,7 @@ from rich.text import Text
 from fedspect.console import stderr
 from fedspect.errors import StorageError
 from fedspect.files import append_bounded
-from fedspect.report.words import plural
+from fedspect.report.formatting import plural
 
 STYLE = {"lost": "yellow", "waiting": "yellow", "asking": "yellow", "working": "cyan", "idle": "green"}
 

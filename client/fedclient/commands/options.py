@@ -11,7 +11,7 @@ import typer
 
 from fedclient.default_home import HOME_VARIABLE
 from fedspect.errors import SettingsError
-from fedspect.protocol.token import LONGEST
+from fedspect.protocol.join_token import LONGEST
 
 HomeOption = Annotated[
     Optional[Path],

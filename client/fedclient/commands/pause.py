@@ -26,24 +26,24 @@ def pause(
     home: HomeOption = None,
 ) -> None:
     """Keep training off this device: it stops at its next batch, and stays so over restarts."""
-    from fedclient.courtesy import PauseMark
+    from fedclient.yield_policy import PauseFile
 
     plant_home = PlantHome(home)
     plant_home.membership()
     now = time.time()
     until = None if time_ is None else now + duration(time_)
-    PauseMark(plant_home.folder).put(since=now, until=until)
+    PauseFile(plant_home.folder).put(since=now, until=until)
     end = "" if until is None else f" until {time.strftime('%Y-%m-%d %H:%M', time.localtime(until))}"
     note(f"paused{end}; `fedclient resume` ends it. The line and what it runs are untouched")
 
 
 def resume(home: HomeOption = None) -> None:
     """Let training use this device again, in its hours and limits."""
-    from fedclient.courtesy import PauseMark
+    from fedclient.yield_policy import PauseFile
 
     plant_home = PlantHome(home)
     plant_home.membership()
-    note("training may run again" if PauseMark(plant_home.folder).remove() else "the plant was not paused")
+    note("training may run again" if PauseFile(plant_home.folder).remove() else "the plant was not paused")
 
 
 def duration(text: str) -> float:

@@ -45,7 +45,7 @@ def leave(
     if not yes and sys.stdin.isatty():
         typer.confirm("Leave for good? Coming back needs a new token", abort=True, err=True)
     if not forget:
-        from fedclient.node.enrol import returned
+        from fedclient.node.enrolment.enrol import returned
 
         with returned(plant_home, plant_home.membership()) as session:
             session.leave()

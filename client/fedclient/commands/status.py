@@ -34,12 +34,12 @@ def facts(home: PlantHome) -> dict[str, Any]:
 
     """
     from fedclient.commands.line import nothing_passes
-    from fedclient.courtesy import Courtesy
-    from fedclient.node.versions import line_version
+    from fedclient.node.version_updater import line_version
+    from fedclient.yield_policy import YieldPolicy
 
     membership = home.membership()
     holder = home.occupied().holder()
-    courtesy = Courtesy(home.folder)
+    courtesy = YieldPolicy(home.folder)
     objection = courtesy.standing()
     said = home.status() or {}
     line = line_version(home)

@@ -17,18 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedclient.courtesy import Courtesy
-from fedclient.node.attending import Attendant
-from fedclient.node.board import Board
-from fedclient.node.enrol import joined, returned
-from fedclient.node.errands import Errands
+from fedclient.node.enrolment.enrol import joined, returned
+from fedclient.node.enrolment.session import Session
 from fedclient.node.flower.clientapp import build_client_app
 from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError
 from fedclient.node.flower.message_journal import MessageJournal
+from fedclient.node.headquarters_sync import HeadquartersSync
 from fedclient.node.home import Membership, PlantHome
-from fedclient.node.session import Session
-from fedclient.node.trainer import Trainer
-from fedclient.node.versions import VersionKeeper
+from fedclient.node.node_status import NodeStatus
+from fedclient.node.policy_watcher import PolicyWatcher
+from fedclient.node.version_updater import VersionUpdater
+from fedclient.node.worker_supervisor import WorkerSupervisor
+from fedclient.yield_policy import YieldPolicy
 from fedspect import files
 from fedspect.errors import (
     EnrolmentError,
@@ -36,9 +36,9 @@ from fedspect.errors import (
     WorkerError,
     WorkspaceError,
 )
+from fedspect.protocol.join_token import JoinToken
 from fedspect.protocol.limits import CLOCK_TOLERANCE
 from fedspect.protocol.names import join_address
-from fedspect.protocol.token import JoinToken
 
 FIRST_RETRY = 1.0  # seconds
 LONGEST_RETRY = 10.0
@@ -50,7 +50,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Plant:
+class JoinedPlant:
     """A plant on this device; ``run`` stays until it is told to stop or is shut out.
 
     ``say`` hears sentences for the plant's engineer, ``on_change`` that the board is another.
@@ -61,19 +61,19 @@ class Plant:
     on_change: Callable[[], None] = lambda: None
     wait: float | None = None
     """Seconds to wait for headquarters before the first contact; ``None``: for ever."""
-    board: Board = field(init=False)
-    courtesy: Courtesy = field(init=False)
-    _trainer: Trainer = field(init=False)
-    _errands: Errands = field(init=False)
+    board: NodeStatus = field(init=False)
+    courtesy: YieldPolicy = field(init=False)
+    _trainer: WorkerSupervisor = field(init=False)
+    _errands: HeadquartersSync = field(init=False)
     _clock_offset: float = field(default=0.0, init=False)
     _said: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        self.board = Board(self.home, on_change=self.on_change)
-        self.courtesy = Courtesy(self.home.folder)
-        self._trainer = Trainer(self.home, self.courtesy, self.board, self.say)
-        keeper = VersionKeeper(self.home, self._trainer, self.courtesy, self.board, self.say)
-        self._errands = Errands(self.home, self.courtesy, self.board, keeper)
+        self.board = NodeStatus(self.home, on_change=self.on_change)
+        self.courtesy = YieldPolicy(self.home.folder)
+        self._trainer = WorkerSupervisor(self.home, self.courtesy, self.board, self.say)
+        keeper = VersionUpdater(self.home, self._trainer, self.courtesy, self.board, self.say)
+        self._errands = HeadquartersSync(self.home, self.courtesy, self.board, keeper)
 
     def run(
         self,
@@ -137,7 +137,7 @@ class Plant:
     def _accompanied(self, stop: threading.Event) -> Iterator[None]:
         """The threads beside the rounds: one looks to the engineer, one to headquarters, one to the end."""
         ended = threading.Event()
-        attendant = Attendant(self._trainer, self.say, on_news=self._errands.soon)
+        attendant = PolicyWatcher(self._trainer, self.say, on_news=self._errands.soon)
 
         def close_on_stop() -> None:
             while not (stop.wait(0.2) or ended.is_set()):

@@ -26,10 +26,10 @@ from fedspect.discriminant.scores import distance_counts, score
 from fedspect.discriminant.statistics import ClassStatistics, total
 from fedspect.errors import ClassError, FedspectError, NoPicturesError, UpdateRefusedError
 from fedspect.training.reports import Progress
-from fedspect.update.exchange import ReplyError
+from fedspect.update.round_messages import ReplyError
 
 if TYPE_CHECKING:
-    from fedclient.worker.plant import PlantWorker
+    from fedclient.worker.training.plant_worker import PlantWorker
 
 logger = logging.getLogger(__name__)
 

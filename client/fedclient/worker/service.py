@@ -26,13 +26,14 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 import grpc
 
-from fedclient.courtesy import Courtesy
 from fedclient.plant_settings import SettingsFile
-from fedclient.worker.polite import GivenBack, polite
 from fedclient.worker.settings import WorkerSettings
+from fedclient.worker.training.yielding import TaskYielded, polite
+from fedclient.yield_policy import YieldPolicy
 from fedspect.errors import FedspectError, WorkerError
+from fedspect.graceful_shutdown import stop_event
+from fedspect.protocol.grpc_services import WORKER, handler
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
-from fedspect.protocol.services import WORKER, handler
 from fedspect.protocol.worker_pb2 import (
     AboutReply,
     AboutRequest,
@@ -43,7 +44,6 @@ from fedspect.protocol.worker_pb2 import (
     WorkEvent,
     WorkRequest,
 )
-from fedspect.stopping import stop_event
 
 PROGRESS_EVERY = 0.2  # seconds
 SIGN_OF_LIFE = 10.0  # seconds without progress after which the node hears that this process lives
@@ -95,7 +95,7 @@ class WorkerService:
         """A round's work; between any two batches it yields to the line."""
 
         def piece(report: Report) -> bytes:
-            reporting = polite(Courtesy(self._settings().home), report)
+            reporting = polite(YieldPolicy(self._settings().home), report)
             reporting("begins", 0, 0)
             reply: bytes = self._built(report).work_bytes(
                 request.task, lambda event: reporting(event.stage, event.done, event.total)
@@ -125,7 +125,7 @@ class WorkerService:
     def _found(self, report: Report) -> Any:
         if self._site is None:
             # Imported here: the socket answers while torch is still being loaded.
-            from fedclient.worker.setup import Site
+            from fedclient.worker.training.setup import Site
 
             self._site = Site(self._settings(), lambda done, total: report("pictures", done, total))
         return self._site
@@ -157,7 +157,7 @@ class WorkerService:
             except HungUp:
                 logger.warning("nobody waits for the answer any more")
                 events.put(None)
-            except GivenBack as given:
+            except TaskYielded as given:
                 events.put(given.error)
                 if given.memory:
                     self._leave()  # only a new process gives all of it back

@@ -41,7 +41,7 @@ from fedspect.update.checks import (
     weighed,
 )
 from fedspect.update.encoding import decode, largest_message
-from fedspect.update.exchange import MAX_HEADER_BYTES, RoundReply
+from fedspect.update.round_messages import MAX_HEADER_BYTES, RoundReply
 from fedspect.update.schema import Arrays, Schema, is_statistic
 
 POSITION_KEY = "position"  # tells which of the answers Krum took

@@ -28,7 +28,7 @@ from fedserver.rounds.events import ClosedFormFound, OnEvent, RoundContext
 from fedserver.rounds.inquiry import Inquiry, Take
 from fedserver.rounds.run_status import RunStatus
 from fedserver.rounds.settings import RoundSettings
-from fedserver.store import RunStore
+from fedserver.storage.run_store import RunStore
 from fedspect.discriminant.analysis import MEANS, Discriminant
 from fedspect.discriminant.checks import check_statistics
 from fedspect.discriminant.messages import (
@@ -41,7 +41,7 @@ from fedspect.discriminant.messages import (
 )
 from fedspect.discriminant.scores import Scores, check_scores
 from fedspect.errors import UpdateRefusedError
-from fedspect.update.exchange import DEFAULT_MAX_BYTES, ReplyError
+from fedspect.update.round_messages import DEFAULT_MAX_BYTES, ReplyError
 
 
 @dataclass

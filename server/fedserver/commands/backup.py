@@ -10,9 +10,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from fedserver.backup import Copied, back_up
 from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.restore import restore
+from fedserver.operations.backup import Copied, back_up
+from fedserver.operations.restore import restore
 from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, warn
 from fedspect.errors import SettingsError, WorkspaceError, storage_error

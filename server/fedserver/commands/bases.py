@@ -41,12 +41,12 @@ def import_weights_command(
     json: JsonOption = False,
 ) -> None:
     """Make a base model of a CondenseNetV2 checkpoint of its authors, as trained or as converted."""
-    from fedserver.bases import making, name_from, new_place, torch_needed
+    from fedserver.registry.base_models import making, name_from, new_place, torch_needed
 
     opened = Workspace.open(workspace)
     place = new_place(opened, name or name_from(file))
     try:
-        from fedspect.model.importing import import_weights
+        from fedspect.model.import_weights import import_weights
     except ImportError as error:
         raise torch_needed(error, "importing weights") from error
     with making(place) as folder:
@@ -80,16 +80,16 @@ def pretrain_command(
     json: JsonOption = False,
 ) -> None:
     """Make a base model: learn from pictures of any surface, condense, and say what it reaches."""
-    from fedserver.bases import making, name_from, new_place, torch_needed
+    from fedserver.registry.base_models import making, name_from, new_place, torch_needed
 
     opened = Workspace.open(workspace)
     place = new_place(opened, name or name_from(sources[0]))
     try:
-        from fedspect.training.making_base import BasePlan, make_base, named_sources
+        from fedspect.training.base_recipe import BaseRecipe, make_base, named_sources
         from fedspect.training.pretraining import PretrainingSettings
     except ImportError as error:
         raise torch_needed(error, "pre-training") from error
-    plan = BasePlan(
+    plan = BaseRecipe(
         sources=named_sources(sources),
         architecture=model,
         size=size,
@@ -125,7 +125,7 @@ def pretrain_command(
 
 def _tell(workspace: Workspace, place: Path, used: bool, json: bool, facts: dict[str, Any]) -> None:
     """Say what came out, and let the settings name it if that was asked for."""
-    from fedserver.bases import use
+    from fedserver.registry.base_models import use
 
     setting = place.relative_to(workspace.folder).as_posix()
     if used:

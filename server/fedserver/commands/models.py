@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.models import SHORT, Version
+from fedserver.registry.versions import SHORT, PublishedVersion
 from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, print_table, warn
 
@@ -118,8 +118,8 @@ def publish(
     json: JsonOption = False,
 ) -> None:
     """Publish what a run has reached: plants fetch it, try it on their own pictures and let the line run it."""
-    from fedserver.publishing import publish as publish_round
-    from fedserver.runs import named_run
+    from fedserver.registry.publishing import publish as publish_round
+    from fedserver.storage.runs import named_run
 
     opened = Workspace.open(workspace)
     version, new = publish_round(opened, named_run(opened.runs, run), round_name=round_, note=note_[:2000])
@@ -140,7 +140,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a version as a base model's folder: base and head in one, for fedsim, another federation, anybody."""
-    from fedserver.publishing import export_version
+    from fedserver.registry.publishing import export_version
 
     opened = Workspace.open(workspace)
     found = opened.models.named(version)
@@ -162,7 +162,7 @@ def retire(
     json: JsonOption = False,
 ) -> None:
     """Take a version back: plants go to the newest one that is not retired. Nothing is deleted."""
-    from fedserver.publishing import latest_offer
+    from fedserver.registry.publishing import latest_offer
 
     opened = Workspace.open(workspace)
     found = opened.models.named(version)
@@ -180,7 +180,7 @@ def retire(
         )
 
 
-def _row(workspace: Workspace, version: Version) -> dict[str, Any]:
+def _row(workspace: Workspace, version: PublishedVersion) -> dict[str, Any]:
     card = version.card
     lines = [workspace.deployments.of(plant).line for plant in sorted(workspace.registry.read().plants)]
     return {
@@ -197,14 +197,14 @@ def _row(workspace: Workspace, version: Version) -> dict[str, Any]:
     }
 
 
-def _state(workspace: Workspace, version: Version) -> str:
+def _state(workspace: Workspace, version: PublishedVersion) -> str:
     if version.retired is not None:
         return "retired"
     published = workspace.models.published()
     return "published" if published is not None and published.folder == version.folder else "earlier"
 
 
-def _plants(workspace: Workspace, version: Version) -> list[dict[str, Any]]:
+def _plants(workspace: Workspace, version: PublishedVersion) -> list[dict[str, Any]]:
     """Who measured the version, and what became of it at each plant."""
     card = version.card
     names = {*workspace.registry.read().plants, *card.metrics.plants}
@@ -234,7 +234,7 @@ def _cell(value: object) -> object:
     return f"{100 * value:.1f} %" if isinstance(value, float) else value
 
 
-def _warn_if_not_offered(workspace: Workspace, version: Version) -> None:
+def _warn_if_not_offered(workspace: Workspace, version: PublishedVersion) -> None:
     """An older round that is published again does not go before a newer version."""
     offered = workspace.models.published()
     if offered is not None and offered.folder != version.folder:

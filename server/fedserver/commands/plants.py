@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.deployments import PlantDeployments
-from fedserver.plant_reports import SiteReport
-from fedserver.registry import Plant
-from fedserver.runs import readmit, standings
-from fedserver.tokens import duration, invite, revoke
+from fedserver.enrolment.plant_registry import RegisteredPlant
+from fedserver.enrolment.plant_reports import ReportedSite
+from fedserver.enrolment.tokens import duration, invite, revoke
+from fedserver.registry.deployment_reports import PlantDeployments
+from fedserver.storage.runs import readmit, standings
 from fedserver.workspace import Workspace
 from fedspect.console import JsonOption, note, print_json, print_table
-from fedspect.protocol.token import JoinToken
+from fedspect.protocol.join_token import JoinToken
 
 plants_app = typer.Typer(
     help="Who is invited, joined, online, runs which version; shut a plant out.", invoke_without_command=True
@@ -93,7 +93,7 @@ def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
     for plant in sorted(workspace.registry.read().plants.values(), key=lambda each: each.name):
         standing = known.get(plant.name, {})
         deployed = workspace.deployments.of(plant.name)
-        told = SiteReport.of(plant.report)
+        told = ReportedSite.of(plant.report)
         rows.append(
             {
                 "plant": plant.name,
@@ -122,7 +122,7 @@ def _on_the_line(deployed: PlantDeployments) -> str | None:
     return f"{text or 'none'} ({last.report.number} {last.report.outcome})"
 
 
-def _state(plant: Plant, told: SiteReport) -> str:
+def _state(plant: RegisteredPlant, told: ReportedSite) -> str:
     """Of a plant that has joined, whether its engineer keeps training off the device just now."""
     if plant.state != "joined" or told.training is None:
         return plant.state

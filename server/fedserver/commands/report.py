@@ -44,7 +44,7 @@ def report_command(
     from fedserver.report.events import write_events
     from fedserver.report.facts import gather
     from fedserver.report.page import render
-    from fedserver.runs import named_run
+    from fedserver.storage.runs import named_run
 
     opened = Workspace.open(workspace)
     folder = named_run(opened.runs, run)

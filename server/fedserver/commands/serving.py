@@ -12,12 +12,12 @@ from typing import Annotated, Any, Optional
 import typer
 
 from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.runs import prepare_run, read_status, run_folders
+from fedserver.storage.runs import prepare_run, read_status, run_folders
 from fedserver.workspace import Workspace
+from fedspect.background import detach
 from fedspect.console import JsonOption, note, print_json, stderr, stdout
-from fedspect.detaching import detach
 from fedspect.errors import WorkspaceError
-from fedspect.stopping import stop_event
+from fedspect.graceful_shutdown import stop_event
 
 LOG = "server.jsonl"
 ENDED = ("finished", "stopped")
@@ -57,9 +57,9 @@ def start(
     if detach:
         _detach(opened)
         return
-    from fedserver.headquarters import Headquarters
-    from fedserver.live import LiveView
-    from fedserver.telling import Telling
+    from fedserver.operations.live_view import LiveView
+    from fedserver.operations.operator_log import OperatorLog
+    from fedserver.operations.supervisor import Supervisor
 
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     finished, store = False, None
@@ -76,8 +76,8 @@ def start(
             title = f"{settings.federation.name} {store.folder.name}"
             view = shown.enter_context(LiveView(rounds=store.facts.rounds.rounds, title=title))
             view.view.closed = store.rounds()[-1]
-        telling = Telling(opened.logs / LOG, note, view)
-        server = Headquarters(opened, settings, base, store, telling=telling, until_done=until_done)
+        telling = OperatorLog(opened.logs / LOG, note, view)
+        server = Supervisor(opened, settings, base, store, telling=telling, until_done=until_done)
         finished = server.serve(stop)
     if not finished and store is not None:
         note("stopped; `fedserver start` goes on with the next round")

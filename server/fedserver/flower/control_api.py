@@ -27,7 +27,7 @@ from flwr.proto.control_pb2 import (
 from flwr.proto.control_pb2_grpc import ControlStub
 
 from fedspect.errors import ConnectionLostError, DiskFullError, FederationError
-from fedspect.toml import toml_value
+from fedspect.toml_writer import toml_value
 
 SECRET_HEADER = "fedspect-control-secret"
 CALL_TIMEOUT = 15.0  # seconds

@@ -20,7 +20,7 @@ from flwr.common.constant import PUBLIC_KEY_HEADER
 from flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor import NodeAuthServerInterceptor
 from flwr.supercore.utils import get_metadata_bytes
 
-from fedserver.limits import AtOnce
+from fedserver.enrolment.rate_limits import ConcurrencyLimit
 from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE, grpc_options
 
 CALLS_AT_ONCE = 256  # and threads: heartbeats must not wait behind uploads; deploy/server allows 512 threads
@@ -70,7 +70,7 @@ class AuthenticateFirst(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc h
 
     def __init__(self, key_known: KeyKnown) -> None:
         self._key_known = key_known
-        self._at_once = AtOnce(CALLS_OF_ONE_PLANT)
+        self._at_once = ConcurrencyLimit(CALLS_OF_ONE_PLANT)
         self._timeouts = RequestTimeouts(CONTENT_WITHIN)
 
     def intercept_service(

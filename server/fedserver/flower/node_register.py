@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from fedserver.enrolment.plant_registry import PlantRegistry, RegisteredPlant
 from fedserver.flower.control_api import Control
-from fedserver.registry import Plant, Registry
 from fedspect import files
 
 NODES_FILE = "nodes.json"
@@ -23,7 +23,7 @@ def read_nodes(path: Path) -> dict[int, str]:
 class Nodes:
     """Makes the SuperLink's list of keys follow the registry, and remembers who got which number."""
 
-    def __init__(self, registry: Registry, path: Path) -> None:
+    def __init__(self, registry: PlantRegistry, path: Path) -> None:
         self._registry = registry
         self._path = path
         self._keys: dict[str, tuple[str, int]] = {}
@@ -67,7 +67,7 @@ class Nodes:
         self._seen = seen
         return [f"{name} {_why(plants.get(name))}" for name in gone]
 
-    def admit(self, control: Control, plant: Plant) -> None:
+    def admit(self, control: Control, plant: RegisteredPlant) -> None:
         """Let one plant in now, without waiting for the next look at the registry."""
         with self._lock:
             known = self._keys.get(plant.name)
@@ -82,7 +82,7 @@ class Nodes:
         with self._lock:
             return sorted(name for name, (_, node) in self._keys.items() if node in nodes)
 
-    def _admit(self, control: Control, plant: Plant) -> None:
+    def _admit(self, control: Control, plant: RegisteredPlant) -> None:
         if plant.name not in self._keys and plant.public_key is not None:
             self._keys[plant.name] = (plant.public_key, control.register(plant.public_key))
 
@@ -90,7 +90,7 @@ class Nodes:
         files.write_json(self._path, {str(node): name for name, (_, node) in sorted(self._keys.items())})
 
 
-def _why(plant: Plant | None) -> str:
+def _why(plant: RegisteredPlant | None) -> str:
     """Why a plant's key is let in no more."""
     state = None if plant is None else plant.state
     return {"left": "left the federation", "joined": "goes on with another key"}.get(

@@ -19,7 +19,7 @@ from fedserver.rounds.client_manager import Admit, admit_all
 from fedserver.rounds.event_log import EventLog
 from fedserver.rounds.events import OnEvent
 from fedserver.rounds.loop import RoundLoop
-from fedserver.store import RunStore
+from fedserver.storage.run_store import RunStore
 from fedspect.errors import FedspectError, SettingsError
 
 RUN_FOLDER_KEY = "run-folder"

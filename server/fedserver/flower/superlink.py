@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedserver.authority import Authority
+from fedserver.enrolment.authority import Authority
 from fedserver.flower.control_api import Control, ControlAddress
 from fedspect import files
 from fedspect.errors import ConnectionLostError, FederationError

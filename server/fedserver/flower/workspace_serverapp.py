@@ -16,8 +16,8 @@ from fedserver.flower.node_register import NODES_FILE, read_nodes
 from fedserver.flower.serverapp import build_server_app, folder_from_configuration
 from fedserver.flower.superlink import MARK_VARIABLE
 from fedspect.errors import EnrolmentError
-from fedspect.stopping import stop_event
-from fedspect.update.exchange import PlantDescription
+from fedspect.graceful_shutdown import stop_event
+from fedspect.update.round_messages import PlantDescription
 
 
 def admit_registered(node: int, description: PlantDescription) -> None:

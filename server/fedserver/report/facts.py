@@ -13,10 +13,10 @@ from typing import Any
 
 from fedserver.report.records import FederationReport, PlantRow, Point, RoundRow, Trouble, VersionRow
 from fedserver.rounds.history import Evaluation, PlantResult, RoundRecord
-from fedserver.runs import is_finished, read_status
-from fedserver.store import RunStore
+from fedserver.storage.run_store import RunStore
+from fedserver.storage.runs import is_finished, read_status
 from fedserver.workspace import Workspace
-from fedspect.report.words import natural_order
+from fedspect.report.formatting import natural_order
 
 
 def gather(workspace: Workspace, run: Path) -> FederationReport:

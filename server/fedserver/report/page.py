@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fedserver.report.records import FederationReport, PlantRow
-from fedspect.report import charts, words
+from fedspect.report import charts
+from fedspect.report import formatting as words
 from fedspect.report.page import chart
 from fedspect.report.page import render as render_page
 

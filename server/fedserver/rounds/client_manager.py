@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fedserver.state import ClientRecord, RunFacts
+from fedserver.storage.run_state import ClientRecord, RunFacts
 from fedspect.errors import FedspectError, UpdateRefusedError
-from fedspect.update.exchange import PlantDescription
+from fedspect.update.round_messages import PlantDescription
 
 Admit = Callable[[int, PlantDescription], None]
 """A further look at who joins, for example at the registry; raises ``FedspectError`` to keep a node out."""

@@ -21,10 +21,10 @@ from fedserver.rounds.history import PlantResult, Refusal
 from fedserver.rounds.inquiry import Inquiry
 from fedserver.rounds.round_state import Exchange
 from fedserver.rounds.settings import RoundSettings
-from fedserver.state import ClientRecord, RunFacts
+from fedserver.storage.run_state import ClientRecord, RunFacts
 from fedspect.errors import FedspectError, UpdateError
 from fedspect.update.checks import Expected, refusal
-from fedspect.update.exchange import RoundReply
+from fedspect.update.round_messages import RoundReply
 
 LOOK_AT_NODES = 1.0  # seconds between two questions for who is online
 DESCRIBE_LIFETIME = 120.0

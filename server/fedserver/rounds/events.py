@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fedserver.rounds.history import Evaluation, PlantResult, RoundRecord
-from fedspect.report.words import plural
+from fedspect.report.formatting import plural
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fedspect.update.change import StepSize
 from fedspect.update.checks import Step
-from fedspect.update.exchange import RoundReply
+from fedspect.update.round_messages import RoundReply
 
 _RECORD = ConfigDict(frozen=True, extra="forbid")
 

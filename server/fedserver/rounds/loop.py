@@ -43,7 +43,7 @@ from fedserver.rounds.outcome import STOPPED, last_words
 from fedserver.rounds.round_state import Exchange, Tasks
 from fedserver.rounds.run_status import RunStatus
 from fedserver.rounds.settings import RoundSettings
-from fedserver.store import RunState, RunStore
+from fedserver.storage.run_store import RunState, RunStore
 from fedspect.errors import FedspectError, QuorumError
 from fedspect.update.change import apply_change
 from fedspect.update.checks import CheckSettings

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from fedserver.runs import read_status
+from fedserver.storage.runs import read_status
 from fedspect.errors import (
     FedspectError,
     ModelError,

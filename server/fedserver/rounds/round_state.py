@@ -14,8 +14,8 @@ from fedserver.rounds.events import RoundContext
 from fedserver.rounds.history import Evaluation, PlantResult, Refusal, RoundRecord, mean_train_loss
 from fedspect.errors import storage_error
 from fedspect.update.checks import STRAY_STATISTICS, Expected
-from fedspect.update.downlink import Served
-from fedspect.update.exchange import RoundTask
+from fedspect.update.downlink import ServedModelState
+from fedspect.update.round_messages import RoundTask
 from fedspect.update.schema import Schema
 
 OTHER_BASE = (
@@ -27,7 +27,7 @@ OTHER_BASE = (
 class Tasks:
     """The tasks of a round as bytes: one for each version that some plant holds, made once."""
 
-    def __init__(self, served: Served, **facts: Any) -> None:
+    def __init__(self, served: ServedModelState, **facts: Any) -> None:
         self.schema = Schema.of(served.head).changing
         self._served = served
         self._facts = facts

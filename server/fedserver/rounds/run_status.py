@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from fedserver.rounds.events import OnEvent, RoundContext, Waiting
 from fedserver.rounds.settings import RoundSettings
-from fedserver.store import RunStore
+from fedserver.storage.run_store import RunStore
 from fedspect.errors import InterruptedRunError, QuorumError
-from fedspect.report.words import plural
+from fedspect.report.formatting import plural
 
 MOST_CLAUSES = 10  # reasons in one text
 

@@ -18,7 +18,9 @@ from fedspect.data.decode import (
     decode_with_header,
     read_bytes,
 )
-from fedspect.data.landmarks import Landmarks, find_landmarks
+from fedspect.data.inspection_cache import InspectionCache
+from fedspect.data.near_duplicates.high_pass import reduced_relief
+from fedspect.data.near_duplicates.keypoints import Keypoints, find_landmarks
 from fedspect.data.pictures import (
     DIGEST_LENGTH,
     NOT_A_PICTURE,
@@ -28,8 +30,6 @@ from fedspect.data.pictures import (
     Picture,
     Problem,
 )
-from fedspect.data.reliefs import reduced_relief
-from fedspect.data.remembered import Remembered
 from fedspect.errors import PictureError
 
 
@@ -40,7 +40,7 @@ class Good:
     picture: Picture
     digest: str
     header: Header
-    landmarks: Optional[Landmarks] = None
+    landmarks: Optional[Keypoints] = None
     relief: Optional[np.ndarray] = None
 
 
@@ -53,7 +53,7 @@ class Bad:
 
 
 def check_all(
-    pictures: Sequence[Picture], workers: int, known: Remembered, reduction: Optional[int]
+    pictures: Sequence[Picture], workers: int, known: InspectionCache, reduction: Optional[int]
 ) -> Iterator[Union[Good, Bad]]:
     """Check pictures in their order with so many threads; with ``reduction``, find their landmarks too."""
     if workers <= 1:
@@ -63,7 +63,7 @@ def check_all(
         yield from pool.map(lambda picture: _check(picture, known, reduction), pictures)
 
 
-def _check(picture: Picture, known: Remembered, reduction: Optional[int]) -> Union[Good, Bad]:
+def _check(picture: Picture, known: InspectionCache, reduction: Optional[int]) -> Union[Good, Bad]:
     digest = None
     try:
         content = read_bytes(picture.path)

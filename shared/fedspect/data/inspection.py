@@ -15,7 +15,9 @@ import numpy as np
 
 from fedspect.data.checking import Bad, Good, check_all
 from fedspect.data.decode import read_bytes, read_header
-from fedspect.data.overlap import common_reduction, find_overlaps, group_overlapping
+from fedspect.data.inspection_cache import InspectionCache, OverlapLink
+from fedspect.data.near_duplicates.high_pass import HighPassImages
+from fedspect.data.near_duplicates.overlap import common_reduction, find_overlaps, group_overlapping
 from fedspect.data.pictures import (
     CONFLICTING_LABELS,
     CROSSING_GROUPS,
@@ -25,8 +27,6 @@ from fedspect.data.pictures import (
     Picture,
     Problem,
 )
-from fedspect.data.reliefs import Reliefs
-from fedspect.data.remembered import Link, Remembered
 from fedspect.data.sources import Listing
 from fedspect.errors import PictureError
 
@@ -48,7 +48,7 @@ class Inspection:
 
     pictures: List[CheckedPicture]
     problems: List[Problem]
-    links: List[Link] = field(default_factory=list)
+    links: List[OverlapLink] = field(default_factory=list)
     searched: bool = False
     reduction: int = 1
 
@@ -73,13 +73,13 @@ def inspect_pictures(
 
     """
     search = overlaps if overlaps is not None else any(picture.group is None for picture in listing.pictures)
-    known = Remembered.load(cache)
+    known = InspectionCache.load(cache)
     if search and known.reduction is None:
         known.reduction = _usual_reduction(listing.pictures)
     reduction = known.reduction or 1
     count = len(listing.pictures)
     halves = 2 if search else 1  # checking takes about as long as comparing
-    reliefs = Reliefs(reduction)
+    reliefs = HighPassImages(reduction)
     good: List[Good] = []
     problems = list(listing.problems)
     changed = False
@@ -113,7 +113,7 @@ def inspect_pictures(
     return Inspection(pictures, problems, links, search, reduction)
 
 
-def _remember(result: Good, known: Remembered) -> bool:
+def _remember(result: Good, known: InspectionCache) -> bool:
     """Whether there was something new to remember."""
     news = result.digest not in known.headers
     known.headers[result.digest] = result.header
@@ -129,7 +129,7 @@ def _second_half(progress: Progress, count: int) -> Callable[[float], None]:
 
 def _compare(
     digests: List[str],
-    known: Remembered,
+    known: InspectionCache,
     relief_of: Callable[[str], np.ndarray],
     progress: Optional[Callable[[float], None]],
 ) -> bool:
@@ -146,13 +146,15 @@ def _compare(
     for each in found:
         first, second = digests[each.first], digests[each.second]
         known.links.append(
-            Link(first, second, each.rows, each.columns, each.share, each.correlation, each.significance)
+            OverlapLink(
+                first, second, each.rows, each.columns, each.share, each.correlation, each.significance
+            )
         )
     known.compared = set(digests)
     return True
 
 
-def _grouped(good: Sequence[Good], links: Sequence[Link]) -> List[CheckedPicture]:
+def _grouped(good: Sequence[Good], links: Sequence[OverlapLink]) -> List[CheckedPicture]:
     """Join equal pictures, overlapping ones and those of one group in the manifest.
 
     A group that the manifest gives stays; others take the name of such a group that they are joined to, else
@@ -186,7 +188,7 @@ def _grouped(good: Sequence[Good], links: Sequence[Link]) -> List[CheckedPicture
     ]
 
 
-def _contradictions(pictures: Sequence[CheckedPicture], links: Sequence[Link]) -> Iterator[Problem]:
+def _contradictions(pictures: Sequence[CheckedPicture], links: Sequence[OverlapLink]) -> Iterator[Problem]:
     """Equal pictures, equal pictures of different classes, and overlaps between groups of the manifest."""
     firsts: Dict[str, CheckedPicture] = {}
     for picture in pictures:

@@ -17,7 +17,8 @@ from fedspect.discriminant import wire
 from fedspect.discriminant.analysis import Discriminant, LinearScores
 from fedspect.discriminant.scores import BINS, TEMPERATURES, Scores
 from fedspect.discriminant.statistics import ClassStatistics
-from fedspect.update.exchange import (
+from fedspect.update.byte_reader import LENGTH, ByteReader, damaged
+from fedspect.update.round_messages import (
     MAX_CLASSES,
     MAX_HEADER_BYTES,
     ContentHash,
@@ -28,7 +29,6 @@ from fedspect.update.exchange import (
     framed,
     unframed,
 )
-from fedspect.update.wire import LENGTH, Reader, damaged
 
 OrientationGroup = Literal["as-it-lies", "half-turn", "mirrored", "quarter-turns"]
 ORIENTATION_GROUPS: Mapping[str, Tuple[int, ...]] = {
@@ -82,7 +82,7 @@ class StatisticsReply(BaseModel):
 
     def statistics(self, classes: int, features: int) -> Dict[str, ClassStatistics]:
         """The statistics by group; ``UpdateFormatError`` where they are not whole."""
-        reader = Reader(memoryview(self.payload))
+        reader = ByteReader(memoryview(self.payload))
         found = {}
         for group in self.groups:
             (length,) = reader.unpack(LENGTH)
@@ -150,7 +150,7 @@ class ScoreTask(BaseModel):
             UpdateFormatError: the payload has another length, or values that are not finite.
 
         """
-        reader, classes, features = Reader(memoryview(self.payload)), self.classes, self.features
+        reader, classes, features = ByteReader(memoryview(self.payload)), self.classes, self.features
 
         def array(*shape: int) -> np.ndarray:
             values = reader.array("<f4", int(np.prod(shape))).astype(np.float64).reshape(shape)
@@ -211,7 +211,7 @@ class ScoreReply(BaseModel):
             (self.candidates, len(TEMPERATURES)),
             (BINS,),
         )
-        reader = Reader(memoryview(self.payload))
+        reader = ByteReader(memoryview(self.payload))
         parts = [reader.array("<i8", int(np.prod(shape))).astype(np.int64).reshape(shape) for shape in shapes]
         reader.end()
         return Scores(*parts)

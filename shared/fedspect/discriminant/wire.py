@@ -14,7 +14,7 @@ import numpy as np
 
 from fedspect.discriminant.statistics import ClassStatistics
 from fedspect.errors import UpdateFormatError
-from fedspect.update.wire import damaged
+from fedspect.update.byte_reader import damaged
 
 MAGIC = b"FSPS"
 FORMAT_VERSION = 1

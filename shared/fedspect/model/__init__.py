@@ -1,6 +1,6 @@
 """The networks: CondenseNetV2 with its learned groups, condensing, levels, base models, and peers."""
 
-from fedspect.model.base import BaseCard, BaseModel, default_base, load_base, save_base
+from fedspect.model.base import BaseCard, BaseNetwork, default_base, load_base, save_base
 from fedspect.model.condense import condense
 from fedspect.model.learned_groups import group_lasso, set_progress
 from fedspect.model.levels import (
@@ -17,7 +17,7 @@ from fedspect.model.network import architectures, build_network
 
 __all__ = [
     "BaseCard",
-    "BaseModel",
+    "BaseNetwork",
     "LevelledNetwork",
     "architectures",
     "batch_norm_statistics",

@@ -80,7 +80,7 @@ class BaseCard(pydantic.BaseModel):
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class BaseNetwork:
     """A card and its weights: floating point in float32, indices in int64."""
 
     card: BaseCard
@@ -157,7 +157,7 @@ def save_base(
     std: Sequence[float],
     provenance: Mapping[str, Any],
     half: bool = False,
-) -> BaseModel:
+) -> BaseNetwork:
     """Write a base model's folder; what is returned is exactly what ``load_base`` would give.
 
     With ``half``, kernels and matrices are stored in half precision (biases, norms and statistics stay
@@ -196,10 +196,10 @@ def save_base(
     )
     write_bytes(folder / WEIGHTS_FILE, safetensors.torch.save(stored, {"content_hash": card.content_hash}))
     write_json(folder / CARD_FILE, card.model_dump())
-    return BaseModel(card, state)
+    return BaseNetwork(card, state)
 
 
-def load_base(folder: Path) -> BaseModel:
+def load_base(folder: Path) -> BaseNetwork:
     """Read a base model's folder and check it against its own hash.
 
     Raises:
@@ -244,7 +244,7 @@ def load_base(folder: Path) -> BaseModel:
             remedy="fetch it again; a base model must not be edited",
         )
     _check_finite(state)
-    model = BaseModel(card, state)
+    model = BaseNetwork(card, state)
     try:
         model.network(card.classes, seed=0)
     except ModelError as error:
@@ -252,7 +252,7 @@ def load_base(folder: Path) -> BaseModel:
     return model
 
 
-def default_base() -> BaseModel:
+def default_base() -> BaseNetwork:
     """The base model that ships with the package.
 
     Raises:

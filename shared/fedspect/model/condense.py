@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fedspect.errors import ModelError
+from fedspect.model.condensed_layers import CondensedLearnedGroupConv, CondensedSparseFeatureReactivation
 from fedspect.model.condensenetv2 import CondenseNetV2
-from fedspect.model.grouped import GatheredGroupConv, ScatteredReactivation
 from fedspect.model.learned_groups import (
     LearnedGroupConv,
     LearnedGroups,
@@ -59,9 +59,11 @@ def _condense_children(source: nn.Module, target: nn.Module) -> None:
     """Walk both trees at once; they differ only where a learned group layer meets its plain form."""
     if isinstance(source, LearnedGroups):
         if isinstance(source, LearnedGroupConv):
-            condense_lgc(source, cast(GatheredGroupConv, target))
+            condense_lgc(source, cast(CondensedLearnedGroupConv, target))
         else:
-            condense_sfr(cast(SparseFeatureReactivation, source), cast(ScatteredReactivation, target))
+            condense_sfr(
+                cast(SparseFeatureReactivation, source), cast(CondensedSparseFeatureReactivation, target)
+            )
         return
     children = dict(target.named_children())
     if not children:
@@ -71,7 +73,7 @@ def _condense_children(source: nn.Module, target: nn.Module) -> None:
         _condense_children(child, children[name])
 
 
-def condense_lgc(source: LearnedGroupConv, target: GatheredGroupConv) -> None:
+def condense_lgc(source: LearnedGroupConv, target: CondensedLearnedGroupConv) -> None:
     """Group g keeps the columns it looks at; a channel's norm goes along wherever it is gathered to."""
     chosen = kept_channels(source)
     index = chosen.flatten()
@@ -82,7 +84,7 @@ def condense_lgc(source: LearnedGroupConv, target: GatheredGroupConv) -> None:
     target.conv.weight.copy_(source.bundles().gather(2, columns).reshape(target.conv.weight.shape))
 
 
-def condense_sfr(source: SparseFeatureReactivation, target: ScatteredReactivation) -> None:
+def condense_sfr(source: SparseFeatureReactivation, target: CondensedSparseFeatureReactivation) -> None:
     """Group g keeps the rows that it reaches; slot s knows by ``index`` which channel it is added to."""
     chosen = kept_channels(source)
     target.index.copy_(chosen.flatten())

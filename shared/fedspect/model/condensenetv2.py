@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedspect.model.condensed_layers import CondensedLearnedGroupConv, CondensedSparseFeatureReactivation
 from fedspect.model.group_conv import GroupConv2d
-from fedspect.model.grouped import GatheredGroupConv, ScatteredReactivation
 from fedspect.model.learned_groups import LearnedGroupConv, SparseFeatureReactivation
 from fedspect.model.levels import LevelledNetwork
 
@@ -38,7 +38,7 @@ MINIMUM_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class Architecture:
     """One row of the paper's table: layers and growth of each block, groups, width of the hidden layer."""
 
     layers: Tuple[int, ...]
@@ -47,10 +47,10 @@ class Plan:
     hidden: int
 
 
-PLANS: Dict[str, Plan] = {
-    "cdnv2-a": Plan((1, 1, 4, 6, 8), (8, 8, 16, 32, 64), groups=8, hidden=828),
-    "cdnv2-b": Plan((2, 4, 6, 8, 6), (6, 12, 24, 48, 96), groups=6, hidden=1024),
-    "cdnv2-c": Plan((4, 6, 8, 10, 8), (8, 16, 32, 64, 128), groups=8, hidden=1024),
+PLANS: Dict[str, Architecture] = {
+    "cdnv2-a": Architecture((1, 1, 4, 6, 8), (8, 8, 16, 32, 64), groups=8, hidden=828),
+    "cdnv2-b": Architecture((2, 4, 6, 8, 6), (6, 12, 24, 48, 96), groups=6, hidden=1024),
+    "cdnv2-c": Architecture((4, 6, 8, 10, 8), (8, 16, 32, 64, 128), groups=8, hidden=1024),
 }
 
 
@@ -102,14 +102,14 @@ class DenseLayer(nn.Module):
     def __init__(self, channels: int, growth: int, groups: int, block: int, condensed: bool) -> None:
         super().__init__()
         inner = BOTTLENECK * growth
-        self.lgc: Union[GatheredGroupConv, LearnedGroupConv]
-        self.sfr: Union[ScatteredReactivation, SparseFeatureReactivation]
-        self.lgc = (GatheredGroupConv if condensed else LearnedGroupConv)(
+        self.lgc: Union[CondensedLearnedGroupConv, LearnedGroupConv]
+        self.sfr: Union[CondensedSparseFeatureReactivation, SparseFeatureReactivation]
+        self.lgc = (CondensedLearnedGroupConv if condensed else LearnedGroupConv)(
             channels, inner, groups, activation_of(block)
         )
         self.conv = GroupConv3x3(inner, growth, groups, activation_of(block))
         self.excitation = SqueezeExcitation(growth, 1) if block >= EXCITATION_FROM_BLOCK else nn.Identity()
-        self.sfr = (ScatteredReactivation if condensed else SparseFeatureReactivation)(
+        self.sfr = (CondensedSparseFeatureReactivation if condensed else SparseFeatureReactivation)(
             growth, channels, groups, activation_of(block)
         )
 

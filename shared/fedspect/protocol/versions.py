@@ -25,7 +25,7 @@ _HASH = "^[0-9a-f]{64}$"
 Outcome = Literal["activated", "refused", "failed", "rolled-back", "drifting", "as-learned"]
 
 
-class Measured(BaseModel):
+class MeasuredAccuracy(BaseModel):
     """How good a version is on the plants' evaluation pictures."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -65,9 +65,9 @@ class VersionCard(BaseModel):
     """The run that made it."""
     rounds: int = Field(ge=0)
     """The round that made it."""
-    metrics: Measured = Field(default_factory=Measured)
+    metrics: MeasuredAccuracy = Field(default_factory=MeasuredAccuracy)
     """What the plants measured of it."""
-    before: Measured = Field(default_factory=Measured)
+    before: MeasuredAccuracy = Field(default_factory=MeasuredAccuracy)
     """What they measured of the model that the run began with."""
     created: str
     """UTC, ISO 8601."""

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedspect.report.canvas import calm, drawing, new_figure
+from fedspect.report.formatting import percent, size
 from fedspect.report.palette import LIGHT, SERIES
-from fedspect.report.words import percent, size
+from fedspect.report.svg import calm, drawing, new_figure
 
 Line = Tuple[List[int], List[float]]
 """Rounds and values."""

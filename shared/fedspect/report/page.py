@@ -14,9 +14,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fedspect.console import version
-from fedspect.report import words
-from fedspect.report.canvas import inline_svg
+from fedspect.report import formatting as words
 from fedspect.report.palette import DARK, LIGHT, as_css
+from fedspect.report.svg import inline_svg
 
 TEMPLATES = Path(__file__).parent / "templates"
 

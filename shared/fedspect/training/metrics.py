@@ -35,7 +35,7 @@ DEFAULT_THRESHOLD = 0.5
 SMALLEST_PROBABILITY = 1e-12
 
 
-class ClassFigures(BaseModel):
+class ClassMetrics(BaseModel):
     """One class: shares are None where nothing was there to be counted."""
 
     model_config = ConfigDict(frozen=True)
@@ -51,7 +51,7 @@ class ClassFigures(BaseModel):
     """Pictures of this class."""
 
 
-class Mistake(BaseModel):
+class Misclassification(BaseModel):
     """One wrong answer."""
 
     model_config = ConfigDict(frozen=True)
@@ -66,7 +66,7 @@ class Mistake(BaseModel):
     """Whether this one would have passed."""
 
 
-class LineFigures(BaseModel):
+class InspectionMetrics(BaseModel):
     """What would happen on the line at one threshold."""
 
     model_config = ConfigDict(frozen=True)
@@ -114,11 +114,11 @@ class Evaluation(BaseModel):
     """Mean over the classes that have pictures."""
     log_loss: float
     """Mean negative logarithm of the true class's probability, in nats."""
-    classes: List[ClassFigures]
+    classes: List[ClassMetrics]
     confusion: List[List[int]]
     """Row: true class; column: called class."""
-    line: LineFigures
-    mistakes: List[Mistake]
+    line: InspectionMetrics
+    mistakes: List[Misclassification]
     """The worst first: those where the truth had the least probability."""
 
     @property
@@ -191,7 +191,7 @@ def evaluate(
         f1=float(per_class["f1"][present].mean()),
         log_loss=float(-of_truth.clamp(min=SMALLEST_PROBABILITY).log().mean()),
         classes=[
-            ClassFigures(
+            ClassMetrics(
                 name=name,
                 precision=float(per_class["precision"][place]) if int(matrix[:, place].sum()) else None,
                 recall=float(per_class["recall"][place]) if present[place] else None,
@@ -208,7 +208,7 @@ def evaluate(
 
 def line_figures(
     predictions: Predictions, classes: Sequence[str], *, good_classes: Sequence[str] = (), threshold: float
-) -> LineFigures:
+) -> InspectionMetrics:
     """What would happen on the line at one threshold; call it for several to draw the trade-off.
 
     Raises:
@@ -222,7 +222,7 @@ def line_figures(
     shows_good = good[truth]
     # Among defects the name given is the likeliest defect: the good classes' share has already had its say.
     named = np.where(good[None, :], -1.0, probabilities).argmax(1)
-    return LineFigures(
+    return InspectionMetrics(
         threshold=threshold,
         has_good_class=bool(good.any()),
         defects=int((~shows_good).sum()),
@@ -250,7 +250,7 @@ def _passes(probabilities: np.ndarray, good: np.ndarray, threshold: float) -> np
 
 def _mistakes(
     predictions: Predictions, classes: Sequence[str], good_classes: Sequence[str], threshold: float
-) -> List[Mistake]:
+) -> List[Misclassification]:
     good = good_among(classes, good_classes)
     passed = _passes(predictions.probabilities, good, threshold)
     called = predictions.probabilities.argmax(1)
@@ -258,7 +258,7 @@ def _mistakes(
     for place in np.flatnonzero((predictions.labels >= 0) & (called != predictions.labels)):
         truth = int(predictions.labels[place])
         found.append(
-            Mistake(
+            Misclassification(
                 name=predictions.names[place],
                 label=classes[truth],
                 predicted=classes[int(called[place])],

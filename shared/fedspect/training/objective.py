@@ -42,7 +42,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Optional[Tensor], smo
     return losses.mean()
 
 
-class ProximalPull:
+class ProximalTerm:
     """The pull of FedProx: mu / 2 times the squared distance to the round's start, as its gradient.
 
     Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, eq. 2.

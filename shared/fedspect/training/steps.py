@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedspect.errors import ModelError
 from fedspect.training.devices import gradient_scaler, precision
-from fedspect.training.objective import ProximalPull, build_optimizer, class_weights, cross_entropy
+from fedspect.training.objective import ProximalTerm, build_optimizer, class_weights, cross_entropy
 from fedspect.training.sampling import learning_rate_share
 from fedspect.training.settings import TrainingSettings
 
@@ -62,7 +62,7 @@ class Steps:
         self.settings = settings
         self.device = self.parameters[0].device
         self.optimizer = build_optimizer(parameters, settings, learning_rate)
-        self.pull = ProximalPull(parameters, anchor, proximal_mu)
+        self.pull = ProximalTerm(parameters, anchor, proximal_mu)
         weights = class_weights(counts, settings.class_weights)
         self.weights = None if weights is None else weights.to(self.device)
         self.top_learning_rate = learning_rate

@@ -23,7 +23,7 @@ from fedspect.errors import UpdateError, UpdateRefusedError
 from fedspect.settings import Settings
 from fedspect.update.change import StepSize
 from fedspect.update.encoding import decode
-from fedspect.update.exchange import RoundReply
+from fedspect.update.round_messages import RoundReply
 from fedspect.update.schema import Arrays, Schema
 
 STRAY_STATISTICS = "its step of the statistics is out of proportion to the head"

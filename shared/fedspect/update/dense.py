@@ -11,8 +11,8 @@ from typing import List, Sequence
 
 import numpy as np
 
+from fedspect.update.byte_reader import ByteReader
 from fedspect.update.schema import Arrays, TensorSpec
-from fedspect.update.wire import Reader
 
 
 def power_of_two_above(values: np.ndarray) -> np.float32:
@@ -30,7 +30,7 @@ def write_float32(arrays: Arrays, specs: Sequence[TensorSpec]) -> List[bytes]:
     return [arrays[spec.name].astype("<f4", copy=False).tobytes() for spec in specs]
 
 
-def read_float32(reader: Reader, specs: Sequence[TensorSpec]) -> Arrays:
+def read_float32(reader: ByteReader, specs: Sequence[TensorSpec]) -> Arrays:
     """What ``write_float32`` wrote."""
     return {
         spec.name: reader.array("<f4", spec.elements).astype(np.float32).reshape(spec.shape) for spec in specs
@@ -46,7 +46,7 @@ def write_float16(arrays: Arrays, specs: Sequence[TensorSpec]) -> List[bytes]:
     return parts
 
 
-def read_float16(reader: Reader, specs: Sequence[TensorSpec]) -> Arrays:
+def read_float16(reader: ByteReader, specs: Sequence[TensorSpec]) -> Arrays:
     """What ``write_float16`` wrote."""
     scales = reader.array("<f4", len(specs)).astype(np.float32)
     arrays: Arrays = {}

@@ -19,10 +19,10 @@ import numpy as np
 from typing_extensions import Literal
 
 from fedspect.errors import UpdateRefusedError
+from fedspect.update.byte_reader import ByteReader, damaged
 from fedspect.update.change import apply_change, change_between, sum_of
 from fedspect.update.encoding import DEFAULT_DENSITY, LOSSLESS, decode, encode, largest_message
 from fedspect.update.schema import Arrays, Schema, version_of
-from fedspect.update.wire import Reader, damaged
 
 MAX_CHAIN = 16
 _COUNT = struct.Struct("<B")
@@ -30,7 +30,7 @@ _LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
-class Link:
+class Downlink:
     """One step of the served head: the message that leads from one version to the next."""
 
     before: str
@@ -39,23 +39,23 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModelState:
     """The head that plants are given, its version, what is still owed to it, and the steps that led here."""
 
     head: Arrays
     version: str
     residual: Optional[Arrays] = None
-    links: Tuple[Link, ...] = ()
+    links: Tuple[Downlink, ...] = ()
 
     @classmethod
-    def start(cls, head: Mapping[str, np.ndarray]) -> Served:
+    def start(cls, head: Mapping[str, np.ndarray]) -> ServedModelState:
         """Serve a head as it is (the first round, or after a restart that kept no links)."""
         own = {name: np.array(values, dtype=np.float32) for name, values in head.items()}
         return cls(own, version_of(own))
 
     def advance(
         self, target: Mapping[str, np.ndarray], *, encoding: str, density: float = DEFAULT_DENSITY
-    ) -> Served:
+    ) -> ServedModelState:
         """Serve the next head: as near to ``target`` as one message of this encoding leads.
 
         With float32 the target itself is served, to the last bit; plants are then sent whole heads.
@@ -71,16 +71,16 @@ class Served:
 
         """
         if encoding == LOSSLESS:
-            return Served.start(target)
+            return ServedModelState.start(target)
         owed = sum_of(change_between(self.head, target), self.residual)
         blob = encode(owed, encoding=encoding, density=density)
         head = apply_change(self.head, decode(blob, Schema.of(owed)))
         residual = change_between(change_between(self.head, head), owed)
         version = version_of(head)
-        links = (*self.links, Link(self.version, version, blob))[-MAX_CHAIN:]
-        return Served(head, version, residual, links)
+        links = (*self.links, Downlink(self.version, version, blob))[-MAX_CHAIN:]
+        return ServedModelState(head, version, residual, links)
 
-    def without_links(self) -> Served:
+    def without_links(self) -> ServedModelState:
         """The same head, with whole heads for every plant that does not hold it."""
         return replace(self, links=())
 
@@ -95,7 +95,7 @@ class Served:
                 return "change", packed
         return "full", encode(self.head, encoding=LOSSLESS)
 
-    def _chain_from(self, holds: Optional[str]) -> Sequence[Link]:
+    def _chain_from(self, holds: Optional[str]) -> Sequence[Downlink]:
         for place in range(len(self.links) - 1, -1, -1):
             if self.links[place].before == holds:
                 return self.links[place:]
@@ -114,7 +114,7 @@ def unpack_chain(payload: bytes, schema: Schema) -> List[bytes]:
         UpdateFormatError: it is not one.
 
     """
-    reader, limit = Reader(memoryview(payload)), largest_message(schema)
+    reader, limit = ByteReader(memoryview(payload)), largest_message(schema)
     (count,) = reader.unpack(_COUNT)
     if not 1 <= count <= MAX_CHAIN:
         raise damaged("a chain has an impossible length", seen=count, accepted=f"1 to {MAX_CHAIN} messages")

@@ -25,11 +25,11 @@ from typing import List, Mapping, Tuple
 import numpy as np
 
 from fedspect.errors import SettingsError, UpdateFormatError, UpdateRefusedError
+from fedspect.update.byte_reader import ByteReader, damaged
 from fedspect.update.dense import read_float16, read_float32, write_float16, write_float32
-from fedspect.update.quantised import INT3, INT8, read_channels, write_channels
+from fedspect.update.quantisation import INT3, INT8, read_channels, write_channels
 from fedspect.update.schema import Arrays, Schema, TensorSpec
 from fedspect.update.sparse import read_sparse, write_sparse
-from fedspect.update.wire import Reader, damaged
 
 MAGIC = b"FSPU"
 FORMAT_VERSION = 1
@@ -80,7 +80,7 @@ def decode(blob: bytes, schema: Schema) -> Arrays:
 
     """
     encoding, body = unseal(blob, schema)
-    reader = Reader(body)
+    reader = ByteReader(body)
     arrays = _read(encoding, reader, schema)
     reader.end()
     return arrays
@@ -173,7 +173,7 @@ def _write(encoding: str, arrays: Arrays, schema: Schema, density: float) -> byt
     return b"".join(write_float16(arrays, whole) + rest)
 
 
-def _read(encoding: str, reader: Reader, schema: Schema) -> Arrays:
+def _read(encoding: str, reader: ByteReader, schema: Schema) -> Arrays:
     if encoding == "float32":
         return read_float32(reader, schema.specs)
     if encoding == "float16":

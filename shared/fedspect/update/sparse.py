@@ -14,9 +14,9 @@ from typing import List, Sequence
 
 import numpy as np
 
-from fedspect.update.quantised import flatten, quantise, restore, unflatten
+from fedspect.update.byte_reader import ByteReader, damaged, deflate
+from fedspect.update.quantisation import flatten, quantise, restore, unflatten
 from fedspect.update.schema import Arrays, TensorSpec
-from fedspect.update.wire import Reader, damaged, deflate
 
 BLOCK = 256
 AT_LEAST = 64
@@ -60,7 +60,7 @@ def write_sparse(arrays: Arrays, specs: Sequence[TensorSpec], density: float) ->
     ]
 
 
-def read_sparse(reader: Reader, specs: Sequence[TensorSpec]) -> Arrays:
+def read_sparse(reader: ByteReader, specs: Sequence[TensorSpec]) -> Arrays:
     """What ``write_sparse`` wrote; what was left out is zero."""
     offsets = _offsets(specs)
     elements = int(offsets[-1])
@@ -103,7 +103,7 @@ def _offsets(specs: Sequence[TensorSpec]) -> np.ndarray:
     return np.cumsum([0] + [spec.elements for spec in specs])
 
 
-def _read_bitmap(reader: Reader, elements: int) -> np.ndarray:
+def _read_bitmap(reader: ByteReader, elements: int) -> np.ndarray:
     size = (elements + 7) // 8
     bits = np.unpackbits(np.frombuffer(reader.stream(size, size), np.uint8))
     if bits[elements:].any():
@@ -111,7 +111,7 @@ def _read_bitmap(reader: Reader, elements: int) -> np.ndarray:
     return np.flatnonzero(bits[:elements])
 
 
-def _read_gaps(reader: Reader, count: int, elements: int) -> np.ndarray:
+def _read_gaps(reader: ByteReader, count: int, elements: int) -> np.ndarray:
     code = np.frombuffer(reader.stream(count, count + elements // _ESCAPE), np.uint8)
     if len(code) and code[-1] == _ESCAPE:
         raise damaged("the last gap does not end")

@@ -8,8 +8,8 @@ from fedsim.report.model import (
     DataFacts,
     ModelFacts,
     PlantFacts,
-    Prediction,
-    RunFacts,
+    ReportedPrediction,
+    ReportedRun,
     RunSummary,
 )
 from fedsim.report.page import write_report
@@ -22,10 +22,10 @@ __all__ = [
     "DataFacts",
     "ModelFacts",
     "PlantFacts",
-    "Prediction",
     "PretrainEpoch",
     "PretrainSummary",
-    "RunFacts",
+    "ReportedPrediction",
+    "ReportedRun",
     "RunSummary",
     "load_comparison",
     "load_run",

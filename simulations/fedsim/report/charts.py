@@ -13,10 +13,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
 from fedsim.report.model import Arm, Comparison, RunSummary
-from fedspect.report.canvas import calm, drawing, new_figure
 from fedspect.report.charts import WIDTH, Line, lines, traffic
+from fedspect.report.formatting import percent
 from fedspect.report.palette import LIGHT
-from fedspect.report.words import percent
+from fedspect.report.svg import calm, drawing, new_figure
 
 
 def accuracy_by_round(run: RunSummary) -> Optional[Figure]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedsim.report import charts, words
+from fedsim.report import charts
+from fedsim.report import sentences as words
 from fedsim.report.gains import gain_rows, recall_rows
 from fedsim.report.model import Comparison, natural_order, weakest_class
 from fedsim.report.page import chart, render
 from fedsim.report.reading import COMPARISON
 from fedspect.files import write_json, write_text
-from fedspect.report.canvas import write_png
+from fedspect.report.svg import write_png
 
 PAGE = "comparison.html"
 

@@ -8,11 +8,11 @@ from typing import Optional
 from matplotlib.figure import Figure
 
 from fedsim.report import charts
-from fedsim.report.mistakes import Mistake, worst_mistakes
+from fedsim.report.mistakes import MistakeImage, worst_mistakes
 from fedsim.report.reading import load_run
-from fedsim.report.words import percent
-from fedspect.report.canvas import drawing, new_figure, write_png
+from fedsim.report.sentences import percent
 from fedspect.report.palette import LIGHT
+from fedspect.report.svg import drawing, new_figure, write_png
 
 FIGURES = "figures"
 
@@ -41,7 +41,7 @@ def write_figures(run_folder: Path) -> list[Path]:
     return [write_png(figure, folder / f"{name}.png") for name, figure in drawn.items() if figure is not None]
 
 
-def mistakes_sheet(mistakes: list[Mistake], columns: int = 4) -> Optional[Figure]:
+def mistakes_sheet(mistakes: list[MistakeImage], columns: int = 4) -> Optional[Figure]:
     """The worst mistakes side by side, each with its true and its answered class."""
     if not mistakes:
         return None

@@ -10,7 +10,7 @@ from typing import Optional
 
 from PIL import Image
 
-from fedsim.report.model import Prediction, RunSummary
+from fedsim.report.model import ReportedPrediction, RunSummary
 from fedspect.data.decode import read_picture
 from fedspect.errors import FedspectError
 
@@ -18,19 +18,19 @@ SIDE = 160  # pixels of a thumbnail's longer side
 
 
 @dataclass(frozen=True)
-class Mistake:
+class MistakeImage:
     """A wrong answer and, where the file is still there, what the picture looks like."""
 
-    prediction: Prediction
+    prediction: ReportedPrediction
     thumbnail: Optional[Image.Image]
     heat_map: Optional[Image.Image] = None
 
 
-def worst_mistakes(run: RunSummary, most: int = 12) -> list[Mistake]:
+def worst_mistakes(run: RunSummary, most: int = 12) -> list[MistakeImage]:
     """The wrong answers with the highest confidence, at most ``most``; ties by name."""
     wrong = sorted((p for p in run.predictions if p.wrong), key=lambda p: (-p.confidence, p.name))
     return [
-        Mistake(
+        MistakeImage(
             prediction,
             _thumbnail(run.picture_root, prediction.name),
             _thumbnail(run.folder, prediction.heat_map) if prediction.heat_map else None,

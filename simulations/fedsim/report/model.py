@@ -15,7 +15,7 @@ from typing import Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedspect.report.words import natural_order as natural_order
+from fedspect.report.formatting import natural_order as natural_order
 from fedspect.training.metrics import Evaluation
 
 
@@ -74,7 +74,7 @@ class PlantFacts(Record):
         return sum(self.counts.values())
 
 
-class RunFacts(Record):
+class ReportedRun(Record):
     """``run.json``: what was asked for and where the run stands."""
 
     format_version: int = 1
@@ -101,7 +101,7 @@ class RunFacts(Record):
     environment: dict[str, str] = Field(default_factory=dict)
 
 
-class Prediction(Record):
+class ReportedPrediction(Record):
     """One test picture's answer."""
 
     name: str
@@ -211,7 +211,7 @@ class Comparison(Record):
     environment: dict[str, str] = Field(default_factory=dict)
 
 
-class Remark(Record):
+class ReportFinding(Record):
     """Something that a plant or the server wanted a person to know."""
 
     who: str
@@ -223,12 +223,12 @@ class RunSummary(Record):
     """All that a report shows of a run."""
 
     folder: Path
-    facts: RunFacts
+    facts: ReportedRun
     rounds: list[RoundFacts] = Field(default_factory=list)
     closing: Optional[ClosingEvaluation] = None
     final: Optional[Evaluation] = None
     """On the test pictures."""
-    predictions: list[Prediction] = Field(default_factory=list)
+    predictions: list[ReportedPrediction] = Field(default_factory=list)
     comparison: Optional[Comparison] = None
     settings: str = ""
     """``config.toml`` as it is."""
@@ -253,7 +253,7 @@ class RunSummary(Record):
         return [(r.round, part) for r in self.rounds for part in r.plants if part.state != "used"]
 
     @property
-    def remarks(self) -> list[Remark]:
+    def remarks(self) -> list[ReportFinding]:
         """What plants and the server had to say, each text once, in the order in which it was said first."""
         said: dict[tuple[str, str], list[int]] = {}
         for closed in self.rounds:
@@ -262,7 +262,7 @@ class RunSummary(Record):
                     said.setdefault((part.plant, text), []).append(closed.round)
             for text in closed.notes:
                 said.setdefault(("server", text), []).append(closed.round)
-        return [Remark(who=who, text=text, rounds=rounds) for (who, text), rounds in said.items()]
+        return [ReportFinding(who=who, text=text, rounds=rounds) for (who, text), rounds in said.items()]
 
 
 def weakest_class(evaluation: Evaluation) -> Optional[tuple[str, float]]:

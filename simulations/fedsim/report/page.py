@@ -7,10 +7,11 @@ from typing import Any, Iterable, Optional
 
 from markupsafe import Markup
 
-from fedsim.report import charts, words
+from fedsim.report import charts
+from fedsim.report import sentences as words
 from fedsim.report.gains import gain_rows
 from fedsim.report.mistakes import data_uri, worst_mistakes
-from fedsim.report.model import RunFacts, RunSummary, weakest_class
+from fedsim.report.model import ReportedRun, RunSummary, weakest_class
 from fedsim.report.reading import load_run
 from fedspect.files import write_text
 from fedspect.report import page as frame
@@ -214,7 +215,7 @@ def confused_pairs(evaluation: Evaluation) -> list[dict[str, Any]]:
     return sorted(pairs, key=lambda pair: (-pair["pictures"], pair["true"], pair["answered"]))
 
 
-def _overview(facts: RunFacts) -> Iterable[tuple[str, str]]:
+def _overview(facts: ReportedRun) -> Iterable[tuple[str, str]]:
     data, model = facts.data, facts.model
     travelling = ""
     if model.travelling and model.parameters:

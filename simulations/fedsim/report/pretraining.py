@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pydantic import Field
 
-from fedsim.report import words
+from fedsim.report import sentences as words
 from fedsim.report.model import Record
 from fedsim.report.page import MOST_PAIRS, chart, confused_pairs, render
 from fedspect.files import write_json, write_text
-from fedspect.report.canvas import calm, drawing, new_figure, write_png
 from fedspect.report.palette import LIGHT
+from fedspect.report.svg import calm, drawing, new_figure, write_png
 from fedspect.training.metrics import Evaluation
 
 FACTS, PAGE = "pretraining.json", "pretraining.html"

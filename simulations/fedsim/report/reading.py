@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 from fedsim.report.model import (
     ClosingEvaluation,
     Comparison,
-    Prediction,
+    ReportedPrediction,
+    ReportedRun,
     RoundFacts,
-    RunFacts,
     RunSummary,
     natural_order,
 )
@@ -49,7 +49,7 @@ def load_run(run_folder: Path) -> RunSummary:
     final, predictions = _read_evaluation(run_folder / EVALUATION)
     return RunSummary(
         folder=run_folder,
-        facts=_as(RunFacts, _json(run_folder / RUN) or {}, run_folder / RUN),
+        facts=_as(ReportedRun, _json(run_folder / RUN) or {}, run_folder / RUN),
         rounds=rounds,
         closing=closing,
         final=final,
@@ -109,7 +109,7 @@ def _closed_round(record: dict[str, Any]) -> RoundFacts:
     return RoundFacts.model_validate(record | {"plants": plants})
 
 
-def _read_evaluation(path: Path) -> tuple[Optional[Evaluation], list[Prediction]]:
+def _read_evaluation(path: Path) -> tuple[Optional[Evaluation], list[ReportedPrediction]]:
     content = _json(path)
     if content is None:
         return None, []
@@ -119,7 +119,7 @@ def _read_evaluation(path: Path) -> tuple[Optional[Evaluation], list[Prediction]
     lengths = {len(evaluation.confusion), *map(len, evaluation.confusion)}
     if lengths != {len(evaluation.classes)}:
         raise _damaged(path, f"the confusion matrix does not fit {len(evaluation.classes)} classes")
-    predictions = [_as(Prediction, row, path) for row in content.get("predictions", [])]
+    predictions = [_as(ReportedPrediction, row, path) for row in content.get("predictions", [])]
     return evaluation, predictions
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from fedclient.cli import app
 from fedclient.node.home import Membership, PlantHome
 from fedclient.worker.deployments import Deployment, Deployments
-from fedclient.worker.head import head_of
+from fedclient.worker.training.head import head_of
 from fedspect.console import run_app
 from fedspect.files import write_bytes, write_json, write_text
 from fedspect.model.base import save_base

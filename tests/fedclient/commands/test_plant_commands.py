@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from fedclient.cli import app
-from fedclient.courtesy import PauseMark
-from fedclient.node.board import Board
 from fedclient.node.home import Membership, PlantHome
+from fedclient.node.node_status import NodeStatus
 from fedclient.plant_settings import SettingsFile
+from fedclient.yield_policy import PauseFile
 from fedspect.console import run_app
 from fedspect.files import write_json
 from fedspect.locking import Occupied
@@ -147,17 +147,17 @@ def test_a_pause_is_seen_in_the_status_until_it_is_ended(fedclient: Command, hom
     assert "`fedclient resume` ends that" in fedclient("status").out
     assert "training may run again" in fedclient("resume").err
     assert "was not paused" in fedclient("resume").err
-    assert not PauseMark(home.folder).path.exists()
+    assert not PauseFile(home.folder).path.exists()
 
 
 @pytest.mark.parametrize("text", ["8", "h", "-1h", "0m", "eight hours"])
 def test_a_time_that_is_none_is_refused(fedclient: Command, home: PlantHome, text: str) -> None:
     assert fedclient("pause", f"--for={text}").code == 10
-    assert not PauseMark(home.folder).path.exists()
+    assert not PauseFile(home.folder).path.exists()
 
 
 def test_the_status_tells_rounds_versions_and_what_to_mend(fedclient: Command, home: PlantHome) -> None:
-    board = Board(home)
+    board = NodeStatus(home)
     board.say("joined", "at hq:9092")
     board.put(round={"run": "r", "round": 3, "of": 20, "accuracy": 0.931, "loss": 0.5})
     board.put(version={"number": 5, "version": "05" * 32, "outcome": "refused", "why": "two escapes more"})
@@ -182,7 +182,7 @@ def test_the_status_tells_rounds_versions_and_what_to_mend(fedclient: Command, h
 
 
 def test_a_plant_that_was_shut_out_is_not_told_to_come_back(fedclient: Command, home: PlantHome) -> None:
-    Board(home).say("refused", "this plant was revoked; ask headquarters for a new join token")
+    NodeStatus(home).say("refused", "this plant was revoked; ask headquarters for a new join token")
     text = fedclient("status").out
     assert "not running: it was not admitted: this plant was revoked; ask headquarters" in text
     assert "fedclient join" not in text
@@ -202,7 +202,7 @@ def test_what_the_line_really_answers_with_is_shown_while_its_process_runs(
 
 def test_a_running_plant_is_shown_with_its_process(fedclient: Command, home: PlantHome) -> None:
     with home.occupied():
-        Board(home).say("idle")
+        NodeStatus(home).say("idle")
         found = fedclient("status", "--json").json
     assert found["running"] is True and found["status"]["state"] == "idle"
 

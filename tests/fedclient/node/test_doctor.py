@@ -11,8 +11,8 @@ from PIL import Image
 
 from fedclient.node.doctor import Check, device, examine, software, worst
 from fedclient.node.home import Membership, PlantHome
-from fedserver.authority import Authority
-from fedspect.protocol.token import JoinToken
+from fedserver.enrolment.authority import Authority
+from fedspect.protocol.join_token import JoinToken
 
 WORKER = {
     "python": "3.8.18",

@@ -10,19 +10,19 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 
-from fedclient.courtesy import Courtesy
-from fedclient.node.attending import Attendant
-from fedclient.node.board import WRITE_EVERY, Board
-from fedclient.node.errands import Errands, site_report
+from fedclient.node.enrolment.session import Session
+from fedclient.node.headquarters_sync import HeadquartersSync, site_report
 from fedclient.node.home import Membership, PlantHome
-from fedclient.node.session import Session
-from fedclient.node.trainer import Trainer, worker_settings
+from fedclient.node.node_status import WRITE_EVERY, NodeStatus
+from fedclient.node.policy_watcher import PolicyWatcher
+from fedclient.node.worker_supervisor import WorkerSupervisor, worker_settings
 from fedclient.plant_settings import PlantSettings
+from fedclient.yield_policy import YieldPolicy
 from fedspect.errors import ConnectionLostError, EnrolmentError, WorkerError, YieldedError
 from fedspect.files import write_json
 from fedspect.protocol.enrolment_pb2 import Admission
 from fedspect.protocol.limits import LARGEST_REPORT
-from fedspect.update.exchange import RoundTask
+from fedspect.update.round_messages import RoundTask
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def membership(**more: Any) -> Membership:
 def test_what_is_on_the_board_is_in_the_file_but_progress_not_with_every_batch(home: PlantHome) -> None:
     now = [1000.0]
     changes: List[int] = []
-    board = Board(home, on_change=lambda: changes.append(1), clock=lambda: now[0])
+    board = NodeStatus(home, on_change=lambda: changes.append(1), clock=lambda: now[0])
     board.say("working", "on a message")
     for done in range(1, 50):
         board.progress("training", done, 100)
@@ -68,7 +68,7 @@ def test_what_is_on_the_board_is_in_the_file_but_progress_not_with_every_batch(h
 
 
 def test_a_problem_is_news_once_and_when_it_is_gone(home: PlantHome) -> None:
-    board = Board(home)
+    board = NodeStatus(home)
     assert board.problem("settings", "unknown key") is True
     assert board.problem("settings", "unknown key") is False
     assert board.problem("settings", None) is True
@@ -76,7 +76,7 @@ def test_a_problem_is_news_once_and_when_it_is_gone(home: PlantHome) -> None:
 
 
 def test_a_full_disk_does_not_end_the_node(home: PlantHome) -> None:
-    board = Board(home)
+    board = NodeStatus(home)
     home.status_path.mkdir()
     (home.status_path / "in the way").write_text("")
     board.say("working")
@@ -103,8 +103,8 @@ def test_the_trainer_gets_what_headquarters_prescribes_and_what_the_plant_allows
 
 
 def test_a_paused_plant_gives_a_round_back_without_starting_its_trainer(home: PlantHome) -> None:
-    courtesy = Courtesy(home.folder)
-    trainer = Trainer(home, courtesy, Board(home))
+    courtesy = YieldPolicy(home.folder)
+    trainer = WorkerSupervisor(home, courtesy, NodeStatus(home))
     trainer.hire(membership(worker_python="/no/such/python"))
     courtesy.mark.put(since=0.0)
     with pytest.raises(YieldedError, match="paused by the plant's engineer"):
@@ -117,8 +117,8 @@ def test_a_paused_plant_gives_a_round_back_without_starting_its_trainer(home: Pl
 def test_the_board_says_which_round_is_worked_on(
     home: PlantHome, number: int, trains: bool, words: str
 ) -> None:
-    board = Board(home)
-    trainer = Trainer(home, Courtesy(home.folder), board)
+    board = NodeStatus(home)
+    trainer = WorkerSupervisor(home, YieldPolicy(home.folder), board)
     trainer.hire(membership(worker_python="/no/such/python"))
     board.say("working", "on what headquarters asks")
     task = RoundTask(
@@ -141,8 +141,10 @@ def test_the_board_says_which_round_is_worked_on(
 def test_a_pause_and_its_end_are_said_once_and_put_on_the_board(home: PlantHome) -> None:
     said: List[str] = []
     news: List[int] = []
-    courtesy, board = Courtesy(home.folder), Board(home)
-    attendant = Attendant(Trainer(home, courtesy, board), said.append, on_news=lambda: news.append(1))
+    courtesy, board = YieldPolicy(home.folder), NodeStatus(home)
+    attendant = PolicyWatcher(
+        WorkerSupervisor(home, courtesy, board), said.append, on_news=lambda: news.append(1)
+    )
     attendant.look()
     assert said == [] and news == []
     courtesy.mark.put(since=0.0)
@@ -157,8 +159,8 @@ def test_a_pause_and_its_end_are_said_once_and_put_on_the_board(home: PlantHome)
 
 def test_a_broken_settings_file_is_named_once(home: PlantHome) -> None:
     said: List[str] = []
-    courtesy, board = Courtesy(home.folder), Board(home)
-    attendant = Attendant(Trainer(home, courtesy, board), said.append)
+    courtesy, board = YieldPolicy(home.folder), NodeStatus(home)
+    attendant = PolicyWatcher(WorkerSupervisor(home, courtesy, board), said.append)
     courtesy.file.path.write_text("[training]\nhour = []\n")
     attendant.look()
     attendant.look()
@@ -198,9 +200,11 @@ class Headquarters:
             raise self.error
 
 
-def errands(home: PlantHome, headquarters: Headquarters) -> Errands:
+def errands(home: PlantHome, headquarters: Headquarters) -> HeadquartersSync:
     keeper: Any = headquarters
-    return Errands(home, Courtesy(home.folder), Board(home), keeper, visit=headquarters.visit)
+    return HeadquartersSync(
+        home, YieldPolicy(home.folder), NodeStatus(home), keeper, visit=headquarters.visit
+    )
 
 
 def test_one_session_serves_many_visits_and_one_that_is_over_is_opened_again(home: PlantHome) -> None:
@@ -228,7 +232,7 @@ def test_the_report_is_handed_in_when_it_is_news_and_names_no_picture(home: Plan
     made.report()
     made.visit()
     assert len(headquarters.reports) == 1
-    Courtesy(home.folder).mark.put(since=0.0)
+    YieldPolicy(home.folder).mark.put(since=0.0)
     made.visit()
     made.visit()
     assert [report["training"] and report["training"]["kind"] for report in headquarters.reports] == [
@@ -257,7 +261,7 @@ def test_a_report_that_is_too_long_is_named_once_and_versions_are_looked_at(
 
 def test_a_plant_without_a_report_has_nothing_to_hand_in(home: PlantHome) -> None:
     home.report_path.unlink()
-    assert site_report(home, Courtesy(home.folder)) is None
+    assert site_report(home, YieldPolicy(home.folder)) is None
 
 
 def test_visits_go_on_after_whatever_went_wrong_and_end_when_told(home: PlantHome) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedclient.worker.plant import PlantWorker
+from fedclient.worker.training.plant_worker import PlantWorker
 from fedspect.data.inspection import inspect_pictures
 from fedspect.data.pictures import CheckedPicture
 from fedspect.data.sources import find_pictures
-from fedspect.model.base import BaseModel, save_base
+from fedspect.model.base import BaseNetwork, save_base
 from fedspect.model.network import build_network
 from fedspect.training.settings import TrainingSettings
 from fedspect.update.encoding import encode
-from fedspect.update.exchange import RoundTask
+from fedspect.update.round_messages import RoundTask
 from fedspect.update.schema import Arrays, is_statistic, version_of
 
 CLASSES = ("plain", "striped")
@@ -29,7 +29,7 @@ MakeTask = Callable[..., RoundTask]
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseNetwork:
     network = build_network("cdnv2-a", len(CLASSES), channels=1, form="condensed", seed=1)
     return save_base(
         tmp_path_factory.mktemp("base"),
@@ -65,7 +65,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_worker(base: BaseModel, pictures: List[CheckedPicture], cache: Path, tmp_path: Path) -> MakeWorker:
+def make_worker(base: BaseNetwork, pictures: List[CheckedPicture], cache: Path, tmp_path: Path) -> MakeWorker:
     """A worker as it is after its process began; the same ``state`` is the same disk."""
 
     def make(state: str = "state", **fields: Any) -> PlantWorker:
@@ -95,7 +95,7 @@ def copy_state(tmp_path: Path) -> Callable[[str, str], None]:
 
 
 @pytest.fixture
-def make_task(base: BaseModel) -> MakeTask:
+def make_task(base: BaseNetwork) -> MakeTask:
     """A task of run-1; ``head`` is sent whole unless a payload is given."""
 
     def make(head: Arrays, round_number: int = 1, **fields: Any) -> RoundTask:

@@ -30,7 +30,7 @@ from fedspect.errors import DamagedFileError, FederationError, SettingsError
 from fedspect.update.change import StepSize
 from fedspect.update.checks import Expected, Step
 from fedspect.update.encoding import encode
-from fedspect.update.exchange import RoundReply
+from fedspect.update.round_messages import RoundReply
 from fedspect.update.schema import Arrays, Schema
 
 BASE, VERSION = "ab" * 32, "cd" * 32

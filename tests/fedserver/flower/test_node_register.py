@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import pytest
 
+from fedserver.enrolment.plant_registry import PlantRegistry, RegisteredPlant
 from fedserver.flower.control_api import Control
 from fedserver.flower.node_register import Nodes, read_nodes
-from fedserver.registry import Plant, Registry
 from fedspect.errors import ConnectionLostError, FederationError
 
 
@@ -32,13 +32,13 @@ class FakeControl:
 
 
 def test_who_is_let_in_no_more_is_named_with_the_reason(tmp_path: Path) -> None:
-    registry, control = Registry(tmp_path), FakeControl()
+    registry, control = PlantRegistry(tmp_path), FakeControl()
     talks: Any = control
     registry.create()
     names = ("plant-a", "plant-b", "plant-c", "plant-d")
     with registry.change() as roll:
         for name in names:
-            roll.plants[name] = Plant(name=name, state="joined", public_key=f"key of {name}")
+            roll.plants[name] = RegisteredPlant(name=name, state="joined", public_key=f"key of {name}")
     nodes = Nodes(registry, tmp_path / "nodes.json")
     assert nodes.follow(talks) == []
     assert control.keys == [f"key of {name}" for name in names]
@@ -56,12 +56,12 @@ def test_who_is_let_in_no_more_is_named_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_a_key_is_taken_out_at_the_next_look_where_the_superlink_did_not_answer(tmp_path: Path) -> None:
-    registry, control = Registry(tmp_path), FakeControl()
+    registry, control = PlantRegistry(tmp_path), FakeControl()
     talks: Any = control
     registry.create()
     with registry.change() as roll:
         for name in ("plant-a", "plant-b"):
-            roll.plants[name] = Plant(name=name, state="joined", public_key=f"key of {name}")
+            roll.plants[name] = RegisteredPlant(name=name, state="joined", public_key=f"key of {name}")
     nodes = Nodes(registry, tmp_path / "nodes.json")
     nodes.follow(talks)
     with registry.change() as roll:
@@ -76,12 +76,12 @@ def test_a_key_is_taken_out_at_the_next_look_where_the_superlink_did_not_answer(
 
 
 def test_a_device_that_was_exchanged_comes_in_only_when_the_old_key_is_out(tmp_path: Path) -> None:
-    registry, control = Registry(tmp_path), FakeControl()
+    registry, control = PlantRegistry(tmp_path), FakeControl()
     talks: Any = control
     nodes = Nodes(registry, tmp_path / "nodes.json")
-    nodes.admit(talks, Plant(name="plant-a", state="joined", public_key="old key"))
+    nodes.admit(talks, RegisteredPlant(name="plant-a", state="joined", public_key="old key"))
     control.silent_about = {1}
-    exchanged = Plant(name="plant-a", state="joined", public_key="new key")
+    exchanged = RegisteredPlant(name="plant-a", state="joined", public_key="new key")
     with pytest.raises(ConnectionLostError):
         nodes.admit(talks, exchanged)
     control.silent_about = set()

@@ -17,7 +17,7 @@ from fedserver.flower.serverapp import app, build_server_app
 from fedserver.rounds.event_log import EventLog
 from fedserver.rounds.events import Event, PlantLost
 from fedserver.rounds.settings import RoundSettings
-from fedserver.store import RunFacts, RunStore
+from fedserver.storage.run_store import RunFacts, RunStore
 from fedspect.errors import FedspectError, QuorumError, SettingsError
 from fedspect.files import read_json_lines
 from linear_plants import LinearPlant

@@ -29,10 +29,10 @@ from fedserver.rounds.events import (
 from fedserver.rounds.loop import RoundLoop
 from fedserver.rounds.outcome import RunOutcome
 from fedserver.rounds.settings import RoundSettings
-from fedserver.store import RunFacts, RunStore
+from fedserver.storage.run_store import RunFacts, RunStore
 from fedspect.errors import InterruptedRunError, QuorumError
 from fedspect.files import read_json
-from fedspect.update.exchange import PlantDescription, RoundReply, RoundTask
+from fedspect.update.round_messages import PlantDescription, RoundReply, RoundTask
 from fedspect.update.schema import Arrays
 from linear_plants import LinearPlant
 from scripted_grid import Clock, ScriptedGrid

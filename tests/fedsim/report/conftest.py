@@ -15,7 +15,7 @@ from PIL import Image
 from fedserver.rounds.events import Event, PlantLost, RoundClosed, RunFinished
 from fedserver.rounds.history import Evaluation as RoundEvaluation
 from fedserver.rounds.history import PlantResult, Refusal, RoundRecord
-from fedsim.report import DataFacts, ModelFacts, PlantFacts, RunFacts
+from fedsim.report import DataFacts, ModelFacts, PlantFacts, ReportedRun
 from fedsim.synthetic import CLASSES, draw_picture, picture_rng
 from fedspect.files import append_line, write_json, write_text
 from fedspect.training.metrics import Evaluation, evaluate
@@ -64,7 +64,7 @@ class SampleRun:
         )
         return self.folder
 
-    def facts(self) -> RunFacts:
+    def facts(self) -> ReportedRun:
         chance = np.random.default_rng(1)
         plants = [
             PlantFacts(
@@ -74,7 +74,7 @@ class SampleRun:
             )
             for number in range(self.plants)
         ]
-        return RunFacts(
+        return ReportedRun(
             run_id="2024-05-06-a1",
             title=self.title,
             state=self.state,  # type: ignore[arg-type]

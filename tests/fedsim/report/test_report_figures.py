@@ -15,8 +15,8 @@ from fedserver.rounds.history import Evaluation
 from fedsim.report import load_run, write_figures
 from fedsim.report.charts import accuracy_by_round, confusion, last_confusions, plant_lines
 from fedspect.files import append_line
-from fedspect.report.canvas import drawing, inline_svg, new_figure
 from fedspect.report.palette import DARK, LIGHT
+from fedspect.report.svg import drawing, inline_svg, new_figure
 
 Make = Callable[..., Any]
 

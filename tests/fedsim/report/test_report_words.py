@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.report import Arm, Comparison, load_run, words
+from fedsim.report import Arm, Comparison, load_run
+from fedsim.report import sentences as words
 from fedspect.training.metrics import Evaluation
 
 

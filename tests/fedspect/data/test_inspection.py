@@ -11,6 +11,8 @@ from drawn import REAL_DATA, encoded, folder_of, needs_neu, png_that_claims, str
 
 from fedspect.data import checking
 from fedspect.data.inspection import FOUND, Inspection, inspect_pictures
+from fedspect.data.inspection_cache import InspectionCache
+from fedspect.data.near_duplicates.high_pass import HighPassImages
 from fedspect.data.pictures import (
     CONFLICTING_LABELS,
     CROSSING_GROUPS,
@@ -21,8 +23,6 @@ from fedspect.data.pictures import (
     TRUNCATED,
     UNREADABLE,
 )
-from fedspect.data.reliefs import Reliefs
-from fedspect.data.remembered import Remembered
 from fedspect.data.sources import find_pictures
 from fedspect.errors import ReadOnlyError, StorageError
 
@@ -213,7 +213,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, content: bytes) -> None:
     root, cache = overlapping_plant(tmp_path / "pictures"), tmp_path / "cache.npz"
     cache.write_bytes(content)
     inspect_pictures(find_pictures(root), cache=cache)
-    assert Remembered.load(cache).compared
+    assert InspectionCache.load(cache).compared
 
 
 def test_a_cache_cut_anywhere_is_made_again(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_cache_cut_anywhere_is_made_again(tmp_path: Path) -> None:
     whole = cache.read_bytes()
     for part in range(0, 10):
         cache.write_bytes(whole[: len(whole) * part // 10])
-        assert Remembered.load(cache) == Remembered()
+        assert InspectionCache.load(cache) == InspectionCache()
 
 
 def test_a_cache_of_which_a_bit_has_turned_is_made_again_or_holds_what_it_held(tmp_path: Path) -> None:
@@ -232,14 +232,14 @@ def test_a_cache_of_which_a_bit_has_turned_is_made_again_or_holds_what_it_held(t
     content = cache.read_bytes()
     for place in range(0, len(content), 37):
         cache.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
-        Remembered.load(cache)
+        InspectionCache.load(cache)
     assert inspect_pictures(listing, cache=cache) == whole
 
 
 def test_a_cache_with_pickled_objects_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "cache.npz"
     np.savez(str(path), about=np.array([{"a": 1}], dtype=object))
-    assert Remembered.load(path) == Remembered()
+    assert InspectionCache.load(path) == InspectionCache()
 
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_reliefs_beyond_the_bound_are_made_again(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{n}.png", strip(n, 40, 40)) for n in range(3)]
-    reliefs = Reliefs(1, limit_bytes=3500)
+    reliefs = HighPassImages(1, limit_bytes=3500)
     first = reliefs.get("0", paths[0])
     for number in (1, 2):
         reliefs.get(str(number), paths[number])

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fedspect.errors import CheckpointError
-from fedspect.model.authors import import_authors, read_checkpoint
+from fedspect.model.authors_checkpoints import import_authors, read_checkpoint
 from fedspect.model.condense import condense
 
 REFERENCE = Path(os.environ.get("FEDSPECT_REFERENCE", Path(__file__).parents[4] / "shared" / "reference"))

@@ -11,7 +11,7 @@ import torch
 
 from fedspect.errors import BaseModelError
 from fedspect.model import base, build_network, default_base, load_base, save_base
-from fedspect.model.base import BaseModel
+from fedspect.model.base import BaseNetwork
 
 CLASSES = ["crazing", "inclusion", "patches"]
 
@@ -20,7 +20,7 @@ def network_a(seed: int = 0):
     return build_network("cdnv2-a", 3, channels=1, form="condensed", seed=seed)
 
 
-def save(folder: Path, network=None, **options) -> BaseModel:
+def save(folder: Path, network=None, **options) -> BaseNetwork:
     values = {
         "classes": CLASSES,
         "input_size": 64,
@@ -40,7 +40,7 @@ def answer(network):
         return network.eval()(picture())
 
 
-def same(first: BaseModel, second: BaseModel) -> bool:
+def same(first: BaseNetwork, second: BaseNetwork) -> bool:
     return (
         first.card == second.card
         and first.state.keys() == second.state.keys()

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fedspect.errors import ModelError
-from fedspect.model import LevelledNetwork, build_network, condense, freeze, grouped, set_progress
+from fedspect.model import LevelledNetwork, build_network, condense, freeze, set_progress
+from fedspect.model import condensed_layers as grouped
+from fedspect.model.condensed_layers import CondensedLearnedGroupConv, CondensedSparseFeatureReactivation
 from fedspect.model.group_conv import GroupConv2d
-from fedspect.model.grouped import GatheredGroupConv, ScatteredReactivation
 from fedspect.model.learned_groups import learned_groups
 
 
@@ -104,7 +105,7 @@ def test_a_condensed_network_learns():
 
 
 def test_a_gathered_convolution_follows_its_index_and_takes_groups_in_turn():
-    layer = GatheredGroupConv(4, 4, 2, nn.Identity()).eval()
+    layer = CondensedLearnedGroupConv(4, 4, 2, nn.Identity()).eval()
     layer.index.copy_(torch.tensor([1, 3, 0, 1]))
     layer.conv.weight.data.copy_(torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])[:, :, None, None])
     answer = layer(torch.tensor([10.0, 20, 30, 40]).view(1, 4, 1, 1)) * (1 + layer.norm.eps) ** 0.5
@@ -112,7 +113,7 @@ def test_a_gathered_convolution_follows_its_index_and_takes_groups_in_turn():
 
 
 def test_a_scattered_reactivation_adds_each_slot_to_its_channel():
-    layer = ScatteredReactivation(4, 4, 2, nn.Identity()).eval()
+    layer = CondensedSparseFeatureReactivation(4, 4, 2, nn.Identity()).eval()
     layer.index.copy_(torch.tensor([0, 2, 2, 3]))
     # Group 0 is inputs 0 and 2, group 1 inputs 1 and 3.
     layer.conv.weight.data.copy_(torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])[:, :, None, None])
@@ -120,13 +121,13 @@ def test_a_scattered_reactivation_adds_each_slot_to_its_channel():
     assert layer(torch.full((1, 4, 1, 1), 10.0), new).flatten().tolist() == pytest.approx([11, 10, 15, 14])
 
 
-@pytest.mark.parametrize("kind", [GatheredGroupConv, ScatteredReactivation])
+@pytest.mark.parametrize("kind", [CondensedLearnedGroupConv, CondensedSparseFeatureReactivation])
 def test_dense_and_grouped_products_agree_forwards_and_backwards(kind, monkeypatch):
     torch.manual_seed(0)
     layer = kind(24, 48, 6, nn.Hardswish()).double()
     wide = torch.randn(2, 48, 5, 7, dtype=torch.double)
     inputs = [torch.randn(2, 24, 5, 7, dtype=torch.double)]
-    if kind is ScatteredReactivation:
+    if kind is CondensedSparseFeatureReactivation:
         inputs.insert(0, wide)
     found = []
     for limit in (0, 1 << 20):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedspect.model import build_network
-from fedspect.model.counting import count
+from fedspect.model.complexity import count
 
 PUBLISHED = {"cdnv2-a": (2.0, 46), "cdnv2-b": (3.6, 146), "cdnv2-c": (6.1, 309)}  # millions
 

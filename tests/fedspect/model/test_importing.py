@@ -10,9 +10,9 @@ from test_authors import MODELS, REFERENCE, weights
 from torch import Tensor
 
 from fedspect.errors import CheckpointError, SettingsError
-from fedspect.model.authors import import_authors
+from fedspect.model.authors_checkpoints import import_authors
 from fedspect.model.base import load_base
-from fedspect.model.importing import import_weights
+from fedspect.model.import_weights import import_weights
 
 pytestmark = [
     pytest.mark.real_data,

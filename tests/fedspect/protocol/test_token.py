@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedspect.errors import EnrolmentError
-from fedspect.protocol.token import (
+from fedspect.protocol.join_token import (
     FINGERPRINT_BYTES,
     ID_BYTES,
     SECRET_BYTES,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fedspect.errors import ClassError, ModelError, NoPicturesError
 from fedspect.model.base import load_base
-from fedspect.training.making_base import BasePlan, gather, make_base, named_sources
+from fedspect.training.base_recipe import BaseRecipe, gather, make_base, named_sources
 from fedspect.training.pretraining import PretrainingSettings
 
 
@@ -25,8 +25,8 @@ def pictures(folder: Path, names: tuple[str, ...] = ("plain", "striped"), seed: 
     return folder
 
 
-def plan(**sources: Path) -> BasePlan:
-    return BasePlan(
+def plan(**sources: Path) -> BaseRecipe:
+    return BaseRecipe(
         sources=sources,
         architecture="plain-cnn",
         size=72,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedspect.training.objective import ProximalPull, build_optimizer, class_weights, cross_entropy
+from fedspect.training.objective import ProximalTerm, build_optimizer, class_weights, cross_entropy
 from fedspect.training.sampling import epoch_batches, learning_rate_share
 from fedspect.training.settings import TrainingSettings
 
@@ -49,14 +49,14 @@ def test_the_loss_by_hand() -> None:
 def test_the_proximal_pull_adds_mu_times_the_distance() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
     parameter.grad = torch.tensor([10.0, 10.0])
-    pull = ProximalPull({"w": parameter}, {"w": torch.tensor([0.0, 4.0]), "running_mean": torch.ones(2)}, 0.5)
+    pull = ProximalTerm({"w": parameter}, {"w": torch.tensor([0.0, 4.0]), "running_mean": torch.ones(2)}, 0.5)
     pull.add_to_gradients()
     assert parameter.grad.tolist() == [10.5, 9.0]
 
 
 def test_an_anchor_is_copied_when_the_round_begins() -> None:
     parameter = nn.Parameter(torch.zeros(2))
-    pull = ProximalPull({"w": parameter}, {"w": parameter.detach()}, 1.0)
+    pull = ProximalTerm({"w": parameter}, {"w": parameter.detach()}, 1.0)
     with torch.no_grad():
         parameter.add_(3.0)
     parameter.grad = torch.zeros(2)

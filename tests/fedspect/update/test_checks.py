@@ -19,7 +19,7 @@ from fedspect.update.checks import (
     weighed,
 )
 from fedspect.update.encoding import encode
-from fedspect.update.exchange import ReplyError, RoundReply
+from fedspect.update.round_messages import ReplyError, RoundReply
 from fedspect.update.schema import Schema
 from update_crafting import change, head, resealed, with_value
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedspect.errors import UpdateFormatError, UpdateRefusedError
 from fedspect.update.change import apply_change
-from fedspect.update.downlink import MAX_CHAIN, Served, pack_chain, receive_head, unpack_chain
+from fedspect.update.downlink import MAX_CHAIN, ServedModelState, pack_chain, receive_head, unpack_chain
 from fedspect.update.encoding import ENCODINGS, encode
 from fedspect.update.schema import Schema, version_of
 from update_crafting import change, head, with_value
@@ -19,14 +19,14 @@ Arrays = Dict[str, np.ndarray]
 SCHEMA = Schema.of(head())
 
 
-def received(served: Served, holds: Optional[str], held: Optional[Arrays]) -> Arrays:
+def received(served: ServedModelState, holds: Optional[str], held: Optional[Arrays]) -> Arrays:
     kind, payload = served.payload_for(holds)
     return receive_head(kind, payload, version=served.version, schema=SCHEMA, held=held)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_both_sides_hold_the_same_bits_after_many_rounds(encoding: str) -> None:
-    served = Served.start(head())
+    served = ServedModelState.start(head())
     held, holds = received(served, None, None), served.version
     for number in range(20):
         target = apply_change(served.head, change(number))
@@ -37,7 +37,7 @@ def test_both_sides_hold_the_same_bits_after_many_rounds(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["float16", "int8", "int3", "sparse-int8"])
 def test_what_is_served_does_not_drift_from_what_was_aggregated(encoding: str) -> None:
-    served, exact = Served.start(head()), head()
+    served, exact = ServedModelState.start(head()), head()
     for number in range(40):
         step = change(number)
         exact = apply_change(exact, step)
@@ -49,20 +49,20 @@ def test_what_is_served_does_not_drift_from_what_was_aggregated(encoding: str) -
 
 
 def test_float32_serves_exactly_what_was_aggregated_as_whole_heads() -> None:
-    served = Served.start(head(1)).advance(head(2), encoding="float32")
+    served = ServedModelState.start(head(1)).advance(head(2), encoding="float32")
     assert served.version == version_of(head(2))
     assert served.payload_for(version_of(head(1)))[0] == "full"
 
 
 def test_a_plant_that_holds_the_version_is_sent_nothing() -> None:
-    served = Served.start(head())
+    served = ServedModelState.start(head())
     assert served.payload_for(served.version) == ("none", b"")
     again = receive_head("none", b"", version=served.version, schema=SCHEMA, held=served.head)
     assert version_of(again) == served.version
 
 
 def test_a_plant_that_holds_none_or_another_version_is_sent_the_whole_head() -> None:
-    served = Served.start(head(1)).advance(head(2), encoding="int8")
+    served = ServedModelState.start(head(1)).advance(head(2), encoding="int8")
     for holds in (None, "f" * 64):
         kind, payload = served.payload_for(holds)
         assert kind == "full"
@@ -71,15 +71,15 @@ def test_a_plant_that_holds_none_or_another_version_is_sent_the_whole_head() -> 
         )
 
 
-def _after(rounds: int, encoding: str = "sparse-int8", density: float = 0.01) -> Served:
-    served = Served.start(head())
+def _after(rounds: int, encoding: str = "sparse-int8", density: float = 0.01) -> ServedModelState:
+    served = ServedModelState.start(head())
     for number in range(rounds):
         served = served.advance(apply_change(served.head, change(number)), encoding=encoding, density=density)
     return served
 
 
 def test_a_plant_that_missed_rounds_is_sent_the_chain_of_changes() -> None:
-    start, served = Served.start(head()), _after(3)
+    start, served = ServedModelState.start(head()), _after(3)
     kind, payload = served.payload_for(start.version)
     assert kind == "change"
     assert len(unpack_chain(payload, SCHEMA)) == 3
@@ -87,8 +87,8 @@ def test_a_plant_that_missed_rounds_is_sent_the_chain_of_changes() -> None:
 
 
 def test_a_chain_heavier_than_the_head_is_replaced_by_the_head() -> None:
-    assert _after(6, encoding="float16").payload_for(Served.start(head()).version)[0] == "full"
-    assert _after(1, encoding="float16").payload_for(Served.start(head()).version)[0] == "change"
+    assert _after(6, encoding="float16").payload_for(ServedModelState.start(head()).version)[0] == "full"
+    assert _after(1, encoding="float16").payload_for(ServedModelState.start(head()).version)[0] == "change"
 
 
 def test_chains_are_bounded() -> None:
@@ -97,12 +97,12 @@ def test_chains_are_bounded() -> None:
 
 def test_without_links_every_plant_is_sent_the_whole_head() -> None:
     served = _after(1)
-    assert served.without_links().payload_for(Served.start(head()).version)[0] == "full"
+    assert served.without_links().payload_for(ServedModelState.start(head()).version)[0] == "full"
     assert served.without_links().version == served.version
 
 
 def test_a_change_against_another_head_than_the_plant_holds_is_refused() -> None:
-    kind, payload = _after(1).payload_for(Served.start(head()).version)
+    kind, payload = _after(1).payload_for(ServedModelState.start(head()).version)
     with pytest.raises(UpdateRefusedError, match="not the one that was announced"):
         receive_head(kind, payload, version=_after(1).version, schema=SCHEMA, held=head(9))
     with pytest.raises(UpdateRefusedError, match="does not hold"):

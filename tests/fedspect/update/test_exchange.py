@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedspect.errors import DiskFullError, UpdateFormatError
-from fedspect.update.exchange import (
+from fedspect.update.round_messages import (
     CHECKSUM,
     FRAME,
     MAX_HEADER_BYTES,

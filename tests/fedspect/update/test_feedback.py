@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedspect.update.encoding import ENCODINGS, decode
-from fedspect.update.feedback import encode_with_feedback
+from fedspect.update.error_feedback import encode_with_feedback
 from fedspect.update.schema import Schema
 from update_crafting import change
 

@@ -16,7 +16,7 @@ from fedclient.plant_settings import SettingsFile
 from fedspect.data.classes import ClassList
 from fedspect.data.sources import find_pictures
 from fedspect.errors import FedspectError, WorkspaceError
-from fedspect.protocol.token import JoinToken
+from fedspect.protocol.join_token import JoinToken
 
 __all__ = ["Check", "before_joining", "examine", "worst"]
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 
 from fedclient.node.doctor.checks import Check, failure, guarded, ok, warning
-from fedclient.node.enrol import clock_offset
+from fedclient.node.enrolment.enrol import clock_offset
+from fedclient.node.enrolment.trust import check_server, find_authority
 from fedclient.node.home import Membership, PlantHome
-from fedclient.node.trust import check_server, find_authority
 from fedspect.errors import ConnectionLostError, EnrolmentError
+from fedspect.protocol.join_token import JoinToken
 from fedspect.protocol.limits import CLOCK_TOLERANCE
 from fedspect.protocol.names import join_address, split_address
-from fedspect.protocol.token import JoinToken
 
 CONNECT_TIMEOUT = 5.0  # seconds
 ENDS_SOON = 14 * 86_400.0

@@ -18,8 +18,8 @@ from torch import nn
 
 from fedspect.errors import ModelError
 from fedspect.model.condense import condense
+from fedspect.model.condensed_layers import CondensedLearnedGroupConv, CondensedSparseFeatureReactivation
 from fedspect.model.condensenetv2 import CondenseNetV2, DenseLayer, SqueezeExcitation, activation_of
-from fedspect.model.grouped import GatheredGroupConv, ScatteredReactivation
 from fedspect.model.levels import LevelledNetwork
 
 RELU, HARD_SWISH = "relu", "hardswish"
@@ -172,7 +172,7 @@ def array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _layer(name: str, block: int, layer: DenseLayer) -> Layer:
-    lgc, sfr = cast(GatheredGroupConv, layer.lgc), cast(ScatteredReactivation, layer.sfr)
+    lgc, sfr = cast(CondensedLearnedGroupConv, layer.lgc), cast(CondensedSparseFeatureReactivation, layer.sfr)
     excitation = layer.excitation
     return Layer(
         name=name,

@@ -21,8 +21,8 @@ from onnx import TensorProto, helper
 from fedclient.worker.deploy.description import Description, describe
 from fedclient.worker.deploy.emit import LEVELS, Emitter
 from fedclient.worker.deploy.forms import CPU, Form, rewritten
+from fedclient.worker.deploy.onnx_metadata import PREFIX, content_hash, metadata_of
 from fedclient.worker.deploy.writer import Features, Writer
-from fedclient.worker.onnx_facts import PREFIX, content_hash, metadata_of
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import InputSizeError, ModelError, SettingsError
 from fedspect.files import write_bytes

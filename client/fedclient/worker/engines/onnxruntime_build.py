@@ -14,6 +14,7 @@ from typing import Any, Dict
 
 import onnxruntime
 
+from fedclient.worker.deploy.onnx_metadata import OnnxFile
 from fedclient.worker.engines.onnxruntime_engine import OnnxRuntimeEngine
 from fedclient.worker.engines.recipe import (
     BuildOrder,
@@ -25,7 +26,6 @@ from fedclient.worker.engines.recipe import (
     shapes_of,
 )
 from fedclient.worker.engines.stored import EngineKey
-from fedclient.worker.onnx_facts import OnnxFile
 from fedspect.errors import EngineError
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from fedclient.worker.deploy.onnx_metadata import OnnxFile
 from fedclient.worker.engines.interface import KINDS, PRECISIONS, Engine, TensorFacts
 from fedclient.worker.engines.stored import EngineKey
-from fedclient.worker.onnx_facts import OnnxFile
 from fedspect.errors import EngineError
 
 Tell = Callable[[str, Optional[float]], None]

@@ -15,6 +15,7 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 import onnx
 
+from fedclient.worker.deploy.onnx_metadata import OnnxFile
 from fedclient.worker.engines.device_memory import DeviceMemory, find_memory, platform_name
 from fedclient.worker.engines.half import to_half
 from fedclient.worker.engines.interface import TensorFacts
@@ -41,7 +42,6 @@ from fedclient.worker.engines.tensorrt_api import (
     version_of,
 )
 from fedclient.worker.engines.tensorrt_engine import TensorRTEngine
-from fedclient.worker.onnx_facts import OnnxFile
 from fedspect.errors import EngineError, InterruptedRunError, StorageError
 from fedspect.files import write_bytes
 
@@ -53,7 +53,7 @@ DIFFERENCE = {"float32": 1e-3, "float16": 5e-2}
 
 
 @dataclass(frozen=True)
-class Plan:
+class TensorRTPlan:
     """What the builder made, and how many layers the parser had seen."""
 
     content: bytes
@@ -105,7 +105,7 @@ class TensorRTRecipe(Recipe):
             "tensorrt_module": str(self._tensorrt.__name__),
         }
 
-    def _compared(self, source: OnnxFile, plan: Plan) -> Dict[str, Any]:
+    def _compared(self, source: OnnxFile, plan: TensorRTPlan) -> Dict[str, Any]:
         inputs, outputs = edges_of(source.model)
         edges: Dict[str, Any] = {"inputs": inputs, "outputs": outputs, "metadata": source.metadata}
         batch = sample_of(source, min(2, self.order.max_batch))
@@ -144,7 +144,7 @@ def build_plan(
     workspace: int,
     timing: Optional[Path],
     tell: Tell,
-) -> Plan:
+) -> TensorRTPlan:
     """Parse and build; needs no GPU where the version does not (TensorRT-RTX).
 
     Raises:
@@ -186,7 +186,7 @@ def build_plan(
         raise words.error(
             "TensorRT did not build a plan", remedy="choose another precision, or the kind onnxruntime"
         )
-    return Plan(bytes(content), layers, workspace)
+    return TensorRTPlan(bytes(content), layers, workspace)
 
 
 def workspace_of(free: int) -> int:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, List, Optional
 
+from fedclient.worker.child_process import Report, tell
 from fedclient.worker.settings import WorkerSettings
-from fedclient.worker.telling import Report, tell
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
     def work(report: Report) -> Any:
         from fedclient.worker.gate.pipeline import Deployer
-        from fedclient.worker.setup import Site
+        from fedclient.worker.training.setup import Site
 
         settings = WorkerSettings.read(given.settings)
         deployer = Deployer(

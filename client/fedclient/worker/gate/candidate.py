@@ -15,11 +15,11 @@ import numpy as np
 import safetensors
 from pydantic import ValidationError
 
-from fedclient.worker.head import head_of, load_head, shared_part, statistics_part
-from fedclient.worker.state import PlantState
+from fedclient.worker.training.head import head_of, load_head, shared_part, statistics_part
+from fedclient.worker.training.plant_state import PlantState
 from fedspect.errors import ClassError, DamagedFileError, UpdateRefusedError
 from fedspect.files import read_json
-from fedspect.model.base import BaseModel
+from fedspect.model.base import BaseNetwork
 from fedspect.model.levels import LevelledNetwork, derived_seed
 from fedspect.protocol.versions import CARD_FILE, HEAD_FILE, VersionCard
 from fedspect.update.schema import Arrays, Schema, version_of
@@ -61,7 +61,7 @@ def read_card(folder: Path) -> VersionCard:
 
 def read_candidate(
     folder: Path,
-    base: BaseModel,
+    base: BaseNetwork,
     classes: Sequence[str],
     *,
     freeze_levels: Optional[int],
@@ -99,7 +99,7 @@ def read_candidate(
     return Candidate(card, network.eval(), own)
 
 
-def _check_card(card: VersionCard, base: BaseModel, classes: Sequence[str]) -> None:
+def _check_card(card: VersionCard, base: BaseNetwork, classes: Sequence[str]) -> None:
     if card.base_hash != base.content_hash:
         raise UpdateRefusedError(
             "the version is of another base model",

@@ -20,19 +20,19 @@ import numpy as np
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import EngineStore, LineModel, open_model
-from fedclient.worker.gate.building import Report, build_engines
 from fedclient.worker.gate.candidate import Candidate, read_candidate, read_card
+from fedclient.worker.gate.drift_reference import leave_reference
+from fedclient.worker.gate.earlier_decisions import Decision, gone_back, settled
+from fedclient.worker.gate.engine_building import Report, build_engines
 from fedclient.worker.gate.evidence import drawn_pictures, gather, trained_logits
-from fedclient.worker.gate.judge import Verdict, judge
-from fedclient.worker.gate.looks import leave_reference
+from fedclient.worker.gate.gate_report import GateReport, judge
 from fedclient.worker.gate.settings import DeploySettings, read_deploy_settings
-from fedclient.worker.gate.settled import Decision, gone_back, settled
 from fedclient.worker.golden import GoldenSet
 from fedclient.worker.golden.choosing import GOLDEN
 from fedclient.worker.line.settings import read_settings
 from fedclient.worker.settings import WorkerSettings
-from fedclient.worker.setup import Site
-from fedclient.worker.state import PlantState
+from fedclient.worker.training.plant_state import PlantState
+from fedclient.worker.training.setup import Site
 from fedspect.errors import (
     ClassError,
     DamagedFileError,
@@ -42,7 +42,7 @@ from fedspect.errors import (
     UpdateRefusedError,
 )
 from fedspect.locking import Occupied
-from fedspect.model.base import BaseModel, load_base
+from fedspect.model.base import BaseNetwork, load_base
 from fedspect.protocol.versions import DeploymentReport, Outcome, VersionCard
 
 logger = logging.getLogger("fedclient.worker.gate")
@@ -67,7 +67,7 @@ class Deployer:
         self.golden = GoldenSet(self.home / "golden")
         self._site = site
         self._look_again = look_again
-        self._base: Optional[BaseModel] = None
+        self._base: Optional[BaseNetwork] = None
 
     def deploy(
         self,
@@ -129,7 +129,7 @@ class Deployer:
             seconds=round(time.monotonic() - begun, 3),
         )
 
-    def base(self) -> BaseModel:
+    def base(self) -> BaseNetwork:
         """The plant's base model, read at the first need."""
         if self._base is None:
             self._base = load_base(self.settings.base)
@@ -223,7 +223,7 @@ class Deployer:
         settings: DeploySettings,
         remarks: Tuple[str, ...],
         report: Report,
-    ) -> Verdict:
+    ) -> GateReport:
         preprocessing = self.base().preprocessing
         golden = self.golden.load(preprocessing)
         threads = settings.engine.threads

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedspect.files import write_text
 from fedspect.settings import Settings, load_settings
-from fedspect.toml import commented_toml
+from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "engines.toml"
 HEADING = (

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any, List, Optional
 
+from fedclient.worker.child_process import Report, tell
 from fedclient.worker.golden import GoldenSet
 from fedclient.worker.golden.choosing import GOLDEN
 from fedclient.worker.settings import WorkerSettings
-from fedclient.worker.telling import Report, tell
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
     def work(report: Report) -> Any:
         from fedclient.worker.gate.settings import read_deploy_settings
-        from fedclient.worker.setup import Site
+        from fedclient.worker.training.setup import Site
 
         settings = WorkerSettings.read(given.settings)
         limit = given.limit or read_deploy_settings(settings.home).gate.golden_limit

@@ -21,8 +21,8 @@ from PIL import Image
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.engines import EngineStore, LineModel, StoredEngine, open_model
-from fedclient.worker.line.following import practise
-from fedclient.worker.line.pictures import from_encoded
+from fedclient.worker.line.reload.reloader import practise
+from fedclient.worker.line.serving.input_pictures import from_encoded
 from fedspect.data.decode import read_bytes
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import EngineError
@@ -31,7 +31,7 @@ FEWEST = 20  # answers that a percentile is taken from
 
 
 @dataclass(frozen=True)
-class Measured:
+class BenchmarkRow:
     """One kind and precision: milliseconds from encoded picture to answer, and of the engine alone."""
 
     kind: str
@@ -58,7 +58,7 @@ def bench(
     threads: int,
     files: Sequence[Path] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> List[Measured]:
+) -> List[BenchmarkRow]:
     """Measure each set of engines for ``seconds``.
 
     Raises:
@@ -82,7 +82,7 @@ def bench(
     return rows
 
 
-def as_dict(row: Measured) -> Dict[str, object]:
+def as_dict(row: BenchmarkRow) -> Dict[str, object]:
     """For JSON."""
     return asdict(row)
 
@@ -120,7 +120,7 @@ def _measure(
     seconds: float,
     batch: int,
     files: Sequence[Path],
-) -> Measured:
+) -> BenchmarkRow:
     practise(model)
     contents = [read_bytes(path) for path in files] or [_drawn(model.preprocessing)]
     whole: List[float] = []
@@ -148,7 +148,7 @@ def _measure(
     held = [each.memory_bytes for each in model.engines]
     grown = psutil.Process().memory_info().rss - before
     known = sum(each for each in held if each is not None) if any(held) else grown
-    return Measured(
+    return BenchmarkRow(
         kind,
         precision,
         round(p50, 3),

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 import typer
 from typing_extensions import Annotated
 
-from fedclient.worker.line import keeping
+from fedclient.worker.line import review_commands as keeping
+from fedclient.worker.line.decision_policy import DecisionPolicy, refuse_unknown, threshold_table
 from fedclient.worker.line.home import LineHome
-from fedclient.worker.line.leasing import Answering
 from fedclient.worker.line.options import HomeOption
-from fedclient.worker.line.predicting import Prediction, csv_table, files_of, predict
-from fedclient.worker.line.serving import DEFAULT_ADDRESS, DEFAULT_HTTP, Listening, serve
+from fedclient.worker.line.prediction import Prediction, csv_table, files_of, predict
+from fedclient.worker.line.serving.model_leases import ServedModel
+from fedclient.worker.line.serving.server import DEFAULT_ADDRESS, DEFAULT_HTTP, Listening, serve
 from fedclient.worker.line.settings import SETTINGS_FILE, read_settings, write_settings
-from fedclient.worker.line.verdicts import Judge, refuse_unknown, threshold_table
-from fedclient.worker.line.watch_process import Pace, watch
+from fedclient.worker.line.watch.watch_process import PollInterval, watch
 from fedspect.console import (
     JsonOption,
     make_app,
@@ -38,7 +38,7 @@ from fedspect.console import (
 from fedspect.errors import EngineError, PictureError, SettingsError
 
 if TYPE_CHECKING:
-    from fedclient.worker.line.heat import Explainer
+    from fedclient.worker.line.explain.class_activation import Explainer
 
 MOST_BENCHED = 256  # pictures that are kept in memory
 
@@ -66,7 +66,7 @@ def predict_command(
     settings = read_settings(line_home.line)
     files = files_of(sources)
     model = line_home.open_current(threads=settings.serving.threads)
-    judge = Judge(settings.verdicts, model.classes)
+    judge = DecisionPolicy(settings.verdicts, model.classes)
     explainer = None if heat_map is None else _explainer(line_home)
     rows: List[Dict[str, Any]] = []
     with progress_bar("pictures", shown=len(files) > 1) as progress:
@@ -91,13 +91,13 @@ def _explainer(home: LineHome) -> "Explainer":
     deployment = home.deployments.current()
     if deployment is None:
         raise EngineError("the line has no engine yet")
-    from fedclient.worker.line.heat import Explainer
+    from fedclient.worker.line.explain.class_activation import Explainer
 
     return Explainer(deployment, home.store)
 
 
 def _write_heat(explainer: "Explainer", folder: Path, found: Prediction, classes: Sequence[str]) -> Path:
-    from fedclient.worker.line.overlay import save_overlay
+    from fedclient.worker.line.explain.overlay import save_overlay
 
     assert found.verdict is not None and found.pixels is not None
     heat = explainer.heat(found.pixels, classes.index(found.verdict.label))
@@ -107,7 +107,7 @@ def _write_heat(explainer: "Explainer", folder: Path, found: Prediction, classes
     return path
 
 
-def _print_predictions(rows: List[Dict[str, Any]], model: Answering, *, json: bool, as_csv: bool) -> None:
+def _print_predictions(rows: List[Dict[str, Any]], model: ServedModel, *, json: bool, as_csv: bool) -> None:
     facts = {"version": model.version, "number": model.number}
     if json:
         print_json({**facts, "pictures": rows})
@@ -187,7 +187,7 @@ def watch_command(
 ) -> None:
     """Give each new picture of a folder a verdict, a JSON line each."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    times = Pace(every, settle, give_up)
+    times = PollInterval(every, settle, give_up)
     watch(LineHome(home), folder, times, output=output, skip_present=skip_present, once=once)
 
 

@@ -7,7 +7,7 @@ from typing import List, Optional
 
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.engines import EngineStore, LineModel, open_model
-from fedclient.worker.line.drift import DriftWatch
+from fedclient.worker.line.monitoring.drift import DriftWatch
 from fedclient.worker.line.settings import DriftSettings
 from fedclient.worker.settings import LABELLED
 from fedspect.errors import AlreadyRunningError, EngineError

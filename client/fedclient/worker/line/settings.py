@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from fedspect.files import write_text
 from fedspect.settings import Settings, load_settings
-from fedspect.toml import commented_toml
+from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "line.toml"
 
@@ -76,7 +76,7 @@ class ServingSettings(Settings):
     """Seconds that requests under way get when the process is told to end."""
 
 
-class AskedSettings(Settings):
+class ReviewSettings(Settings):
     """The pictures of which a person is asked, kept for labelling in ``line/asked``."""
 
     most_pictures: int = Field(default=1000, ge=0, le=1_000_000)
@@ -102,7 +102,7 @@ class LineSettings(Settings):
 
     verdicts: VerdictSettings = Field(default_factory=VerdictSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
-    asked: AskedSettings = Field(default_factory=AskedSettings)
+    asked: ReviewSettings = Field(default_factory=ReviewSettings)
     drift: DriftSettings = Field(default_factory=DriftSettings)
 
 

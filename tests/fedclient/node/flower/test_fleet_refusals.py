@@ -17,7 +17,7 @@ from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 from fedclient.node.flower.fleet_connection import FleetConnection, LinkLostError, RefusedError, RunOverError
 from fedclient.node.flower.fleet_node import MOST_REFUSALS, FleetNode, Pace
 from fedclient.node.flower.message_journal import MessageJournal
-from fedserver.authority import Authority
+from fedserver.enrolment.authority import Authority
 from fedspect.errors import FederationError
 
 LARGEST = 1 << 20

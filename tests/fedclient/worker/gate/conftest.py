@@ -11,12 +11,12 @@ import pytest
 import safetensors.numpy
 
 from fedclient.worker.gate.pipeline import Deployer
-from fedclient.worker.head import head_of
 from fedclient.worker.settings import WorkerSettings
-from fedclient.worker.setup import Site
+from fedclient.worker.training.head import head_of
+from fedclient.worker.training.setup import Site
 from fedspect.data.pictures import CheckedPicture
 from fedspect.files import write_bytes, write_json, write_text
-from fedspect.model.base import BaseModel, save_base
+from fedspect.model.base import BaseNetwork, save_base
 from fedspect.model.levels import freeze
 from fedspect.protocol.versions import VersionCard
 from fedspect.training.settings import TrainingSettings
@@ -30,7 +30,7 @@ Publish = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def trained_head(base: BaseModel, pictures: List[CheckedPicture], cache: Path) -> Arrays:
+def trained_head(base: BaseNetwork, pictures: List[CheckedPicture], cache: Path) -> Arrays:
     """A head that tells plain from striped on every picture, so that one with classes exchanged is worse on any."""
     network = base.network(CLASSES, seed=0)
     freeze(network, 8)
@@ -50,7 +50,7 @@ def trained_head(base: BaseModel, pictures: List[CheckedPicture], cache: Path) -
 
 
 @pytest.fixture
-def home(tmp_path: Path, base: BaseModel, pictures: List[CheckedPicture]) -> Path:
+def home(tmp_path: Path, base: BaseNetwork, pictures: List[CheckedPicture]) -> Path:
     """A plant that has joined, as its node leaves it."""
     folder = tmp_path / "home"
     base_folder = folder / "base"
@@ -86,7 +86,7 @@ def deployer(home: Path) -> Deployer:
 
 
 @pytest.fixture
-def publish(home: Path, base: BaseModel) -> Publish:
+def publish(home: Path, base: BaseNetwork) -> Publish:
     """Put a version where the node downloads it to."""
 
     def put(head: Mapping[str, np.ndarray], number: int = 1, **card: Any) -> Path:

@@ -9,11 +9,11 @@ import pytest
 import safetensors.numpy
 
 from fedclient.worker.gate.candidate import Candidate, read_candidate
-from fedclient.worker.head import head_of
-from fedclient.worker.state import Carried, PlantState
+from fedclient.worker.training.head import head_of
+from fedclient.worker.training.plant_state import Carried, PlantState
 from fedspect.errors import ClassError, DamagedFileError, FedspectError, UpdateRefusedError
 from fedspect.files import write_bytes
-from fedspect.model.base import BaseModel
+from fedspect.model.base import BaseNetwork
 from fedspect.update.schema import Arrays, is_statistic
 
 CLASSES = ("plain", "striped")
@@ -21,13 +21,13 @@ CLASSES = ("plain", "striped")
 Publish = Callable[..., Path]
 
 
-def read(folder: Path, base: BaseModel, home: Path) -> Candidate:
+def read(folder: Path, base: BaseNetwork, home: Path) -> Candidate:
     state = PlantState(home / "state", base_hash=base.content_hash)
     return read_candidate(folder, base, CLASSES, freeze_levels=None, state=state)
 
 
 def test_a_version_becomes_the_network_that_was_trained(
-    publish: Publish, base: BaseModel, home: Path, trained_head: Arrays
+    publish: Publish, base: BaseNetwork, home: Path, trained_head: Arrays
 ) -> None:
     candidate = read(publish(trained_head), base, home)
     assert all(
@@ -51,7 +51,7 @@ def test_a_version_becomes_the_network_that_was_trained(
 )
 def test_a_card_that_does_not_fit_this_plant_is_refused(
     publish: Publish,
-    base: BaseModel,
+    base: BaseNetwork,
     home: Path,
     trained_head: Arrays,
     card: dict[str, Any],
@@ -64,7 +64,7 @@ def test_a_card_that_does_not_fit_this_plant_is_refused(
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_a_head_with_numbers_that_are_none_is_refused_and_the_tensor_named(
-    publish: Publish, base: BaseModel, home: Path, trained_head: Arrays, poison: float
+    publish: Publish, base: BaseNetwork, home: Path, trained_head: Arrays, poison: float
 ) -> None:
     head = {name: values.copy() for name, values in trained_head.items()}
     name = sorted(head)[3]
@@ -107,7 +107,7 @@ def damaged_heads(head: Arrays) -> dict[str, bytes]:
     ],
 )
 def test_a_damaged_head_file_is_named(
-    publish: Publish, base: BaseModel, home: Path, trained_head: Arrays, damage: str
+    publish: Publish, base: BaseNetwork, home: Path, trained_head: Arrays, damage: str
 ) -> None:
     folder = publish(trained_head)
     write_bytes(folder / "head.safetensors", damaged_heads(trained_head)[damage])
@@ -119,7 +119,7 @@ def test_a_damaged_head_file_is_named(
     "content", [b"", b"{", b"[]", b"null", b'{"number": 1}', b"\xff", b" " * (5 << 20), None]
 )
 def test_a_damaged_card_is_named(
-    publish: Publish, base: BaseModel, home: Path, trained_head: Arrays, content: bytes | None
+    publish: Publish, base: BaseNetwork, home: Path, trained_head: Arrays, content: bytes | None
 ) -> None:
     folder = publish(trained_head)
     if content is None:
@@ -131,7 +131,7 @@ def test_a_damaged_card_is_named(
 
 
 def test_a_shared_version_gets_the_plants_own_statistics(
-    publish: Publish, base: BaseModel, home: Path, trained_head: Arrays
+    publish: Publish, base: BaseNetwork, home: Path, trained_head: Arrays
 ) -> None:
     shared = {name: values for name, values in trained_head.items() if not is_statistic(name)}
     folder = publish(shared, batch_norm="per-plant")

@@ -15,7 +15,7 @@ from fedspect.update.schema import Arrays
 if sys.version_info < (3, 10):
     pytest.skip("the node runs on Python 3.10 and newer", allow_module_level=True)
 
-from fedclient.node.worker_link import WorkerLink
+from fedclient.node.worker_client import WorkerClient
 
 pytestmark = pytest.mark.slow
 Publish = Callable[..., Path]
@@ -25,7 +25,7 @@ def test_the_worker_deploys_what_its_node_names_and_tells_of_its_progress(
     home: Path, publish: Publish, trained_head: Arrays
 ) -> None:
     stages: List[str] = []
-    link = WorkerLink(
+    link = WorkerClient(
         home / "worker.json",
         home / "worker.log",
         on_progress=lambda stage, done, total: stages.append(stage),

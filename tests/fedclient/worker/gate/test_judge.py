@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedclient.worker.gate.evidence import Answers, Evidence
-from fedclient.worker.gate.judge import NOTHING_PASSES, Verdict
-from fedclient.worker.gate.judge import judge as judged
+from fedclient.worker.gate.gate_report import NOTHING_PASSES, GateReport
+from fedclient.worker.gate.gate_report import judge as judged
 from fedclient.worker.gate.settings import GateSettings
 from fedclient.worker.line.settings import VerdictSettings
 from fedspect.errors import SettingsError
@@ -20,7 +20,7 @@ SETTINGS = GateSettings()
 LINE = VerdictSettings(good_classes=["good"])
 
 
-def judge(evidence: Evidence, settings: GateSettings, line: VerdictSettings = LINE) -> Verdict:
+def judge(evidence: Evidence, settings: GateSettings, line: VerdictSettings = LINE) -> GateReport:
     return judged(evidence, settings, line)
 
 

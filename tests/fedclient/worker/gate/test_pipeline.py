@@ -16,10 +16,11 @@ from PIL import Image
 from fedclient.worker.deploy import DeployGraphs, save_graphs
 from fedclient.worker.deployments import Deployments
 from fedclient.worker.engines import open_model
-from fedclient.worker.gate import building, pipeline
+from fedclient.worker.gate import engine_building as building
+from fedclient.worker.gate import pipeline
 from fedclient.worker.gate.pipeline import Deployer
-from fedclient.worker.line.reference import BY_DEPLOYMENT, BY_HAND, Reference
-from fedclient.worker.setup import Site
+from fedclient.worker.line.monitoring.reference_statistics import BY_DEPLOYMENT, BY_HAND, DriftReference
+from fedclient.worker.training.setup import Site
 from fedspect import files
 from fedspect.files import write_text
 from fedspect.update.schema import Arrays
@@ -77,14 +78,14 @@ def test_a_version_is_built_proved_and_activated_and_the_next_keeps_the_backbone
     assert report.figures["pictures"] == len(deployer.golden.pictures()) > 0
     with_engines = {stored.id for stored in deployer.store.list()}
 
-    reference = Reference.load(home / "line" / "reference")
+    reference = DriftReference.load(home / "line" / "reference")
     assert (reference.made_by, reference.version) == (BY_DEPLOYMENT, report.version)
     replace(reference, made_by=BY_HAND).save(home / "line" / "reference")
 
     second = deployer.deploy(publish(changed(trained_head), number=2), number=2)
     assert second.outcome == "activated", second.reasons
     assert (
-        Reference.load(home / "line" / "reference").version == report.version
+        DriftReference.load(home / "line" / "reference").version == report.version
     )  # what was made by hand stays
     current = deployer.deployments.current()
     assert current is not None
@@ -350,7 +351,7 @@ KILLED = textwrap.dedent(
     from pathlib import Path
     from fedclient.worker.gate.pipeline import Deployer
     from fedclient.worker.settings import WorkerSettings
-    from fedclient.worker.setup import Site
+    from fedclient.worker.training.setup import Site
 
     home, folder, at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     settings = WorkerSettings.read(home / "worker.json")

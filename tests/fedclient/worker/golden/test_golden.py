@@ -16,7 +16,7 @@ from fedclient.worker.golden import GoldenSet
 from fedclient.worker.golden.choosing import add_by_hand, sides_kept
 from fedclient.worker.golden.pictures import spread
 from fedclient.worker.settings import WorkerSettings
-from fedclient.worker.setup import Site
+from fedclient.worker.training.setup import Site
 from fedspect import files
 from fedspect.data.classes import ClassList
 from fedspect.data.pictures import CheckedPicture

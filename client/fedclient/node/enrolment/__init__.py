@@ -1,0 +1,1 @@
+"""Enrolment at the plant: trust in headquarters, the authenticated session, downloads."""

@@ -1,0 +1,135 @@
+"""A thread for what a plant has to see to at headquarters beside rounds: versions and how the plant is.
+
+It asks every ``look_every`` seconds over one session, which is opened anew when it is over. Headquarters
+that cannot be reached, or does not want this plant any more, is the main loop's business: here the next visit
+comes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from fedclient.node.enrolment.enrol import returned
+from fedclient.node.enrolment.session import Session
+from fedclient.node.home import Membership, PlantHome
+from fedclient.node.node_status import NodeStatus
+from fedclient.node.version_updater import VersionUpdater
+from fedclient.yield_policy import YieldPolicy
+from fedspect import files
+from fedspect.errors import ConnectionLostError, DataError, EnrolmentError, FedspectError
+
+logger = logging.getLogger("fedclient.node")
+
+
+class HeadquartersSync:
+    """Visits headquarters until ``stop`` is set."""
+
+    def __init__(
+        self,
+        home: PlantHome,
+        courtesy: YieldPolicy,
+        board: NodeStatus,
+        keeper: VersionUpdater,
+        *,
+        visit: Callable[[PlantHome, Membership], Any] = returned,
+    ) -> None:
+        self._home = home
+        self._courtesy = courtesy
+        self._board = board
+        self._keeper = keeper
+        self._visit = visit
+        self._open = ExitStack()
+        self._session: Session | None = None
+        self._told: object = ()
+        self._wake = threading.Event()
+        self._turn = threading.Lock()
+
+    def soon(self) -> None:
+        """There is news: make the next visit now."""
+        self._wake.set()
+
+    def report(self) -> None:
+        """Hand in the site report now; errors as ``visit``."""
+        with self._turn:
+            self._tell(self._session_for(self._home.membership()))
+
+    def run(self, stop: threading.Event) -> None:
+        """Visit until told to stop; whatever goes wrong is in the log, and the next visit comes."""
+        while not stop.is_set():
+            self._wake.wait(self._courtesy.settings.versions.look_every)
+            self._wake.clear()
+            if stop.is_set() or not self._home.membership_path.exists():
+                continue
+            try:
+                self.visit()
+            except (ConnectionLostError, EnrolmentError) as error:
+                logger.info("headquarters could not be visited: %s", error)
+            except FedspectError as error:
+                self._board.problem("versions", str(error))
+                logger.warning("a visit to headquarters failed: %s", error)
+            except Exception:
+                logger.exception("a visit to headquarters failed")
+        self._close()
+
+    def visit(self) -> None:
+        """Visit once; a session that is over is opened again.
+
+        Raises:
+            FedspectError: what could not be seen to.
+
+        """
+        membership = self._home.membership()
+        with self._turn:
+            was_open = self._session is not None
+            try:
+                try:
+                    self._see_to(membership)
+                except EnrolmentError:
+                    if not was_open:
+                        raise
+                    self._close()
+                    self._see_to(membership)
+            except BaseException:
+                self._close()
+                raise
+        self._board.problem("versions", None)
+
+    def _see_to(self, membership: Membership) -> None:
+        session = self._session_for(membership)
+        self._tell(session)
+        self._keeper.look(session, membership.base_hash)
+
+    def _session_for(self, membership: Membership) -> Session:
+        if self._session is None:
+            self._session = self._open.enter_context(self._visit(self._home, membership))
+        return self._session
+
+    def _tell(self, session: Session) -> None:
+        """Hand in the site report when it, or what speaks against training, is another than last time."""
+        report = site_report(self._home, self._courtesy)
+        if report is not None and report != self._told:
+            try:
+                session.report(report)
+            except DataError as error:  # once: another try would not mend it, and versions do not wait for it
+                logger.warning("headquarters is not told how this plant is: %s", error)
+            self._told = report
+
+    def _close(self) -> None:
+        self._session = None
+        self._open.close()
+
+
+def site_report(home: PlantHome, courtesy: YieldPolicy) -> dict[str, Any] | None:
+    """What headquarters is told of this plant: counts, and what speaks against training. No names of pictures."""
+    try:
+        report = files.read_json(home.report_path)
+    except FileNotFoundError:
+        return None
+    objection = courtesy.standing()
+    told = {key: value for key, value in report.items() if key != "examples"}
+    told["training"] = None if objection is None else objection.as_dict()
+    return told

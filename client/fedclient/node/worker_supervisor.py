@@ -1,0 +1,226 @@
+"""The node's trainer: a worker process that is hired for what was agreed, and asked politely.
+
+The ClientApp sees it as its ``WorkerPort``. Before a round is passed on, the plant's own rules are asked
+(``fedclient.yield_policy``): while the plant is paused or outside its hours, headquarters gets the reason at once
+and the trainer is not bothered. One question at a time; a round that comes while engines are built
+waits for that, and headquarters' deadline for the round.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fedclient.node.home import Membership, PlantHome
+from fedclient.node.node_status import NodeStatus
+from fedclient.node.worker_client import WorkerClient
+from fedclient.plant_settings import PlantSettings
+from fedclient.yield_policy import YieldPolicy
+from fedspect import files
+from fedspect.errors import FedspectError, WorkerError, YieldedError
+from fedspect.update.round_messages import RoundReply, RoundTask
+
+MEBI = 1 << 20
+REST_AFTER = 5.0  # seconds without a question, while training may not run anyway
+LARGEST_READ = 192 << 20  # bytes of a message whose header is read for the board
+
+logger = logging.getLogger("fedclient.node")
+
+
+class WorkerSupervisor:
+    """The trainer of one plant; ``hire`` before anything else."""
+
+    def __init__(
+        self,
+        home: PlantHome,
+        courtesy: YieldPolicy,
+        board: NodeStatus,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.home = home
+        self.courtesy = courtesy
+        self.board = board
+        self._say = say
+        self._link: WorkerClient | None = None
+        self._agreed: object = None
+        self._turn = threading.RLock()
+        self._asked = time.monotonic()
+        self._closed = False
+
+    def hire(self, membership: Membership) -> bool:
+        """Have a trainer for what was agreed; whether it is another one than before.
+
+        Raises:
+            StorageError: its settings cannot be written.
+
+        """
+        content = worker_settings(self.home, membership, self.courtesy.settings)
+        agreed = (membership.worker_python, self.courtesy.settings.device.silence, content)
+        with self._turn:
+            if self._link is not None and self._agreed == agreed:
+                return False
+            if self._link is not None:
+                self._link.close()
+            path = self.home.folder / "worker.json"
+            files.write_json(path, content)
+            self._link = WorkerClient(
+                path,
+                self.home.folder / "worker.log",
+                python=membership.worker_python,
+                silence=self.courtesy.settings.device.silence,
+                on_progress=self.board.progress,
+                on_restart=lambda why: self._say(f"the worker died and is started again: {why}"),
+            )
+            self._agreed = agreed
+            return True
+
+    def inspect(self) -> dict[str, Any]:
+        """The site report, and what the worker runs on; errors as ``WorkerClient.inspect``."""
+        with self._turn:
+            link = self._there()
+            report = link.inspect()
+            report["worker"] = link.about()
+        self._done()
+        return report
+
+    def describe(self) -> bytes:
+        """A ``PlantDescription`` as bytes."""
+        with self._turn:
+            answer = self._there().describe()
+        self._done()
+        return answer
+
+    def work(self, task: bytes) -> bytes:
+        """A ``RoundReply`` to a ``RoundTask``, both as bytes.
+
+        Raises:
+            YieldedError: training may not run now, or had to give way.
+            WorkerError: there is no worker, even after it was started again.
+
+        """
+        objection = self.courtesy.standing()
+        if objection is not None:
+            raise objection.error()
+        with self._turn:
+            link = self._there()
+            _show_task(self.board, task)
+            try:
+                reply = link.work(task)
+            except YieldedError as error:
+                self._say(f"a round was given back: {error.what}")
+                raise
+            finally:
+                self._done()
+        _show_reply(self.board, reply)
+        return reply
+
+    def deploy(self, folder: str, number: int) -> bytes:
+        """Let the worker make engines of a version and take them through the gate; its report as JSON.
+
+        Raises:
+            WorkerError: the worker died over it, or does not answer.
+
+        """
+        with self._turn:
+            try:
+                return self._there().deploy(folder, number)
+            finally:
+                self._done()
+
+    def rest(self) -> None:
+        """End the worker if training may not run anyway and nobody asks it anything: the line gets its memory."""
+        link = self._link
+        if link is None or link.pid is None or time.monotonic() - self._asked < REST_AFTER:
+            return
+        if self._turn.acquire(blocking=False):
+            try:
+                link.rest()
+            finally:
+                self._turn.release()
+
+    def close(self) -> None:
+        """End the worker; a question under way is given up."""
+        self._closed = True
+        if self._link is not None:
+            self._link.close()
+
+    def _there(self) -> WorkerClient:
+        if self._link is None or self._closed:
+            raise WorkerError("the plant is stopping" if self._closed else "there is no trainer yet")
+        return self._link
+
+    def _done(self) -> None:
+        self._asked = time.monotonic()
+        self.board.put(work=None)
+
+
+def worker_settings(home: PlantHome, membership: Membership, settings: PlantSettings) -> dict[str, Any]:
+    """``worker.json``: what headquarters prescribes, and what this plant allows its trainer to use."""
+    prescribed, device, limit = membership.settings, settings.device, settings.training.memory_limit
+    training = {
+        **prescribed.get("training", {}),
+        "device": device.device,
+        "threads": device.threads,
+        "cache_limit": device.cache * MEBI,
+    }
+    if limit:
+        training["memory_limit"] = limit * MEBI // 4  # pictures and features; torch and network have the rest
+    return {
+        "plant": membership.plant,
+        "classes": membership.classes,
+        "aliases": membership.aliases,
+        "data": membership.data,
+        "base": str(home.base_folder(membership.base_hash)),
+        "state": str(home.state),
+        "cache": str(home.folder / "cache"),
+        "training": training,
+        "freeze_levels": prescribed.get("freeze_levels"),
+        "seed": prescribed.get("seed", 0),
+        "closed_form": prescribed.get("closed_form", False),
+    }
+
+
+def _show_task(board: NodeStatus, message: bytes) -> None:
+    """Put the round on the board, and that the node works on it; a task that cannot be read is the worker's to
+    refuse.
+    """
+    try:
+        task = RoundTask.from_bytes(message, LARGEST_READ)
+    except FedspectError:
+        return
+    earlier = board.facts.get("round") or {}
+    known = {key: earlier[key] for key in ("accuracy", "loss") if key in earlier}
+    board.put(
+        detail=f"on round {task.round} of {task.total_rounds}" if task.train else "on the closing evaluation",
+        round={
+            **known,
+            "run": task.run_id,
+            "round": task.round,
+            "of": task.total_rounds,
+            "trains": task.train,
+            "version": task.version,
+            "at": time.time(),
+        },
+    )
+
+
+def _show_reply(board: NodeStatus, message: bytes) -> None:
+    """Put on the board how good the received model was here, and how training went."""
+    try:
+        reply = RoundReply.from_bytes(message, LARGEST_READ)
+    except FedspectError:
+        return
+    if reply.error is not None:
+        board.problem("round", f"round {reply.round}: {reply.error.message}")
+        return
+    board.problem("round", None)
+    found = dict(board.facts.get("round") or {})
+    found["seconds"] = reply.seconds.get("total")
+    if "accuracy" in reply.metrics:
+        found["accuracy"] = reply.metrics["accuracy"]
+    if reply.train_loss is not None:
+        found["loss"] = reply.train_loss
+    board.put(round=found)

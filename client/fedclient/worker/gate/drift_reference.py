@@ -1,0 +1,81 @@
+"""The drift reference that a deployment leaves: how the plant's own pictures look to its new engine.
+
+Golden pictures serve where there are enough, for they never trained the model; a plant with few of them takes
+its other pictures too. A reference that somebody made by hand (`fedclient drift init`) is left alone.
+
+Shapes: N pictures, C channels, S the input size.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Callable, List
+
+import numpy as np
+
+from fedclient.worker.engines import LineModel
+from fedclient.worker.gate.evidence import BATCH
+from fedclient.worker.line.monitoring.reference_statistics import (
+    BY_DEPLOYMENT,
+    FEWEST,
+    DriftReference,
+    joined,
+    make_reference,
+    seen_of,
+)
+from fedclient.worker.training.setup import Site
+from fedspect.data.preprocess import Preprocessing
+from fedspect.errors import DamagedFileError, FedspectError
+
+MOST = 300
+"""Pictures that are looked at; a few seconds on a processor."""
+
+logger = logging.getLogger("fedclient.worker.gate")
+
+
+def leave_reference(
+    folder: Path,
+    model: LineModel,
+    base_hash: str,
+    golden: np.ndarray,
+    site: Callable[[], Site],
+    preprocessing: Preprocessing,
+    *,
+    window: int,
+) -> None:
+    """Write the reference of ``model``, unless one made by hand is there or the plant has too few pictures.
+
+    ``golden`` is uint8 (N, C, S, S). Whatever goes wrong is logged: drift is not worth a deployment.
+    """
+    try:
+        if _made_by_hand(folder):
+            return
+        pixels = golden[:MOST] if len(golden) >= FEWEST else _all_pictures(site(), preprocessing)
+        if len(pixels) < FEWEST:
+            logger.info("%d pictures are too few for a drift reference", len(pixels))
+            return
+        parts = []
+        for first in range(0, len(pixels), BATCH):
+            batch = pixels[first : first + BATCH]
+            answer = model.answer(batch)
+            parts.append(seen_of(batch, answer.features, answer.probabilities))
+        reference = make_reference(joined(parts), model, base_hash, window=window, made_by=BY_DEPLOYMENT)
+        reference.save(folder)
+    except FedspectError as error:
+        logger.warning("no drift reference was written: %s", error)
+
+
+def _made_by_hand(folder: Path) -> bool:
+    try:
+        return DriftReference.load(folder).made_by != BY_DEPLOYMENT
+    except (FileNotFoundError, DamagedFileError):
+        return False
+
+
+def _all_pictures(site: Site, preprocessing: Preprocessing) -> np.ndarray:
+    """Pictures of every side, those that did not train first."""
+    sides = sorted(site.split.sides.items(), key=lambda side: side[0] == "train")
+    pictures = [picture for _, side in sides for picture in side]
+    loaded: List[np.ndarray] = [preprocessing.load(picture.path) for picture in pictures[:MOST]]
+    return np.stack(loaded) if loaded else np.zeros((0, 1, 1, 1), np.uint8)

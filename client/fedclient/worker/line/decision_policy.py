@@ -1,0 +1,102 @@
+"""From probabilities to what becomes of the piece: it passes, it is rejected, or a person is asked.
+
+The most probable class names the side: good or not. A piece passes when the probabilities of all good classes
+together reach the threshold of that class, and is rejected when those of all others do: two kinds of defect
+that cannot be told apart make a piece no better. Without a good class the most probable class alone must reach
+its threshold, and nothing passes. Whatever reaches no threshold is a person's to decide.
+
+Shapes: N pictures, K classes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from fedclient.worker.line.settings import SETTINGS_FILE, VerdictSettings
+from fedspect.errors import SettingsError
+
+PASS, REJECT, ASK = "pass", "reject", "ask"
+OUTCOMES = (PASS, REJECT, ASK)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one picture."""
+
+    outcome: str
+    """"pass", "reject" or "ask"."""
+    label: str
+    """The most probable class."""
+    confidence: float
+    """Its probability."""
+    probabilities: Tuple[float, ...]
+    """One per class, in the model's order."""
+
+    def as_dict(self, classes: Sequence[str]) -> Dict[str, Any]:
+        """For a JSON line."""
+        return {
+            "verdict": self.outcome,
+            "class": self.label,
+            "confidence": round(self.confidence, 6),
+            "probabilities": {name: round(value, 6) for name, value in zip(classes, self.probabilities)},
+        }
+
+
+class DecisionPolicy:
+    """The thresholds of one list of classes."""
+
+    def __init__(self, settings: VerdictSettings, classes: Sequence[str]) -> None:
+        """See that every class that the settings name exists.
+
+        Raises:
+            SettingsError: one does not.
+
+        """
+        refuse_unknown([*settings.good_classes, *settings.sure_of], classes, SETTINGS_FILE)
+        self.classes = tuple(classes)
+        self.good = np.array([name in settings.good_classes for name in classes], dtype=bool)
+        self.sure = np.array([settings.sure_of.get(name, settings.sure) for name in classes])
+
+    def judge(self, probabilities: np.ndarray) -> List[Verdict]:
+        """One verdict per row of ``probabilities`` (N, K)."""
+        return [self._judge(row) for row in np.asarray(probabilities, dtype=np.float64)]
+
+    def _judge(self, row: np.ndarray) -> Verdict:
+        top = int(row.argmax())
+        good = bool(self.good[top])
+        certainty = float(row[self.good == good].sum()) if self.good.any() else float(row[top])
+        # float32 probabilities sum to 1 only up to their rounding
+        sure = certainty >= float(self.sure[top]) - 1e-6
+        outcome = ASK if not sure else PASS if good else REJECT
+        return Verdict(outcome, self.classes[top], float(row[top]), tuple(float(value) for value in row))
+
+
+def refuse_unknown(names: Iterable[str], classes: Sequence[str], where: str) -> None:
+    """See that every class that is named ``where`` (a file, an option) exists.
+
+    Raises:
+        SettingsError: one does not.
+
+    """
+    for name in names:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, n=1)
+            raise SettingsError(
+                f"{where} names a class that the model does not know",
+                seen=name,
+                accepted=", ".join(classes),
+                remedy=f"did you mean {near[0]}?" if near else None,
+            )
+
+
+def threshold_table(settings: VerdictSettings, classes: Sequence[str]) -> List[Mapping[str, Any]]:
+    """For each class whether it is good and how sure an answer must be; raises as ``DecisionPolicy``."""
+    judge = DecisionPolicy(settings, classes)
+    return [
+        {"class": name, "good": bool(good), "sure": float(sure)}
+        for name, good, sure in zip(classes, judge.good, judge.sure)
+    ]

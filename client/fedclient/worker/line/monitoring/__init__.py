@@ -1,0 +1,1 @@
+"""Monitoring: telemetry of answers, Prometheus metrics, drift against reference statistics."""

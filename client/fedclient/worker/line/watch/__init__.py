@@ -1,0 +1,1 @@
+"""Folder watcher: verdicts for the pictures of a watched folder, each exactly once."""

@@ -1,0 +1,1 @@
+"""Local training of a plant: its pictures, its state between rounds, and the work of one round."""

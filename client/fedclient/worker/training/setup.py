@@ -1,0 +1,115 @@
+"""From a plant's settings to its ``PlantWorker``: pictures found, checked and split, the base model loaded.
+
+The node writes ``worker.json`` and starts this process with it. Checking the pictures is done at each start, and
+what was found of each is remembered, so that only new ones are decoded. It is the site report that the plant's
+engineer and headquarters read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+from fedclient.worker.golden.choosing import GOLDEN, sides_kept
+from fedclient.worker.settings import LABELLED, WorkerSettings
+from fedclient.worker.training.plant_worker import PlantWorker
+from fedspect.data.classes import ClassList
+from fedspect.data.inspection import Inspection, inspect_pictures
+from fedspect.data.sources import Listing, find_pictures
+from fedspect.errors import ClassError, NoPicturesError, StorageError
+from fedspect.model.base import load_base
+from fedspect.model.levels import derived_seed
+from fedspect.settings import settings_from
+from fedspect.training.settings import TrainingSettings
+
+SHARES = {"train": 0.75, "evaluation": 0.15, GOLDEN: 0.10}
+INSPECTION = "inspection.npz"
+MOST_EXAMPLES = 20  # problems that a site report names one by one
+LONGEST_DETAIL = 200
+
+Progress = Callable[[int, int], None]
+
+
+class Site:
+    """A plant's pictures as they were found, and the worker that trains on them."""
+
+    def __init__(self, settings: WorkerSettings, progress: Progress = lambda done, total: None) -> None:
+        """Find, check and split the pictures; a picture stays on its side when others are added.
+
+        Raises:
+            DataError: there are none that can be used.
+            StorageError: the list of sides cannot be kept.
+
+        """
+        self.settings = settings
+        self.inspection = inspected(pictures_of(settings), settings.state / INSPECTION, progress)
+        seed = derived_seed("split", settings.plant, settings.seed)
+        with sides_kept(settings.state) as ledger:
+            self.split = ledger.assign(self.inspection.pictures, SHARES, seed=seed)
+
+    def report(self) -> Dict[str, Any]:
+        """The site report: counts per class and side, what was found wrong, what was given up."""
+        problems = [*self.inspection.problems, *self.split.set_aside]
+        counts = Counter(picture.label for picture in self.inspection.pictures)
+        return {
+            "counts": {name: counts[name] for name in self.settings.classes},
+            "sides": {name: len(pictures) for name, pictures in self.split.sides.items()},
+            "given_up": self.split.given_up,
+            "missing_classes": [name for name in self.settings.classes if not counts[name]],
+            "problems": dict(Counter(problem.kind for problem in problems)),
+            "examples": [
+                {"name": one.name[:LONGEST_DETAIL], "kind": one.kind, "detail": one.detail[:LONGEST_DETAIL]}
+                for one in problems[:MOST_EXAMPLES]
+            ],
+        }
+
+    def worker(self) -> PlantWorker:
+        """The worker of this site.
+
+        Raises:
+            SettingsError: what the federation prescribes cannot be done by this version.
+            BaseModelError: the base model is damaged.
+
+        """
+        settings = self.settings
+        return PlantWorker(
+            settings.plant,
+            load_base(settings.base),
+            settings.classes,
+            self.split.sides["train"],
+            self.split.sides["evaluation"],
+            settings_from(settings.training, TrainingSettings, origin="what headquarters prescribes"),
+            freeze_levels=settings.freeze_levels,
+            state_folder=settings.state,
+            cache_folder=settings.cache,
+            seed=settings.seed,
+            closed_form=settings.closed_form,
+        )
+
+
+def inspected(listing: Listing, remembered: Path, progress: Progress) -> Inspection:
+    """What the pictures are, with what was found of them last time; a full disk only costs the time."""
+    try:
+        return inspect_pictures(listing, progress=progress, cache=remembered)
+    except StorageError:
+        return inspect_pictures(listing, progress=progress)
+
+
+def pictures_of(settings: WorkerSettings) -> Listing:
+    """The plant's own pictures, and those of its line that a person has labelled (``fedclient asked label``).
+
+    Raises:
+        DataError: there are none of its own that can be used.
+
+    """
+    classes = ClassList(tuple(settings.classes), settings.aliases)
+    own = find_pictures(settings.data, classes=classes)
+    try:
+        labelled = find_pictures(settings.home / LABELLED, classes=classes)
+    except (NoPicturesError, ClassError):  # none yet, or of classes that the federation has no more
+        return own
+    pictures = [replace(each, name=f"{LABELLED}:{each.name}") for each in labelled.pictures]
+    problems = [replace(each, name=f"{LABELLED}:{each.name}") for each in labelled.problems]
+    return replace(own, pictures=(*own.pictures, *pictures), problems=(*own.problems, *problems))

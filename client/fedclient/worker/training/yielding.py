@@ -1,0 +1,48 @@
+"""Work that yields to the line: between any two batches it asks whether it may go on, and waits or gives up.
+
+The trainer tells its progress after every batch, so that is where it is asked. Giving up is no ordinary
+error: ``PlantWorker`` would answer an error of its own with a reply, and headquarters would try again with a
+larger message. It passes through the training as an interrupt does, which leaves the network as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from fedclient.yield_policy import Blocker, YieldPolicy
+from fedspect.errors import YieldedError
+
+WAITING = "waits for the line"
+
+Report = Callable[[str, int, int], None]
+
+
+class TaskYielded(BaseException):
+    """A round that is given back to headquarters; ``error`` says why, ``memory`` whether for lack of memory."""
+
+    def __init__(self, error: YieldedError, *, memory: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.memory = memory
+
+
+def polite(courtesy: YieldPolicy, report: Report) -> Report:
+    """``report``, which first waits until the work may go on.
+
+    It raises ``TaskYielded`` when that takes longer than the plant's patience.
+    """
+
+    def reporting(stage: str, done: int, total: int) -> None:
+        try:
+            courtesy.between_batches(lambda objection: _waits(report, objection))
+        except YieldedError as error:
+            objection = courtesy.objection()
+            memory = objection is not None and objection.kind == "memory"
+            raise TaskYielded(error, memory=memory) from error
+        report(stage, done, total)
+
+    return reporting
+
+
+def _waits(report: Report, objection: Blocker) -> None:
+    report(f"{WAITING}: {objection.reason}", 0, 0)

@@ -1,0 +1,1 @@
+"""Operations: the supervisor of `fedserver start`, live view, operator log, backup and restore."""

@@ -1,0 +1,1 @@
+"""Model registry: published versions, base models, and what plants reported of both."""

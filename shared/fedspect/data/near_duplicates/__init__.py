@@ -1,0 +1,1 @@
+"""Near-duplicate detection: pictures that show the same piece of surface."""

@@ -1,0 +1,1 @@
+"""Arguments and printing of the `fedsim` command."""
