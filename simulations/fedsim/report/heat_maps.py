@@ -1,7 +1,8 @@
 """Where the model looked: class activation of the worst mistakes, for the report.
 
 Grad-CAM (Selvaraju et al., 2017) at the last feature map, by automatic differentiation, so that it does for every
-architecture. The line computes the same for its own engines without torch (``fedclient.worker.line.explain.class_activation``). What is
+architecture. The line computes the same for its own engines without torch
+(``fedclient.worker.line.explain.class_activation``). What is
 written shows heat alone and nothing of the picture: pictures stay where they are.
 
 Shapes: N pictures, C channels, S input size, K classes.

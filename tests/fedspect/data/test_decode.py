@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import encoded, png_that_claims, several, strip, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from drawn_surfaces import encoded, png_that_claims, several, strip, write
 from fedspect.data import decode as room
 from fedspect.data.decode import (
     NotAPictureError,

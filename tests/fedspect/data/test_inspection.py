@@ -7,8 +7,8 @@ from typing import List, Tuple
 
 import numpy as np
 import pytest
-from drawn import REAL_DATA, encoded, folder_of, needs_neu, png_that_claims, strip, write
 
+from drawn_surfaces import REAL_DATA, encoded, folder_of, needs_neu, png_that_claims, strip, write
 from fedspect.data import checking
 from fedspect.data.inspection import FOUND, Inspection, inspect_pictures
 from fedspect.data.inspection_cache import InspectionCache

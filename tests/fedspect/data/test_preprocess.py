@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import strip, write
 
+from drawn_surfaces import strip, write
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import PictureError, SettingsError
 

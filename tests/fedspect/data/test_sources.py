@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from drawn import REAL_DATA, folder_of, needs_ball_screws, needs_neu
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from drawn_surfaces import REAL_DATA, folder_of, needs_ball_screws, needs_neu
 from fedspect.data.classes import ClassList
 from fedspect.data.pictures import (
     CLASS_SPELLING,

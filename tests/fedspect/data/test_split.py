@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Dict, List
 
 import pytest
-from drawn import REAL_DATA, checked, needs_neu, sides_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drawn_surfaces import REAL_DATA, checked, needs_neu, sides_of
 from fedspect.data.inspection import inspect_pictures
 from fedspect.data.pictures import SET_ASIDE, CheckedPicture
 from fedspect.data.sources import find_pictures

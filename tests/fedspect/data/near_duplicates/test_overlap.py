@@ -7,10 +7,10 @@ from typing import List, Tuple
 
 import numpy as np
 import pytest
-from drawn import REAL_DATA, encoded, needs_neu, strip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drawn_surfaces import REAL_DATA, encoded, needs_neu, strip
 from fedspect.data.decode import decode, read_picture
 from fedspect.data.near_duplicates.keypoints import (
     DESCRIPTION_LENGTH,

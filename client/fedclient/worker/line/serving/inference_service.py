@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's service before a ``DynamicBatcher``: what Triton's clients call, and the codes they get.
+"""Open Inference Protocol service: what Triton's clients call, and the status codes that they get.
 
 A mistake of the client's is INVALID_ARGUMENT in words, an unknown model or version NOT_FOUND, a line without
 an engine UNAVAILABLE, and a full queue RESOURCE_EXHAUSTED: the client may come back, nothing has grown here.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fedspect.data.pictures import CheckedPicture, Picture
 
-REAL_DATA = Path(os.environ.get("FEDSPECT_DATA", str(Path(__file__).parents[4] / "shared" / "data")))
+REAL_DATA = Path(os.environ.get("FEDSPECT_DATA", str(Path(__file__).parents[2] / "shared" / "data")))
 needs_neu = pytest.mark.skipif(
     not (REAL_DATA / "neu_split.csv").is_file(), reason="the NEU pictures are not here"
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import REAL_DATA, encoded, folder_of, needs_neu, strip, write
 
+from drawn_surfaces import REAL_DATA, encoded, folder_of, needs_neu, strip, write
 from fedspect.data.classes import ClassList
 from fedspect.data.inspection import inspect_pictures
 from fedspect.data.site_report import page
