@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, Optional, Sequence
 
-from fedclient.worker.class_statistics import collect, rate
+from fedclient.worker.training.class_statistics import collect, rate
 from fedclient.worker.training.evaluation_metrics import EvaluationMetrics, figures_of
 from fedclient.worker.training.head import head_of, load_head, shared_part, statistics_part
 from fedclient.worker.training.plant_state import Carried, PlantState
