@@ -123,7 +123,7 @@ class DenseLayer(nn.Module):
 class CondenseNetV2(LevelledNetwork):
     """Models A, B and C: (N, C, H, W) -> (N, K), from 64 pixels on, one or three channels."""
 
-    taps = ("block2", "block3", "block4")
+    taps = ("transition2", "transition3", "transition4")
 
     def __init__(self, architecture: str, num_classes: int, *, channels: int, form: str) -> None:
         plan, condensed = PLANS[architecture], form == "condensed"

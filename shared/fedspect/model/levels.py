@@ -163,6 +163,12 @@ class LevelledNetwork(nn.Module):
         self.discriminant = Discriminant(count, self.num_classes).to(device)
         self.train(self.training)
 
+    def trains_residual(self) -> bool:
+        """Whether the head answers anything beside a closed form: rounds have moved its classifier from zero."""
+        _, classifier = self._classifier()
+        bias = classifier.bias
+        return bool(classifier.weight.any()) or (bias is not None and bool(bias.any()))
+
     def replace_classifier(self, num_classes: int, seed: int) -> None:
         """Put a new last layer for ``num_classes`` classes in place; its weights follow from ``seed``."""
         check_classes(num_classes)
@@ -192,10 +198,11 @@ class LevelledNetwork(nn.Module):
 
 
 def tap_places(network: LevelledNetwork, freeze_levels: int) -> Tuple[int, ...]:
-    """The places of the frozen levels that a closed form looks at; empty where nothing is frozen."""
-    frozen = [name for name, _ in network.levels()[:freeze_levels]]
+    """The places of the levels before the cut that a closed form looks at; empty where nothing is frozen."""
+    cut = cut_level(network, freeze_levels)
+    frozen = [name for name, _ in network.levels()[:cut]]
     places = tuple(place for place, name in enumerate(frozen) if name in network.taps)
-    return places or ((freeze_levels - 1,) if freeze_levels else ())
+    return places or ((cut - 1,) if cut else ())
 
 
 def check_classes(num_classes: int) -> None:

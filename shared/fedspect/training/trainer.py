@@ -284,7 +284,8 @@ class Trainer:
 
     def _uncached(self, images: Tensor) -> Tensor:
         """Rows of frozen levels whose answers are not kept."""
-        levels = [level for _, level in self.network.levels()[: self.freeze_levels]]
+        cut = cut_level(self.network, self.freeze_levels)
+        levels = [level for _, level in self.network.levels()[:cut]]
         rows: Tensor = TappedFrozenPart(levels, tap_places(self.network, self.freeze_levels))(images)
         return rows
 

@@ -20,7 +20,7 @@ from fedspect.errors import ModelError
 from fedspect.model.condense import condense
 from fedspect.model.condensed_layers import CondensedLearnedGroupConv, CondensedSparseFeatureReactivation
 from fedspect.model.condensenetv2 import CondenseNetV2, DenseLayer, SqueezeExcitation, activation_of
-from fedspect.model.levels import LevelledNetwork
+from fedspect.model.levels import LevelledNetwork, tap_places
 
 RELU, HARD_SWISH = "relu", "hardswish"
 
@@ -90,13 +90,15 @@ class Layer:
 class Block:
     """Dense layers; with ``early_pool`` the pool behind them is taken before the last refreshing sum.
 
-    ``pack``: the channels to go on with, by number; None: all.
+    ``pack``: the channels to go on with, by number; None: all. ``places``: where the network's own channels stand
+    behind the block; None: as they come, and there are no others.
 
     """
 
     layers: Tuple[Layer, ...]
     early_pool: bool = False
     pack: Optional[np.ndarray] = None
+    places: Optional[np.ndarray] = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,22 @@ class Linear:
 
     weight: np.ndarray
     bias: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """A linear discriminant on the taps behind the levels numbered ``taps``: see ``fedspect.discriminant``.
+
+    ``alone``: the network's own classifier is zero, so that nothing behind the taps matters.
+
+    """
+
+    taps: Tuple[int, ...]
+    whitening: Linear
+    means: Linear
+    sharpness: float
+    limit: float
+    alone: bool
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,7 @@ class Description:
     excitation: Excitation
     hidden: Linear
     classifier: Linear
+    closed_form: Optional[ClosedForm] = None
 
 
 def describe(network: LevelledNetwork) -> Description:
@@ -163,6 +182,21 @@ def describe(network: LevelledNetwork) -> Description:
         excitation=_excitation(cast(SqueezeExcitation, parts["excitation"])),
         hidden=_linear(cast(nn.Linear, dict(modules["hidden"].named_children())["linear"])),
         classifier=_linear(cast(nn.Linear, modules["classifier"])),
+        closed_form=_closed_form(network),
+    )
+
+
+def _closed_form(network: CondenseNetV2) -> Optional[ClosedForm]:
+    discriminant = network.discriminant
+    if discriminant is None:
+        return None
+    return ClosedForm(
+        taps=tap_places(network, network.freeze_levels),
+        whitening=_linear(discriminant.whitening),
+        means=_linear(discriminant.means),
+        sharpness=float(discriminant.sharpness),
+        limit=float(discriminant.limit),
+        alone=not network.trains_residual(),
     )
 
 

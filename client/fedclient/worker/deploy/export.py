@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import onnx
@@ -107,6 +107,8 @@ class _Exporter:
         self.description, self.form, self.facts, self.pixels, self.cut = description, form, facts, pixels, cut
 
     def part(self, name: str, first: int, last: int) -> onnx.ModelProto:
+        if self.description.closed_form is not None:
+            return self._closed_form_part(name, first, last)
         writer = Writer()
         emitter = Emitter(self.description, self.form, writer)
         size, channels = self.facts.preprocessing.size, self.description.channels
@@ -128,6 +130,62 @@ class _Exporter:
         helper.set_model_props(model, self._metadata(name, model))
         return model
 
+    def _closed_form_part(self, name: str, first: int, last: int) -> onnx.ModelProto:
+        """A part of a network with a closed form: rows (N, D + F) of taps and features travel at the cut, or taps
+        (N, D) where nothing behind them matters.
+        """
+        form = self.description.closed_form
+        assert form is not None
+        writer = Writer()
+        emitter = Emitter(self.description, self.form, writer)
+        size, channels = self.facts.preprocessing.size, self.description.channels
+        if first == 0:
+            kind = TensorProto.UINT8 if self.pixels == "uint8" else TensorProto.FLOAT
+            source = helper.make_tensor_value_info(PIXELS, kind, ["batch", channels, size, size])
+            features = emitter.levels(self._normalised(writer, Features(PIXELS, channels, size)), 0, self.cut)
+            taps = emitter.taps()
+        else:
+            before = Emitter(self.description, self.form, Writer())
+            features = before.levels(Features(PIXELS, channels, size), 0, first)
+            taps = before.taps()
+            row = Features(FEATURES, taps.channels, 0)
+            if not form.alone:
+                row, taps, features = self._split(writer, taps, features)
+            else:
+                taps = row
+            source = helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, dimensions(row))
+        if last == LEVELS:
+            residual = None if form.alone else emitter.levels(features, self.cut, LEVELS)
+            end, result = emitter.discriminant(taps, residual), LOGITS
+        elif form.alone:
+            end, result = taps, FEATURES
+        else:
+            flat = writer.node("Flatten", "row/features", [features.name])
+            joined = writer.node("Concat", "row", [taps.name, flat], axis=1)
+            end, result = Features(joined, taps.channels + features.channels * features.size**2, 0), FEATURES
+        writer.rename(end.name, result)
+        shape_out = helper.make_tensor_value_info(result, TensorProto.FLOAT, dimensions(end))
+        model = writer.model(f"{self.description.architecture}-{name}", source, shape_out, {})
+        helper.set_model_props(model, self._metadata(name, model, taps.channels))
+        return model
+
+    @staticmethod
+    def _split(writer: Writer, taps: Features, features: Features) -> Tuple[Features, Features, Features]:
+        """A row, and taps and features cut out of it."""
+        count, values = taps.channels, features.channels * features.size**2
+        row = Features(FEATURES, count + values, 0)
+        axis = writer.constant("row.axis", np.array([1]))
+        start, middle = (
+            writer.constant("row.start", np.array([0])),
+            writer.constant("row.middle", np.array([count])),
+        )
+        end = writer.constant("row.end", np.array([count + values]))
+        first = writer.node("Slice", "row/taps", [FEATURES, start, middle, axis])
+        rest = writer.node("Slice", "row/features", [FEATURES, middle, end, axis])
+        shape = writer.constant("row.shape", np.array([0, features.channels, features.size, features.size]))
+        picture = writer.node("Reshape", "row/picture", [rest, shape])
+        return row, Features(first, count, 0), Features(picture, features.channels, features.size)
+
     def _normalised(self, writer: Writer, pixels: Features) -> Features:
         if self.pixels == "normalised":
             return pixels
@@ -140,7 +198,7 @@ class _Exporter:
         name = writer.node("Add", "pixels/normalised", [name, writer.constant("pixels.shift", -mean / std)])
         return Features(name, pixels.channels, pixels.size)
 
-    def _metadata(self, part: str, model: onnx.ModelProto) -> Dict[str, str]:
+    def _metadata(self, part: str, model: onnx.ModelProto, taps: int = 0) -> Dict[str, str]:
         preprocessing = self.facts.preprocessing
         facts = {
             "format": "1",
@@ -156,6 +214,11 @@ class _Exporter:
         }
         if part != "backbone":
             facts["classes"] = json.dumps(list(self.facts.classes))
+        form = self.description.closed_form
+        if form is not None:
+            facts["taps"] = str(taps)
+            if part != "backbone":
+                facts["limit"] = repr(form.limit)
         facts["content_hash"] = content_hash(facts, model)
         facts["version"] = self.facts.version
         return {PREFIX + key: value for key, value in facts.items()}
