@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 
 from fedclient.node.enrolment.enrol import joined
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedserver.enrolment.plant_registry import RegisteredPlant
 from fedserver.enrolment.server import EnrolmentServer
 from fedserver.enrolment.service import EnrolmentService, Offer

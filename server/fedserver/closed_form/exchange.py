@@ -23,7 +23,7 @@ from fedserver.closed_form.choice import (
 )
 from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.closed_form.store import ClosedFormRecord
-from fedserver.rounds.clients import Plants
+from fedserver.rounds.clients import Clients
 from fedserver.rounds.events import ClosedFormFound, OnEvent, RoundContext
 from fedserver.rounds.inquiry import Inquiry, Take
 from fedserver.rounds.run_status import RunStatus
@@ -50,7 +50,7 @@ class StatisticsExchange:
     """Finds the closed form of a run and keeps it in the store."""
 
     store: RunStore
-    plants: Plants
+    plants: Clients
     status: RunStatus
     rounds: RoundSettings
     settings: ClosedFormSettings

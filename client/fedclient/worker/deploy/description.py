@@ -20,7 +20,7 @@ from fedspect.errors import ModelError
 from fedspect.model.condense import condense
 from fedspect.model.condensed_layers import CondensedLearnedGroupConv, CondensedSparseFeatureReactivation
 from fedspect.model.condensenetv2 import CondenseNetV2, DenseLayer, SqueezeExcitation, activation_of
-from fedspect.model.levels import LevelledNetwork, tap_places
+from fedspect.model.levels import LevelledNetwork
 
 RELU, HARD_SWISH = "relu", "hardswish"
 
@@ -110,22 +110,6 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class ClosedForm:
-    """A linear discriminant on the taps behind the levels numbered ``taps``: see ``fedspect.discriminant``.
-
-    ``alone``: the network's own classifier is zero, so that nothing behind the taps matters.
-
-    """
-
-    taps: Tuple[int, ...]
-    whitening: Linear
-    means: Linear
-    sharpness: float
-    limit: float
-    alone: bool
-
-
-@dataclass(frozen=True)
 class Description:
     """The whole network; ``stem_pooled`` is the stem and the first pool as one convolution, where used.
 
@@ -144,7 +128,6 @@ class Description:
     excitation: Excitation
     hidden: Linear
     classifier: Linear
-    closed_form: Optional[ClosedForm] = None
 
 
 def describe(network: LevelledNetwork) -> Description:
@@ -182,21 +165,6 @@ def describe(network: LevelledNetwork) -> Description:
         excitation=_excitation(cast(SqueezeExcitation, parts["excitation"])),
         hidden=_linear(cast(nn.Linear, dict(modules["hidden"].named_children())["linear"])),
         classifier=_linear(cast(nn.Linear, modules["classifier"])),
-        closed_form=_closed_form(network),
-    )
-
-
-def _closed_form(network: CondenseNetV2) -> Optional[ClosedForm]:
-    discriminant = network.discriminant
-    if discriminant is None:
-        return None
-    return ClosedForm(
-        taps=tap_places(network, network.freeze_levels),
-        whitening=_linear(discriminant.whitening),
-        means=_linear(discriminant.means),
-        sharpness=float(discriminant.sharpness),
-        limit=float(discriminant.limit),
-        alone=not network.trains_residual(),
     )
 
 

@@ -6,7 +6,7 @@ Shapes: N images, C channels, H = W height and width, K classes, G groups.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import List, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -36,8 +36,6 @@ class Emitter:
         self.description = description
         self.form = form
         self.writer = writer
-        self.tapped: List[Features] = []
-        """What a closed form looks at, of the levels that were written."""
 
     def levels(self, features: Features, first: int, last: int) -> Features:
         """Features before level ``first`` in, features behind level ``last - 1`` out."""
@@ -62,8 +60,6 @@ class Emitter:
                 features = self.hidden(features)
             else:
                 features = self.classifier(features)
-            if self.description.closed_form is not None and level in self.description.closed_form.taps:
-                self.tapped.append(self.tap(features, level))
             level += 1
         return features
 
@@ -198,58 +194,6 @@ class Emitter:
         linear = self.description.classifier
         name = self.linear("classifier", features.name, linear.weight, linear.bias)
         return Features(name, linear.weight.shape[0], 0)
-
-    def tap(self, features: Features, level: int) -> Features:
-        """The mean and standard deviation of each channel: (N, C, H, W) -> (N, 2 C), silent channels left out."""
-        writer, name = self.writer, f"tap{level + 1}"
-        means = writer.node("GlobalAveragePool", f"{name}/means", [features.name])
-        squares = writer.node("Mul", f"{name}/squares", [features.name, features.name])
-        squares = writer.node("GlobalAveragePool", f"{name}/mean_squares", [squares])
-        variance = writer.node(
-            "Sub", f"{name}/variance", [squares, writer.node("Mul", f"{name}/square", [means, means])]
-        )
-        deviations = writer.node(
-            "Sqrt", f"{name}/deviations", [writer.node("Relu", f"{name}/positive", [variance])]
-        )
-        joined = writer.node("Concat", f"{name}/joined", [means, deviations], axis=1)
-        flat = Features(writer.node("Flatten", f"{name}/flat", [joined]), 2 * features.channels, 0)
-        places = self.description.blocks[(level - 1) // 2].places
-        if places is None or np.array_equal(places, np.arange(features.channels)):
-            return flat
-        return self.gather(name, flat, np.concatenate([places, features.channels + places]))
-
-    def taps(self) -> Features:
-        """All taps that were written, one behind the other: (N, D)."""
-        name = self.writer.node("Concat", "taps", [each.name for each in self.tapped], axis=1)
-        return Features(name, sum(each.channels for each in self.tapped), 0)
-
-    def discriminant(self, taps: Features, residual: Optional[Features]) -> Features:
-        """Logits, the head's added where there are any, and the squared distance behind them: (N, K + 1)."""
-        writer, form = self.writer, self.description.closed_form
-        assert form is not None
-        whitened = self.linear(
-            "discriminant/whitening", taps.name, form.whitening.weight, form.whitening.bias
-        )
-        scores = self.linear("discriminant/means", whitened, form.means.weight, form.means.bias)
-        sharpness = writer.constant("discriminant.sharpness", np.array(form.sharpness))
-        logits = writer.node("Mul", "discriminant/logits", [scores, sharpness])
-        if residual is not None:
-            logits = writer.node("Add", "discriminant/with_residual", [logits, residual.name])
-        squares = writer.node("Mul", "discriminant/squares", [whitened, whitened])
-        length = writer.node(
-            "ReduceSum",
-            "discriminant/length",
-            [squares, writer.constant("discriminant.axis", np.array([1]))],
-            keepdims=1,
-        )
-        nearest = writer.node("ReduceMax", "discriminant/nearest", [scores], axes=[1], keepdims=1)
-        twice = writer.node(
-            "Mul", "discriminant/twice", [nearest, writer.constant("discriminant.two", np.array(2.0))]
-        )
-        distance = writer.node("Sub", "discriminant/difference", [length, twice])
-        distance = writer.node("Relu", "discriminant/distance", [distance])
-        name = writer.node("Concat", "discriminant/answers", [logits, distance], axis=1)
-        return Features(name, form.means.weight.shape[0] + 1, 0)
 
     def linear(self, name: str, source: str, weight: np.ndarray, bias: np.ndarray) -> str:
         """A matrix product and a bias."""

@@ -39,14 +39,14 @@ class Deployed(Protocol):
 class LineAnswer:
     """``logits`` (N, K) and ``probabilities`` (N, K), float32; ``features`` (N, F): the mean of the cut's
     features over the picture (with a closed form its taps), (N, 0) where a whole engine shows none.
-    ``distances`` (N,): squared Mahalanobis distances to the nearest class, by which a picture is unlike training;
-    None where the version measures none.
+    ``unlikeness`` (N,): squared Mahalanobis distance to the nearest class in shares of the limit, so that beyond 1 a
+    picture is unlike all training pictures; None where the version measures none.
     """
 
     logits: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray
-    distances: Optional[np.ndarray] = None
+    unlikeness: Optional[np.ndarray] = None
 
 
 class LineModel:
@@ -103,7 +103,7 @@ class LineModel:
         if self.limit is None:
             return LineAnswer(answers, softmax(answers), features)
         logits = answers[:, :-1]
-        return LineAnswer(logits, softmax(logits), features, answers[:, -1])
+        return LineAnswer(logits, softmax(logits), features, answers[:, -1] / np.float32(self.limit))
 
     def close(self) -> None:
         """Close all engines."""
