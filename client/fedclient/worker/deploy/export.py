@@ -200,7 +200,7 @@ class _Exporter:
         or taps alone where nothing behind them matters.
         """
         count, shape = form.whitening.weight.shape[1], self.graph.shape(self.cut)
-        row = (count,) if form.alone else (count + int(np.prod(shape)),)
+        row: Tuple[int, ...] = (count,) if form.alone else (count + int(np.prod(shape)),)
         taken = row
         if first == 0:
             taken = self.graph.shape(0)
