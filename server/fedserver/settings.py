@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedserver.aggregation.registry import check_strategy
 from fedserver.rounds.settings import RoundSettings
+from fedspect.account import expanded
 from fedspect.data.classes import ClassList
 from fedspect.errors import ClassError
 from fedspect.protocol.limits import LONGEST_NAME, MOST_CLASSES
@@ -161,4 +162,4 @@ class ServerSettings(Settings):
 
     def base_folder(self, workspace: Path) -> Optional[Path]:
         """The folder of the base model, ``None`` for the one that ships with Fedspect."""
-        return None if self.model.base == "default" else workspace / Path(self.model.base).expanduser()
+        return None if self.model.base == "default" else workspace / expanded(Path(self.model.base))

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedserver.aggregation.registry import check_strategy
 from fedsim.partition import Partition
+from fedspect.account import expanded
 from fedspect.data.classes import named_classes
 from fedspect.settings import Settings
 from fedspect.training.settings import TrainingSettings
@@ -203,4 +204,4 @@ class SimulationSettings(Settings):
 
 
 def _absolute(path: Optional[Path]) -> Optional[Path]:
-    return None if path is None else path.expanduser().resolve()
+    return None if path is None else expanded(path).resolve()

@@ -1,4 +1,4 @@
-"""One round while it is open: what is asked, who answered, who failed, and which answers wait on disk."""
+"""Round state: one round while it is open, what is asked, who answered, who failed, and which answers wait on disk."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Tasks:
 
 
 @dataclass
-class Exchange:
-    """The books of an open round; nothing here outlives it."""
+class RoundState:
+    """What is known of an open round; nothing here outlives it."""
 
     context: RoundContext
     tasks: Tasks
