@@ -26,13 +26,13 @@ from fedspect.errors import ClassError, ModelError, NoPicturesError
 from fedspect.model.levels import (
     LevelledNetwork,
     cut_level,
-    derived_seed,
     freeze,
     frozen_part,
     head_part,
     head_state,
     load_head_state,
 )
+from fedspect.seeds import derived_seed
 from fedspect.training.devices import choose_device, own_randomness, precision
 from fedspect.training.features import FrozenFeatures, feature_key
 from fedspect.training.images import Images, Item

@@ -7,7 +7,6 @@ chance, and a camera with its own exposure and grain. Each picture has its own r
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 from typing import Callable, Optional
@@ -21,6 +20,7 @@ from fedsim.synthetic.noise import smooth_noise
 from fedsim.synthetic.surfaces import draw_surface
 from fedspect.errors import SettingsError, storage_error
 from fedspect.files import read_json, write_json
+from fedspect.seeds import seed_digest
 
 CLASSES: tuple[str, ...] = tuple(DEFECTS)
 SMALLEST, LARGEST = 32, 2048
@@ -78,7 +78,7 @@ def draw_dataset(
 
 def picture_rng(seed: int, kind: str, number: int) -> np.random.Generator:
     """The random stream of one picture."""
-    digest = hashlib.sha256(f"synthetic surface/{seed}/{kind}/{number}".encode()).digest()
+    digest = seed_digest("synthetic surface", seed, kind, number)
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 

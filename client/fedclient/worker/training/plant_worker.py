@@ -24,7 +24,8 @@ from fedclient.worker.training.plant_state import Carried, PlantState
 from fedspect.data.pictures import CheckedPicture
 from fedspect.errors import FedspectError, UpdateError, UpdateRefusedError
 from fedspect.model.base import BaseNetwork
-from fedspect.model.levels import derived_seed, freeze
+from fedspect.model.levels import freeze
+from fedspect.seeds import derived_seed
 from fedspect.training.reports import FitReport, Progress, unheard
 from fedspect.training.settings import TrainingSettings
 from fedspect.training.trainer import Trainer
