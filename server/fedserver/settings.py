@@ -10,7 +10,9 @@ from typing import Any, Dict, List, Literal, Optional
 
 from pydantic import Field, field_validator, model_validator
 
+from fedserver.aggregation.registry import check_strategy
 from fedserver.rounds.settings import RoundSettings
+from fedspect.account import expanded
 from fedspect.data.classes import ClassList
 from fedspect.errors import ClassError
 from fedspect.protocol.limits import LONGEST_NAME, MOST_CLASSES
@@ -88,10 +90,8 @@ class ModelSettings(Settings):
 class RunSettings(Settings):
     """How the plants' changes become one model, and what a run's randomness comes from."""
 
-    strategy: Literal[
-        "fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "trimmed", "krum"
-    ] = "fedavg"
-    """fedavg weighs the plants' changes by their pictures."""
+    strategy: str = "fedavg"
+    """fedavg weighs the plants' changes by their pictures; an unknown name is answered with all names."""
     strategy_options: Dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options: { proximal_mu = 0.01 } for fedprox."""
     seed: int = Field(0, ge=0, lt=2**31)
@@ -100,6 +100,11 @@ class RunSettings(Settings):
     """Whether the last round's model becomes a version that plants are given, by itself, or only by
     `fedserver models publish`.
     """
+
+    @model_validator(mode="after")
+    def _strategy_and_its_options_are_known(self) -> RunSettings:
+        check_strategy(self.strategy, self.strategy_options)
+        return self
 
 
 class FineTuningSettings(Settings):
@@ -157,4 +162,4 @@ class ServerSettings(Settings):
 
     def base_folder(self, workspace: Path) -> Optional[Path]:
         """The folder of the base model, ``None`` for the one that ships with Fedspect."""
-        return None if self.model.base == "default" else workspace / Path(self.model.base).expanduser()
+        return None if self.model.base == "default" else workspace / expanded(Path(self.model.base))

@@ -11,14 +11,15 @@ from typing import Any, ClassVar, Literal, Mapping, Optional
 
 from pydantic import Field, field_validator, model_validator
 
+from fedserver.aggregation.registry import check_strategy
 from fedsim.partition import Partition
+from fedspect.account import expanded
 from fedspect.data.classes import named_classes
 from fedspect.settings import Settings
 from fedspect.training.settings import TrainingSettings
 
 Split = Literal["random", "grouped", "manifest", "inspect"]
 Engine = Literal["local", "ray"]
-STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "trimmed", "krum")
 SMALLEST_SIZE = 64
 SHIPPED = "cdnv2-a"
 """The architecture of the base model that ships with Fedspect."""
@@ -95,7 +96,7 @@ class SimulatedFederationSettings(Settings):
     local_epochs: int = Field(2, ge=1, le=1000)
     """Epochs that each plant trains in a round."""
     strategy: str = "fedavg"
-    """How changes become one: fedavg, fedprox, fedadam, fedyogi, fedavgm, fedmedian, trimmed or krum."""
+    """How changes become one: fedavg weighs them by pictures; `fedsim run --help` names the others."""
     strategy_options: dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options, for instance { proximal_mu = 0.01 } for fedprox."""
     encoding: Literal["float32", "float16", "int8", "int3", "sparse-int8"] = "int3"
@@ -116,12 +117,7 @@ class SimulatedFederationSettings(Settings):
 
     @model_validator(mode="after")
     def _strategy_and_its_options_are_known(self) -> SimulatedFederationSettings:
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"there is no strategy {self.strategy!r}; known are {', '.join(STRATEGIES)}")
-        if self.strategy_options:
-            from fedserver.flower.strategies import strategy_options  # Flower takes seconds to import
-
-            strategy_options(self.strategy).model_validate(self.strategy_options)
+        check_strategy(self.strategy, self.strategy_options)
         return self
 
 
@@ -208,4 +204,4 @@ class SimulationSettings(Settings):
 
 
 def _absolute(path: Optional[Path]) -> Optional[Path]:
-    return None if path is None else path.expanduser().resolve()
+    return None if path is None else expanded(path).resolve()

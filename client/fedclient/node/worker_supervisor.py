@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.node_status import NodeStatus
 from fedclient.node.worker_client import WorkerClient
 from fedclient.plant_settings import PlantSettings

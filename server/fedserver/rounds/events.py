@@ -89,12 +89,12 @@ class PlantRefused(Event):
     reason: str
     in_a_row: int = 0
     """Refused updates in a row, this one included."""
-    set_aside: bool = False
+    quarantined: bool = False
     """Whether the plant is left out from now on, until an operator looks."""
 
     def __str__(self) -> str:
         """Say it."""
-        aside = "; the plant is set aside until an operator looks" if self.set_aside else ""
+        aside = "; the plant is quarantined until an operator looks" if self.quarantined else ""
         return f"{self.plant} refused in round {self.round}: {self.reason}{aside}"
 
 

@@ -16,7 +16,7 @@ from fedspect.update.downlink import ServedModelState
 from fedspect.update.round_messages import ContentHash, RunId
 from fedspect.update.schema import Arrays
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class RunFacts(BaseModel):
@@ -46,7 +46,7 @@ class ClientRecord(BaseModel):
 
     refusals: int = 0
     """Refused updates in a row."""
-    set_aside: bool = False
+    quarantined: bool = False
     """Left out until an operator looks."""
     last_refusal: str | None = None
     last_round: int | None = None

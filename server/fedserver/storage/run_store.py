@@ -12,7 +12,7 @@
     history.jsonl             the records again, a line a round, for whoever likes to follow a file
     status.json               what the run is doing, and why its process ended (``outcome``)
     spool/                    answers of the round in progress; worthless after a restart
-    readmit/                  a file for each plant that an operator lets in again, until a round has it
+    released/                 a file for each plant that an operator lets in again, until a round has it
 
 A round's folder is filled under another name and then renamed, so a server that is killed at any moment
 finds the rounds that were finished and nothing else. What can be derived (the history) is mended on
@@ -65,7 +65,7 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.spool = folder / "spool"
-        self.readmissions = QuarantineReleases(folder / "readmit")
+        self.quarantine_releases = QuarantineReleases(folder / "released")
         self.facts = read_facts(folder)
 
     @classmethod
@@ -179,14 +179,14 @@ class RunStore:
         """Put a finished round on disk: all of it or, after a crash, nothing.
 
         Args:
-            state: where the run stands now; it tells of every readmission that was taken.
+            state: where the run stands now; it tells of every release that was taken.
             record: what happened.
             best: the round whose head is kept beside the last few.
 
         """
         self._put(state, record, parent=record.parent)
         append_line(self.folder / "history.jsonl", record.model_dump_json())
-        self.readmissions.settle()
+        self.quarantine_releases.settle()
         self._prune(state.round, best)
 
     def close_run(self, number: int, evaluation: Evaluation) -> None:

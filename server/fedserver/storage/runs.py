@@ -30,7 +30,8 @@ def run_folders(runs: Path) -> list[Path]:
     """The folders of all runs, oldest first."""
     if not runs.is_dir():
         return []
-    return sorted(each for each in runs.iterdir() if NAME.fullmatch(each.name))
+    found = [each for each in runs.iterdir() if NAME.fullmatch(each.name)]
+    return sorted(found, key=lambda each: int(each.name.partition("-")[2]))  # run-10000 comes after run-9999
 
 
 def named_run(runs: Path, name: str | None = None) -> Path:
@@ -137,46 +138,53 @@ def read_status(run_folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def standings(runs: Path) -> dict[str, dict[str, Any]]:
-    """How each plant stands in the newest run: last round, refusals, whether it is set aside."""
+def client_records(runs: Path) -> dict[str, dict[str, Any]]:
+    """How each plant stands in the newest run: last round, refusals, whether it is quarantined."""
     folders = run_folders(runs)
-    rounds = sorted(folders[-1].glob("[0-9]*/round.json")) if folders else []
-    content = files.read_json(rounds[-1]) if rounds else {}
+    newest = _newest_round(folders[-1]) if folders else None
+    content = {} if newest is None else files.read_json(newest / "round.json")
     plants = content.get("plants") if isinstance(content, dict) else None
     return plants if isinstance(plants, dict) else {}
 
 
-def readmit(runs: Path, plant: str) -> None:
+def release(runs: Path, plant: str) -> None:
     """Let a plant take part again in the newest run, which left it out after refused updates.
 
     Raises:
         WorkspaceError: there is no run.
-        FederationError: the plant was not set aside.
+        FederationError: the plant was not quarantined.
 
     """
     from fedserver.storage.run_store import RunStore
 
     folder = named_run(runs)
-    if not (standings(runs).get(plant, {}).get("set_aside") or _set_aside_meanwhile(folder, plant)):
+    if not (client_records(runs).get(plant, {}).get("quarantined") or _quarantined_meanwhile(folder, plant)):
         raise FederationError(
-            f"{plant} was not set aside",
+            f"{plant} was not quarantined",
             seen=folder.name,
             remedy=f"nothing is to be done; `fedserver plants show {plant}` says how it stands",
         )
-    RunStore(folder).readmissions.add(plant)
+    RunStore(folder).quarantine_releases.add(plant)
 
 
-def _set_aside_meanwhile(folder: Path, plant: str) -> bool:
+def _quarantined_meanwhile(folder: Path, plant: str) -> bool:
     """Whether it happened in the round that is open, of which nothing but events is on disk."""
-    closed = max((int(each.parent.name) for each in folder.glob("[0-9]*/round.json")), default=0)
+    newest = _newest_round(folder)
+    closed = 0 if newest is None else int(newest.name)
     logs = (folder / "events.old.jsonl", folder / "events.jsonl")
     rows = (row for log in logs for row in EventTail(log, from_start=True).new())
     return any(
         row.get("event") == "PlantRefused"
-        and (row.get("plant"), row.get("set_aside")) == (plant, True)
+        and (row.get("plant"), row.get("quarantined")) == (plant, True)
         and row.get("round", 0) > closed
         for row in rows
     )
+
+
+def _newest_round(folder: Path) -> Path | None:
+    """The folder of a run's last closed round; by number, for 10000 comes after 9999."""
+    rounds = [each.parent for each in folder.glob("[0-9]*/round.json") if each.parent.name.isdigit()]
+    return max(rounds, key=lambda each: int(each.name), default=None)
 
 
 def is_finished(store: RunStore) -> bool:

@@ -83,7 +83,10 @@ class GlobalPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Pooled features."""
-        return F.avg_pool2d(features, kernel_size=features.shape[2:])
+        height, width = (
+            int(side) for side in features.shape[2:]
+        )  # numbers, so that an export sees a fixed size
+        return F.avg_pool2d(features, kernel_size=(height, width))
 
 
 class GroupConv3x3(nn.Sequential):

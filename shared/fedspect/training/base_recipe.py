@@ -28,6 +28,8 @@ from fedspect.training.reports import ProgressEvent
 
 MEAN, STD = 0.5, 0.25
 HELD_OUT_SHARE = 0.1
+CHECKPOINT_FILE = "pretraining.checkpoint"
+"""In the output folder while a pre-training is not done; the same command goes on from it."""
 
 Stage = Callable[[str], ContextManager[Callable[[int, int], None]]]
 """Opens a stage of the work under a name and yields what is to be told (done, total)."""
@@ -53,6 +55,8 @@ class BaseRecipe:
     channels: int
     settings: PretrainingSettings
     seed: int
+    start: Optional[BaseNetwork] = None
+    """A base model to go on from; none: fresh weights."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ def make_base(
 ) -> TrainedBase:
     """Pre-train and save the base model in ``output``.
 
+    A run that was stopped left a checkpoint there: with the same plan it goes on after the last epoch that was done.
+
     Args:
         plan: what to learn from, and how.
         output: a folder.
@@ -123,6 +129,8 @@ def make_base(
             Preprocessing(plan.training_size, plan.channels, mean, std),
             plan.settings,
             seed=plan.seed,
+            start=plan.start,
+            checkpoint=output / CHECKPOINT_FILE,
             progress=_by_epoch(progress, plan.settings.epochs),
         )
     provenance: Dict[str, Any] = {
@@ -132,6 +140,7 @@ def make_base(
         "training_size": plan.training_size,
         "epochs": plan.settings.epochs,
         "seed": plan.seed,
+        "started_from": plan.start.content_hash if plan.start else None,
         "held_out_accuracy": made.evaluation.accuracy if made.evaluation else None,
         "held_out_pictures": made.evaluation.num_examples if made.evaluation else 0,
         "torch": torch.__version__,
@@ -146,6 +155,7 @@ def make_base(
         provenance=provenance,
         half=True,
     )
+    (output / CHECKPOINT_FILE).unlink(missing_ok=True)
     return TrainedBase(base, made, tuple(classes), len(sides["train"]), time.monotonic() - started)
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Optional, get_args
 import click
 import typer
 
-from fedsim.config import STRATEGIES, Engine, SimulatedFederationSettings, SimulationSettings, Split
+from fedserver.aggregation.registry import strategy_names
+from fedsim.config import Engine, SimulatedFederationSettings, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
 
 DEFAULTS = SimulationSettings()
@@ -121,7 +122,7 @@ Strategy = Annotated[
     Optional[str],
     typer.Option(
         help=with_default("How changes become one.", DEFAULTS.federation.strategy),
-        click_type=_choice(STRATEGIES),
+        click_type=_choice(strategy_names()),
         rich_help_panel=ROUNDS,
     ),
 ]

@@ -12,20 +12,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from fedclient.worker.deploy.description import Description, describe
-from fedclient.worker.deploy.emit import LEVELS, Emitter
-from fedclient.worker.deploy.forms import CPU, Form, rewritten
+from fedclient.worker.deploy.emit import Emitter
+from fedclient.worker.deploy.forms import CPU, TORCH, Form, rewritten
 from fedclient.worker.deploy.onnx_metadata import PREFIX, content_hash, metadata_of
+from fedclient.worker.deploy.torch_export import TorchGraph
 from fedclient.worker.deploy.writer import Features, Writer
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import InputSizeError, ModelError, SettingsError
 from fedspect.files import write_bytes
+from fedspect.model.condensenetv2 import CondenseNetV2
 from fedspect.model.levels import LevelledNetwork, cut_level
 
 __all__ = ["DeployFacts", "DeployGraphs", "content_hash", "deploy_graphs", "metadata_of", "save_graphs"]
@@ -68,26 +70,33 @@ def deploy_graphs(
 ) -> DeployGraphs:
     """Write the network's graphs. The batch is dynamic; height and width are the preprocessing's size.
 
+    ``form`` is for CondenseNetV2, whose graph is written by hand; any other network is exported by torch.
     ``pixels`` is what the graph takes: "uint8" or "float32" pixels of 0 to 255 (normalised inside), or pixels
     "normalised" outside. ``freeze_levels`` places the cut; by default the network's own.
 
     Raises:
-        ModelError: not a CondenseNetV2, still learning its groups, or classes that do not fit.
+        ModelError: still learning its groups, an operator that ONNX has not, or classes that do not fit.
         InputSizeError: the preprocessing does not fit the network.
         SettingsError: no such kind of pixels.
 
     """
     if pixels not in PIXEL_KINDS:
         raise SettingsError("no such kind of pixels", seen=pixels, accepted=", ".join(PIXEL_KINDS))
-    description = rewritten(describe(network), form)
     _check(network, facts)
+    size = facts.preprocessing.size
+    graph: _Graph
+    if isinstance(network, CondenseNetV2) and form is not TORCH:
+        graph = WrittenGraph(rewritten(describe(network), form), form, size)
+    else:
+        graph, form = TorchGraph(network, size), TORCH
     levels = freeze_levels if freeze_levels is not None else network.freeze_levels
     cut = cut_level(network, levels or (network.default_freeze_levels if freeze_levels is None else 0))
-    exporter = _Exporter(description, form, facts, pixels, cut)
-    whole = exporter.part("whole", 0, LEVELS)
+    exporter = _Exporter(graph, network.architecture, form, facts, pixels, cut)
+    last = len(network.levels())
+    whole = exporter.part("whole", 0, last)
     if cut == 0:
         return DeployGraphs(whole, None, None)
-    return DeployGraphs(whole, exporter.part("backbone", 0, cut), exporter.part("head", cut, LEVELS))
+    return DeployGraphs(whole, exporter.part("backbone", 0, cut), exporter.part("head", cut, last))
 
 
 def save_graphs(folder: Path, graphs: DeployGraphs) -> List[Path]:
@@ -100,45 +109,71 @@ def save_graphs(folder: Path, graphs: DeployGraphs) -> List[Path]:
     return paths
 
 
+class _Graph(Protocol):
+    """A network that can write any run of its levels. Shapes are without the batch."""
+
+    def shape(self, level: int) -> Tuple[int, ...]:
+        """The shape in front of a level, counted from 0."""
+
+    def write(self, writer: Writer, source: str, first: int, last: int) -> str:
+        """Add levels ``first`` to before ``last`` behind the value ``source``; the name of their result."""
+
+
+class WrittenGraph:
+    """The hand-written graph of a CondenseNetV2: an optimisation of what torch exports."""
+
+    def __init__(self, description: Description, form: Form, size: int) -> None:
+        self.description, self.form = description, form
+        self._pixels = Features(PIXELS, description.channels, size)
+
+    def shape(self, level: int) -> Tuple[int, ...]:
+        """Written once more only to learn the shape."""
+        return dimensions(self._levels(Writer(), self._pixels, 0, level))
+
+    def write(self, writer: Writer, source: str, first: int, last: int) -> str:
+        """The levels' nodes."""
+        shape = self.shape(first)
+        return self._levels(
+            writer, Features(source, shape[0], shape[1] if len(shape) > 1 else 0), first, last
+        ).name
+
+    def _levels(self, writer: Writer, features: Features, first: int, last: int) -> Features:
+        return Emitter(self.description, self.form, writer).levels(features, first, last)
+
+
 class _Exporter:
     def __init__(
-        self, description: Description, form: Form, facts: DeployFacts, pixels: str, cut: int
+        self, graph: _Graph, architecture: str, form: Form, facts: DeployFacts, pixels: str, cut: int
     ) -> None:
-        self.description, self.form, self.facts, self.pixels, self.cut = description, form, facts, pixels, cut
+        self.graph, self.architecture, self.form = graph, architecture, form
+        self.facts, self.pixels, self.cut = facts, pixels, cut
 
     def part(self, name: str, first: int, last: int) -> onnx.ModelProto:
         writer = Writer()
-        emitter = Emitter(self.description, self.form, writer)
-        size, channels = self.facts.preprocessing.size, self.description.channels
-        if first == 0:
-            kind = TensorProto.UINT8 if self.pixels == "uint8" else TensorProto.FLOAT
-            source = helper.make_tensor_value_info(PIXELS, kind, ["batch", channels, size, size])
-            features = self._normalised(writer, Features(PIXELS, channels, size))
-        else:
-            # written once more only to learn the shape at the cut
-            before = Emitter(self.description, self.form, Writer())
-            shape = before.levels(Features(PIXELS, channels, size), 0, first)
-            source = helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, dimensions(shape))
-            features = Features(FEATURES, shape.channels, shape.size)
-        end = emitter.levels(features, first, last)
-        result = LOGITS if last == LEVELS else FEATURES
-        writer.rename(end.name, result)
-        shape_out = helper.make_tensor_value_info(result, TensorProto.FLOAT, dimensions(end))
-        model = writer.model(f"{self.description.architecture}-{name}", source, shape_out, {})
+        kind = TensorProto.UINT8 if first == 0 and self.pixels == "uint8" else TensorProto.FLOAT
+        source = PIXELS if first == 0 else FEATURES
+        result = FEATURES if name == "backbone" else LOGITS
+        begin = self._normalised(writer) if first == 0 else source
+        writer.rename(self.graph.write(writer, begin, first, last), result)
+        model = writer.model(
+            f"{self.architecture}-{name}",
+            helper.make_tensor_value_info(source, kind, ["batch", *self.graph.shape(first)]),
+            helper.make_tensor_value_info(result, TensorProto.FLOAT, ["batch", *self.graph.shape(last)]),
+            {},
+        )
         helper.set_model_props(model, self._metadata(name, model))
         return model
 
-    def _normalised(self, writer: Writer, pixels: Features) -> Features:
+    def _normalised(self, writer: Writer) -> str:
+        name = PIXELS
         if self.pixels == "normalised":
-            return pixels
-        name = pixels.name
+            return name
         if self.pixels == "uint8":
             name = writer.node("Cast", "pixels/float", [name], to=TensorProto.FLOAT)
         mean = np.array(self.facts.preprocessing.mean)[:, None, None]
         std = np.array(self.facts.preprocessing.std)[:, None, None]
         name = writer.node("Mul", "pixels/scaled", [name, writer.constant("pixels.scale", 1 / (255 * std))])
-        name = writer.node("Add", "pixels/normalised", [name, writer.constant("pixels.shift", -mean / std)])
-        return Features(name, pixels.channels, pixels.size)
+        return writer.node("Add", "pixels/normalised", [name, writer.constant("pixels.shift", -mean / std)])
 
     def _metadata(self, part: str, model: onnx.ModelProto) -> Dict[str, str]:
         preprocessing = self.facts.preprocessing
@@ -146,7 +181,7 @@ class _Exporter:
             "format": "1",
             "part": part,
             "form": self.form.name,
-            "architecture": self.description.architecture,
+            "architecture": self.architecture,
             "cut_level": str(self.cut),
             "input_size": str(preprocessing.size),
             "channels": str(preprocessing.channels),
@@ -161,9 +196,9 @@ class _Exporter:
         return {PREFIX + key: value for key, value in facts.items()}
 
 
-def dimensions(features: Features) -> List[Union[str, int, None]]:
-    """The ONNX shape of features: (batch, C, H, W), or (batch, C) for a flat vector."""
-    return ["batch", features.channels, *([features.size] * 2 if features.size else [])]
+def dimensions(features: Features) -> Tuple[int, ...]:
+    """The shape of features without the batch: (C, H, W), or (C) for a flat vector."""
+    return (features.channels, *([features.size] * 2 if features.size else []))
 
 
 def _check(network: LevelledNetwork, facts: DeployFacts) -> None:
