@@ -166,7 +166,9 @@ class _Arm:
                 "the result of an arm is damaged", seen=self.file, remedy="remove it"
             ) from error
         title = "all pictures in one place" if self.name == "together" else f"{self.name} alone"
-        test = CentralTest(folder, prepared, settings, seed=derived_seed("arm", self.name, settings.seed))
+        test = CentralTest(
+            folder, prepared, settings, seed=derived_seed("arm", self.name, settings.seed), closed_form=False
+        )
         federation = settings.federation
         epochs = federation.rounds * federation.local_epochs
         patience = (federation.early_stop or 0) * federation.local_epochs

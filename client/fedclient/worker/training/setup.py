@@ -85,6 +85,7 @@ class Site:
             state_folder=settings.state,
             cache_folder=settings.cache,
             seed=settings.seed,
+            closed_form=settings.closed_form,
         )
 
 
