@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Literal, Optional
 from pydantic import Field, field_validator, model_validator
 
 from fedserver.aggregation.registry import check_strategy
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.settings import RoundSettings
 from fedspect.account import expanded
 from fedspect.data.classes import ClassList
@@ -91,10 +92,17 @@ class ModelSettings(Settings):
 class RunSettings(Settings):
     """How the plants' changes become one model, and what a run's randomness comes from."""
 
+    start: Literal["closed-form", "fresh"] = "fresh"
+    """What a run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
+    new classifier. Where nothing of the base model is frozen, it is a new classifier anyhow.
+    """
+
     strategy: str = "fedavg"
     """fedavg weighs the plants' changes by their pictures; an unknown name is answered with all names."""
     strategy_options: Dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options: { proximal_mu = 0.01 } for fedprox."""
+    closed_form: ClosedFormSettings = Field(default_factory=ClosedFormSettings)
+    """How the closed form is found."""
     seed: int = Field(0, ge=0, lt=2**31)
     """What a run's randomness is derived from."""
     publish: Literal["at-the-end", "never"] = "at-the-end"

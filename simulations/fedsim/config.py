@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Mapping, Optional
 from pydantic import Field, field_validator, model_validator
 
 from fedserver.aggregation.registry import check_strategy
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedsim.partition import Partition
 from fedspect.account import expanded
 from fedspect.data.classes import named_classes
@@ -92,8 +93,14 @@ class PlantsSettings(Settings):
 class SimulatedFederationSettings(Settings):
     """How rounds go."""
 
-    rounds: int = Field(15, ge=1, le=100_000)
-    """Rounds: in each, every plant trains what it received and the changes become one."""
+    start: Literal["closed-form", "fresh"] = "fresh"
+    """What the run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
+    new classifier. Where nothing of the base model is frozen, it is a new classifier anyhow."""
+    closed_form: ClosedFormSettings = Field(default_factory=ClosedFormSettings)
+    """How the closed form is found."""
+    rounds: int = Field(15, ge=0, le=100_000)
+    """Rounds: in each, every plant trains what it received and the changes become one. 0: the closed form
+    alone."""
     local_epochs: int = Field(2, ge=1, le=1000)
     """Epochs that each plant trains in a round."""
     strategy: str = "fedavg"
@@ -115,6 +122,14 @@ class SimulatedFederationSettings(Settings):
     engine: Engine = "local"
     """local: all in this process; ray: Flower's own engine, for many plants and for clusters. Same model
     either way."""
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> SimulatedFederationSettings:
+        if self.rounds == 0 and self.start == "fresh":
+            raise ValueError(
+                'without rounds (rounds = 0) a run has to begin at a closed form: start = "closed-form"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _strategy_and_its_options_are_known(self) -> SimulatedFederationSettings:

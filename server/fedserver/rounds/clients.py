@@ -15,6 +15,7 @@ from fedserver.rounds.client_manager import Admit, ClientManager
 from fedserver.rounds.dispatcher import Delivery, MessageDispatcher, Sent
 from fedserver.rounds.events import OnEvent, PlantJoined, PlantLost, PlantRefused, PlantReplied
 from fedserver.rounds.history import PlantResult, Refusal
+from fedserver.rounds.inquiry import Inquiry
 from fedserver.rounds.round_state import RoundState
 from fedserver.rounds.settings import RoundSettings
 from fedserver.rounds.transport import Transport
@@ -64,6 +65,7 @@ class Clients:
         self._clock = clock
         self._readmitted = released
         self._next_look = clock()
+        self._inquiry: Inquiry | None = None
         self._between_rounds: list[Delivery] = []  # came when no round was open; the next one sees to them
 
     def free(self) -> list[str]:
@@ -99,6 +101,17 @@ class Clients:
             )
             round_state.ask(plant, len(body))
 
+    def inquire(self, inquiry: Inquiry, plants: list[str]) -> None:
+        """Put a question outside of rounds to each of these plants."""
+        self._inquiry = inquiry
+        for plant in plants:
+            lifetime = self._settings.deadline or NO_DEADLINE
+            node = self.manager.members[plant].node
+            inquiry.ask(plant)
+            self._dispatcher.send(
+                node, TRAIN, inquiry.body, lifetime=lifetime, group="0", inquiry=inquiry, plant=plant
+            )
+
     def tell(self, plant: str, text: str) -> None:
         """Send a plant a sentence for its log; whether it arrives is not waited for."""
         member = self.manager.members.get(plant)
@@ -118,6 +131,8 @@ class Clients:
             heard = True
             if delivery.sent.kind == DESCRIBE:
                 self._described(delivery, round_state)
+            elif delivery.sent.inquiry is not None:
+                self._inquired(delivery, delivery.sent.inquiry)
             elif delivery.sent.expected is not None:
                 self._answered(delivery, delivery.sent.expected, round_state)
         return heard
@@ -131,9 +146,26 @@ class Clients:
             plant = self.manager.plant_of(node)
             if round_state is not None and plant in round_state.open_plants:
                 self._lose(round_state, str(plant), "it went offline")
+            elif self._inquiry is not None and plant in self._inquiry.open:
+                self._inquiry.lose(str(plant), "it went offline", self._clock() - self._settings.retry)
         for node in self.manager.see(nodes, self._clock()):
             lifetime = max(DESCRIBE_LIFETIME, self._settings.gather)
             self._dispatcher.send(node, DESCRIBE, b"", lifetime=lifetime)
+
+    def _inquired(self, delivery: Delivery, inquiry: Inquiry) -> None:
+        """An answer to a question outside of rounds, or why there is none."""
+        plant, reason = delivery.sent.plant, delivery.failure
+        if reason is None:
+            try:
+                inquiry.take(plant, delivery.body)
+            except FedspectError as error:
+                reason = str(error)
+            else:
+                inquiry.answer(plant)
+                return
+        if plant not in inquiry.answered:
+            inquiry.lose(plant, reason, self._clock())
+            self._emit(PlantLost(plant, 0, reason))
 
     def _described(self, delivery: Delivery, round_state: RoundState | None) -> None:
         node = delivery.sent.node

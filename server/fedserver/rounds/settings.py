@@ -14,8 +14,8 @@ Encoding = Literal["float32", "float16", "int8", "int3", "sparse-int8"]
 class RoundSettings(Settings):
     """One run's rounds. Times are seconds."""
 
-    rounds: int = Field(10, ge=1, le=100_000)
-    """Rounds of the whole run, those before a restart included."""
+    rounds: int = Field(10, ge=0, le=100_000)
+    """Rounds of the whole run, those before a restart included; 0: the closed form alone."""
     local_epochs: int = Field(1, ge=1, le=1000)
     """Epochs that each plant trains in a round."""
     learning_rate: float | None = Field(None, gt=0, le=100)
