@@ -19,6 +19,7 @@ from fedspect.errors import ClassError
 from fedspect.protocol.limits import LONGEST_NAME, MOST_CLASSES
 from fedspect.protocol.names import checked_hosts, checked_name
 from fedspect.settings import Settings
+from fedspect.shipped_bases import SHIPPED
 
 FLEET_PORT = 9092
 ENROLMENT_PORT = 9094
@@ -81,7 +82,7 @@ class ModelSettings(Settings):
     """What every plant starts from."""
 
     base: str = "default"
-    """"default" for the small one that ships with Fedspect, or the folder of a base model."""
+    """"default" for the small one that ships with Fedspect (a-grey), or the folder of a base model."""
     freeze_levels: Optional[int] = Field(None, ge=0, le=1000)
     """Levels that stand still and never travel; not set: what the base model recommends (8 of 12 for
     CondenseNetV2).
@@ -170,4 +171,7 @@ class ServerSettings(Settings):
 
     def base_folder(self, workspace: Path) -> Optional[Path]:
         """The folder of the base model, ``None`` for the one that ships with Fedspect."""
-        return None if self.model.base == "default" else workspace / expanded(Path(self.model.base))
+        if self.model.base == "default":
+            return None
+        folder = workspace / expanded(Path(self.model.base))
+        return folder if folder.exists() else SHIPPED.get(self.model.base, folder)

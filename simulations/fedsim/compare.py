@@ -23,7 +23,7 @@ from fedsim.run_folder import Prepared, RunFolder
 from fedspect.data.pictures import CheckedPicture
 from fedspect.errors import DamagedFileError, SettingsError
 from fedspect.files import read_json, write_json
-from fedspect.model.levels import derived_seed
+from fedspect.seeds import derived_seed
 from fedspect.training.metrics import Evaluation
 from fedspect.training.reports import ProgressEvent
 

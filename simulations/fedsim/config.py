@@ -17,6 +17,7 @@ from fedsim.partition import Partition
 from fedspect.account import expanded
 from fedspect.data.classes import named_classes
 from fedspect.settings import Settings
+from fedspect.shipped_bases import base_folder
 from fedspect.training.settings import TrainingSettings
 
 Split = Literal["random", "grouped", "manifest", "inspect"]
@@ -140,7 +141,7 @@ class SimulatedModelSettings(Settings):
     """What every plant starts from."""
 
     base: Optional[Path] = None
-    """The folder of a base model; not set: the one that ships with Fedspect."""
+    """The folder of a base model, or the name of one that ships with Fedspect (a-grey); not set: a-grey."""
     scratch: bool = False
     """Start from fresh weights instead of a base model; so does another architecture than that of the shipped
     base, where no base is named."""
@@ -212,7 +213,7 @@ class SimulationSettings(Settings):
         return self.model_copy(
             update={
                 "data": data.model_copy(update=paths),
-                "model": model.model_copy(update={"base": _absolute(model.base)}),
+                "model": model.model_copy(update={"base": _absolute(model.base and base_folder(model.base))}),
                 "cache_folder": _absolute(self.cache_folder),
             }
         )

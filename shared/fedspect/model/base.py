@@ -26,13 +26,14 @@ from fedspect.errors import BaseModelError, DamagedFileError, ModelError
 from fedspect.files import read_json, write_bytes, write_json
 from fedspect.model.levels import LevelledNetwork, freeze
 from fedspect.model.network import build_network
+from fedspect.shipped_bases import DEFAULT, SHIPPED
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 FORMAT_VERSION = 1
 MAX_CARD_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 1 << 30
-DEFAULT_FOLDER = Path(__file__).parent / "default_base"
+DEFAULT_FOLDER = SHIPPED[DEFAULT]
 COUNTER = "num_batches_tracked"
 
 

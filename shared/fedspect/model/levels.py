@@ -10,7 +10,6 @@ Shapes: N images, C channels, H W height and width, K classes.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union, cast
 
 import torch
@@ -18,16 +17,11 @@ from torch import Tensor, nn
 
 from fedspect.errors import CheckpointError, InputSizeError, ModelError
 from fedspect.model.discriminant import Discriminant, TappedFrozenPart, TappedHead, tapped
+from fedspect.seeds import derived_seed
 
 _Network = TypeVar("_Network", bound="LevelledNetwork")
 
 STATISTICS = ("running_mean", "running_var")
-
-
-def derived_seed(*names: object) -> int:
-    """One seed for one purpose: the same names always give the same 63 bits."""
-    digest = hashlib.sha256("/".join(str(name) for name in names).encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 class LevelledNetwork(nn.Module):

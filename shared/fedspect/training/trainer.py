@@ -27,7 +27,6 @@ from fedspect.model.discriminant import TappedFrozenPart, taps_of
 from fedspect.model.levels import (
     LevelledNetwork,
     cut_level,
-    derived_seed,
     freeze,
     frozen_part,
     head_part,
@@ -36,6 +35,7 @@ from fedspect.model.levels import (
     tap_places,
     tapped_parts,
 )
+from fedspect.seeds import derived_seed
 from fedspect.training.devices import choose_device, own_randomness, precision
 from fedspect.training.features import FrozenFeatures, feature_key
 from fedspect.training.images import Images, Item

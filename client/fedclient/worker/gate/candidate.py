@@ -20,8 +20,9 @@ from fedclient.worker.training.plant_state import PlantState
 from fedspect.errors import ClassError, DamagedFileError, UpdateRefusedError
 from fedspect.files import read_json
 from fedspect.model.base import BaseNetwork
-from fedspect.model.levels import LevelledNetwork, derived_seed
+from fedspect.model.levels import LevelledNetwork
 from fedspect.protocol.versions import CARD_FILE, HEAD_FILE, VersionCard
+from fedspect.seeds import derived_seed
 from fedspect.update.schema import Arrays, Schema, version_of
 
 MOST_CARD_BYTES = 4 << 20

@@ -26,7 +26,7 @@ from fedspect.data.pictures import CheckedPicture
 from fedspect.discriminant.messages import ScoreTask, StatisticsTask
 from fedspect.errors import FedspectError, UpdateError, UpdateRefusedError
 from fedspect.model.base import BaseNetwork
-from fedspect.model.levels import derived_seed
+from fedspect.seeds import derived_seed
 from fedspect.training.reports import FitReport, Progress, unheard
 from fedspect.training.settings import TrainingSettings
 from fedspect.training.trainer import Trainer
