@@ -14,6 +14,10 @@ from fedspect.files import read_json
 
 SIDECAR = "engine.json"
 FILES = {"onnxruntime": "engine.onnx", "tensorrt": "engine.plan"}
+GROUP = "fedspect.engines"
+"""The entry points of those kinds."""
+OTHER_FILE = "engine.bin"
+"""Of the kinds that other packages add."""
 
 
 def file_hash(path: Path) -> str:
@@ -56,7 +60,7 @@ def line_fault(home: Path) -> Optional[str]:
 def _fault(folder: Path, thorough: bool) -> Optional[str]:
     try:
         sidecar = read_json(folder / SIDECAR)
-        file = folder / FILES[sidecar["key"]["kind"]]
+        file = folder / FILES.get(str(sidecar["key"]["kind"]), OTHER_FILE)
         size = file.stat().st_size
         if size != sidecar["bytes"]:
             return f"is damaged: {size} bytes, {sidecar['bytes']} were built"
