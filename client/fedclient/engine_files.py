@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Iterable, Optional
 
 from fedspect.errors import DamagedFileError
-from fedspect.files import read_json
+from fedspect.files import file_hash, read_json
 
 SIDECAR = "engine.json"
 FILES = {"onnxruntime": "engine.onnx", "tensorrt": "engine.plan"}
@@ -18,15 +17,6 @@ GROUP = "fedspect.engines"
 """The entry points of those kinds."""
 OTHER_FILE = "engine.bin"
 """Of the kinds that other packages add."""
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def fault_of(store: Path, engines: Iterable[str], *, thorough: bool = True) -> Optional[str]:

@@ -59,6 +59,8 @@ class VersionCard(BaseModel):
     """Names of the classifier's outputs, in order."""
     freeze_levels: int = Field(ge=0)
     """The levels of the base model that stand still; the head is the rest."""
+    closed_form: bool = False
+    """Whether the head has a linear discriminant on the frozen levels' taps."""
     batch_norm: BatchNorm = "average"
     """"per-plant": the head has no running statistics, each plant has its own."""
     run: str

@@ -94,12 +94,12 @@ class RoundTask(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The message."""
-        return _to_bytes(self, self.payload)
+        return framed(self, self.payload)
 
     @classmethod
     def from_bytes(cls, blob: bytes, max_bytes: int = DEFAULT_MAX_BYTES) -> RoundTask:
         """Read a message of at most ``max_bytes``; ``UpdateFormatError`` for anything else."""
-        return _from_bytes(cls, blob, max_bytes)
+        return unframed(cls, blob, max_bytes)
 
 
 class ReplyError(BaseModel):
@@ -172,12 +172,12 @@ class RoundReply(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The message."""
-        return _to_bytes(self, self.payload)
+        return framed(self, self.payload)
 
     @classmethod
     def from_bytes(cls, blob: bytes, max_bytes: int = DEFAULT_MAX_BYTES) -> RoundReply:
         """Read a message of at most ``max_bytes``; ``UpdateFormatError`` for anything else."""
-        return _from_bytes(cls, blob, max_bytes)
+        return unframed(cls, blob, max_bytes)
 
 
 class PlantDescription(BaseModel):
@@ -203,18 +203,19 @@ class PlantDescription(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The message."""
-        return _to_bytes(self, b"")
+        return framed(self, b"")
 
     @classmethod
     def from_bytes(cls, blob: bytes, max_bytes: int = MAX_HEADER_BYTES + 64) -> PlantDescription:
         """Read a message of at most ``max_bytes``; ``UpdateFormatError`` for anything else."""
-        return _from_bytes(cls, blob, max_bytes)
+        return unframed(cls, blob, max_bytes)
 
 
-Message = TypeVar("Message", RoundTask, RoundReply, PlantDescription)
+Message = TypeVar("Message", bound=BaseModel)
 
 
-def _to_bytes(message: Any, payload: bytes) -> bytes:
+def framed(message: Any, payload: bytes) -> bytes:
+    """The bytes of a message whose class has a number ``kind``."""
     header = message.model_dump_json().encode("utf-8")
     if len(header) > MAX_HEADER_BYTES:
         raise UpdateFormatError(
@@ -225,7 +226,13 @@ def _to_bytes(message: Any, payload: bytes) -> bytes:
     return b"".join((frame, CHECKSUM.pack(checksum), header, payload))
 
 
-def _from_bytes(form: Type[Message], blob: bytes, max_bytes: int) -> Message:
+def kind_of(blob: bytes) -> Optional[int]:
+    """The number of a message's kind; None where the bytes are no message."""
+    return blob[5] if len(blob) > 5 and bytes(blob[:4]) == MAGIC else None
+
+
+def unframed(form: Type[Message], blob: bytes, max_bytes: int) -> Message:
+    """Read a message of this kind; ``UpdateFormatError`` for anything else."""
     if len(blob) > max_bytes:
         raise UpdateFormatError(
             "a message is larger than any may be here",
@@ -244,8 +251,9 @@ def _from_bytes(form: Type[Message], blob: bytes, max_bytes: int) -> Message:
             accepted=str(FORMAT_VERSION),
             remedy="bring both sides to the same version of Fedspect",
         )
-    if kind != form.kind:
-        raise damaged("it is of another kind", seen=kind, accepted=form.kind)
+    wanted = form.kind  # type: ignore[attr-defined]  # every message has one
+    if kind != wanted:
+        raise damaged("it is of another kind", seen=kind, accepted=wanted)
     if header_length > MAX_HEADER_BYTES or start + header_length + payload_length != len(view):
         raise damaged(
             "its lengths do not add up", seen=f"{header_length} and {payload_length} in {len(view)} bytes"

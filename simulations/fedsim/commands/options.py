@@ -175,9 +175,7 @@ Model = Annotated[
 ]
 Base = Annotated[
     Optional[Path],
-    typer.Option(
-        help="Folder of a base model.", show_default="the one that ships with it", rich_help_panel=MODEL
-    ),
+    typer.Option(help="Folder of a base model, or a-grey.", show_default="a-grey", rich_help_panel=MODEL),
 ]
 Scratch = Annotated[
     Optional[bool],

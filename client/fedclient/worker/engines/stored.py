@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Mapping
 
-from fedclient.engine_files import FILES, OTHER_FILE, SIDECAR, file_hash
+from fedclient.engine_files import FILES, OTHER_FILE, SIDECAR
 from fedspect.errors import DamagedFileError
-from fedspect.files import read_json
+from fedspect.files import file_hash, read_json
 
 FORMAT = 1
 
