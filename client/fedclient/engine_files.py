@@ -13,6 +13,10 @@ from fedspect.files import file_hash, read_json
 
 SIDECAR = "engine.json"
 FILES = {"onnxruntime": "engine.onnx", "tensorrt": "engine.plan"}
+GROUP = "fedspect.engines"
+"""The entry points of those kinds."""
+OTHER_FILE = "engine.bin"
+"""Of the kinds that other packages add."""
 
 
 def fault_of(store: Path, engines: Iterable[str], *, thorough: bool = True) -> Optional[str]:
@@ -46,7 +50,7 @@ def line_fault(home: Path) -> Optional[str]:
 def _fault(folder: Path, thorough: bool) -> Optional[str]:
     try:
         sidecar = read_json(folder / SIDECAR)
-        file = folder / FILES[sidecar["key"]["kind"]]
+        file = folder / FILES.get(str(sidecar["key"]["kind"]), OTHER_FILE)
         size = file.stat().st_size
         if size != sidecar["bytes"]:
             return f"is damaged: {size} bytes, {sidecar['bytes']} were built"

@@ -40,8 +40,9 @@ Codes are stable: scripts of plants rely on them. Each has a page in ``docs/exit
 
 from __future__ import annotations
 
+import difflib
 import errno
-from typing import ClassVar, Mapping, Optional, Type
+from typing import ClassVar, Iterable, Mapping, Optional, Type
 
 
 class FedspectError(Exception):
@@ -303,3 +304,15 @@ def storage_error(error: OSError, path: object, doing: str) -> StorageError:
     return StorageError(
         f"{error.strerror or error} while {doing}", seen=path, remedy="check the disk and the path"
     )
+
+
+def nearest(name: str, names: Iterable[str]) -> Optional[str]:
+    """The accepted name that a mistyped one looks most like; None if it looks like none of them."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return near[0] if near else None
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> Optional[str]:
+    """The remedy for a mistyped name, if there is one that it looks like."""
+    near = nearest(name, names)
+    return None if near is None else f"did you mean {near}?"

@@ -16,9 +16,11 @@ from fedserver.closed_form.settings import ClosedFormSettings
 from fedsim.partition import Partition
 from fedspect.account import expanded
 from fedspect.data.classes import named_classes
+from fedspect.protocol.versions import BatchNorm
 from fedspect.settings import Settings
 from fedspect.shipped_bases import base_folder
 from fedspect.training.settings import TrainingSettings
+from fedspect.update.encoding import EncodingName
 
 Split = Literal["random", "grouped", "manifest", "inspect"]
 Engine = Literal["local", "ray"]
@@ -107,9 +109,9 @@ class SimulatedFederationSettings(Settings):
     """How changes become one: fedavg weighs them by pictures; `fedsim run --help` names the others."""
     strategy_options: dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options, for instance { proximal_mu = 0.01 } for fedprox."""
-    encoding: Literal["float32", "float16", "int8", "int3", "sparse-int8"] = "int3"
+    encoding: EncodingName = "int3"
     """How changes travel: exact, or in a half, a quarter or about a ninth of the bytes."""
-    batch_norm: Literal["average", "per-plant"] = "average"
+    batch_norm: BatchNorm = "average"
     """Whether the running statistics of the head are averaged too, or stay with each plant (FedBN)."""
     evaluate_every: int = Field(1, ge=0, le=100_000)
     """The model is measured on the test set after every so many rounds, and after the last; 0: the last

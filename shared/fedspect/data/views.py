@@ -14,13 +14,17 @@ Images are uint8 tensors (C, H, W) with one or three channels, square.
 
 from __future__ import annotations
 
-from typing import List
+import functools
+from typing import Callable, List
 
 import torch
 from torch import Tensor
 
+from fedspect import plugins
+from fedspect.data.view_settings import GROUP
 from fedspect.data.view_settings import NO_VIEWS as NO_VIEWS
 from fedspect.data.view_settings import ViewSettings as ViewSettings
+from fedspect.errors import FedspectError, SettingsError
 from fedspect.seeds import derived_seed
 
 try:
@@ -111,7 +115,35 @@ def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSett
     if settings.noise and noisy < 1 / 3:
         grain = torch.randn(image.shape[1:], generator=generator).mul_(noise * settings.noise_strength)
         image = image.float().add_(grain).round_().clamp_(0, 255).to(torch.uint8)
+    for name in settings.augmentations:
+        seed = derived_seed(settings.seed, "augmentation", name, picture_digest, view)
+        image = _augmented(name, image, torch.Generator().manual_seed(seed))
     return image.contiguous()
+
+
+@functools.lru_cache(maxsize=None)
+def _augmentation(name: str) -> Callable[[Tensor, torch.Generator], Tensor]:
+    found: Callable[[Tensor, torch.Generator], Tensor] = plugins.resolve(GROUP, name)
+    return found
+
+
+def _augmented(name: str, image: Tensor, generator: torch.Generator) -> Tensor:
+    """What another package makes of an image: a function of the image and of a generator to draw from."""
+    try:
+        made = _augmentation(name)(image.clone(), generator)
+    except FedspectError:
+        raise
+    except Exception as error:  # a foreign package may fail in any way
+        made = f"{type(error).__name__}: {error}"[:300]  # type: ignore[assignment]
+    if not isinstance(made, Tensor) or made.dtype != torch.uint8 or made.shape != image.shape:
+        seen = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else made
+        raise SettingsError(
+            f"the augmentation {name} does not give a picture",
+            seen=seen,
+            accepted=f"a uint8 tensor {tuple(image.shape)}",
+            remedy="take it out of training.views.augmentations, or mend the package that registers it",
+        )
+    return made
 
 
 def orient(image: Tensor, orientation: int) -> Tensor:

@@ -19,8 +19,9 @@ from pydantic_core import from_json
 from typing_extensions import Annotated, Literal, Self
 
 from fedspect.errors import FedspectError, UpdateFormatError
+from fedspect.protocol.versions import BatchNorm
 from fedspect.update.byte_reader import damaged
-from fedspect.update.encoding import DEFAULT_DENSITY, DEFAULT_ENCODING
+from fedspect.update.encoding import DEFAULT_DENSITY, DEFAULT_ENCODING, EncodingName
 
 MAGIC = b"FSPX"
 FORMAT_VERSION = 1
@@ -37,9 +38,7 @@ PlantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClassName = Annotated[str, Field(min_length=1, max_length=128)]
 RoundNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-EncodingName = Literal["float32", "float16", "int8", "sparse-int8", "int3"]
 Density = Annotated[float, Field(gt=0.0, le=1.0)]
-BatchNorm = Literal["average", "per-plant"]
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64")
 
@@ -65,7 +64,7 @@ class RoundTask(BaseModel):
     """The version that the changes are against."""
     encoding: EncodingName = "float32"
     """The payload's encoding; a whole head is always float32."""
-    reply_encoding: EncodingName = DEFAULT_ENCODING  # type: ignore[assignment]
+    reply_encoding: EncodingName = DEFAULT_ENCODING
     """How the plant encodes its change."""
     reply_density: Density = DEFAULT_DENSITY
     """The share of values that ``sparse-int8`` sends."""

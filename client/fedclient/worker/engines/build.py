@@ -8,7 +8,6 @@ shortens the next try.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import queue
@@ -20,7 +19,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Callable, Dict, List, Optional
+from typing import IO, Any, Callable, Dict, Optional
 
 from fedclient.worker.engines.store import EngineStore
 from fedclient.worker.engines.stored import StoredEngine
@@ -29,7 +28,6 @@ from fedspect.errors import EngineError, InterruptedRunError, error_from
 TICK = 1.0  # seconds between signs of life
 LOOK = 0.1  # seconds between looks at the cancel event
 GRACE = 2.0  # seconds for a cancelled build to save what it measured; then it is killed
-GPU_SIGNS = ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0")
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,6 @@ class BuildEvent:
 
 
 Progress = Callable[[BuildEvent], None]
-
-
-def available_kinds() -> List[str]:
-    """Kinds of engine that can be built and run here, the best first; looks, but imports nothing."""
-    kinds = []
-    if importlib.util.find_spec("tensorrt") and any(Path(sign).exists() for sign in GPU_SIGNS):
-        kinds.append("tensorrt")
-    if importlib.util.find_spec("onnxruntime"):
-        kinds.append("onnxruntime")
-    return kinds
 
 
 def build_engine(

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from fedclient.engine_files import FILES, SIDECAR
+from fedclient.engine_files import FILES, OTHER_FILE, SIDECAR
 from fedclient.worker.deployments.pointer import Deployments
 from fedclient.worker.engines.stored import FORMAT, EngineKey, StoredEngine, read_engine
 from fedspect.errors import DamagedFileError, EngineError, StorageError, storage_error
@@ -109,7 +109,7 @@ class EngineStore:
         """
         temporary, hold = self._temporary()
         try:
-            file = temporary / FILES[key.kind]
+            file = temporary / FILES.get(key.kind, OTHER_FILE)
             begun = time.time()
             facts = build(file)
             self._complete(key, file, facts, begun)
