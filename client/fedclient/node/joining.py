@@ -266,6 +266,7 @@ class JoinedPlant:
             MessageHandler(lambda: self._trainer, on_notice=self._heard),
             MessageJournal(self.home.state / "message"),
             clock_offset=self._clock_offset,
+            proxy=self.courtesy.settings.network.proxy,
             node_id=membership.node_id,
         )
 

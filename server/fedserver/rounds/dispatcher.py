@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from fedserver.rounds.inquiry import Inquiry
 from fedserver.rounds.transport import Transport
 from fedspect.protocol.messages import TRAIN
 from fedspect.update.checks import Expected
@@ -32,6 +33,10 @@ class Sent:
     """Of a task: whether it carried the whole head, changes or nothing."""
     size: int = 0
     """The body's bytes."""
+    inquiry: Inquiry | None = None
+    """Of a question outside of rounds: where its answer goes."""
+    plant: str = ""
+    """Of such a question: who was asked."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,11 @@ class MessageDispatcher:
         group: str = "",
         expected: Expected | None = None,
         payload_kind: str = "",
+        inquiry: Inquiry | None = None,
+        plant: str = "",
     ) -> None:
         """Send a message that an absent node gets as long as it lives (in seconds)."""
-        sent = Sent(node, kind, self._clock() + lifetime, expected, payload_kind, len(body))
+        sent = Sent(node, kind, self._clock() + lifetime, expected, payload_kind, len(body), inquiry, plant)
         identity = self._transport.send(node, kind, body, lifetime=lifetime, group=group)
         if identity is None:
             self._failed.append(Delivery(sent, failure="the message was not taken"))

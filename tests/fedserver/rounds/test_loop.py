@@ -537,14 +537,14 @@ def test_the_result_is_as_if_the_refused_plant_had_not_been_there(tmp_path: Path
     assert equal(with_it.head(), without.head())
 
 
-def test_a_plant_refused_three_rounds_running_is_set_aside_until_an_operator_looks(tmp_path: Path) -> None:
+def test_a_plant_refused_three_rounds_running_is_quarantined_until_an_operator_looks(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=6)
     poisoned(federation.workers, 1)
-    federation.on(RoundClosed, 5, lambda: federation.store.readmissions.add("plant-1"))
+    federation.on(RoundClosed, 5, lambda: federation.store.quarantine_releases.add("plant-1"))
     federation.on(RoundClosed, 5, lambda: setattr(federation.clock, "now", federation.clock.now + 5))
     federation.run()
     refused = federation.heard(PlantRefused)
-    assert [(one.round, one.in_a_row, one.set_aside) for one in refused] == [
+    assert [(one.round, one.in_a_row, one.quarantined) for one in refused] == [
         (1, 1, False),
         (2, 2, False),
         (3, 3, True),
@@ -553,7 +553,7 @@ def test_a_plant_refused_three_rounds_running_is_set_aside_until_an_operator_loo
     assert [len(event.plants) for event in federation.heard(RoundStarted)][:6] == [3, 3, 3, 2, 2, 3]
 
 
-def test_being_set_aside_survives_a_restart(tmp_path: Path) -> None:
+def test_a_quarantine_survives_a_restart(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=4)
     poisoned(federation.workers, 1)
     federation.run()
@@ -569,14 +569,14 @@ def test_being_let_in_again_survives_a_server_that_ends_before_the_round_does(tm
     federation.run()
     cut = Federation(tmp_path)
     cut.store.change_settings(cut.store.facts.rounds.model_copy(update={"rounds": 4}))
-    cut.store.readmissions.add("plant-1")
+    cut.store.quarantine_releases.add("plant-1")
     with pytest.raises(InterruptedRunError):
         cut.run(should_stop=lambda: bool(cut.heard(RoundStarted)))
     again = Federation(tmp_path)
     again.run()
     started = [federation.heard(RoundStarted)[0].plants for federation in (cut, again)]
     assert started == [("plant-1", "plant-2", "plant-3")] * 2
-    assert again.store.readmissions.take() == []
+    assert again.store.quarantine_releases.take() == []
 
 
 def test_too_many_refusals_for_a_quorum_end_in_waiting_with_the_reasons(tmp_path: Path) -> None:

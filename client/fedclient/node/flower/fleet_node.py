@@ -1,4 +1,4 @@
-"""The plant's loop on Flower's Fleet API: ask for a message, let the plant's handler work, answer.
+"""Fleet node: the plant's loop on Flower's Fleet API, ask for a message, let the plant's handler work, answer.
 
 Flower's own SuperNode fetches an app bundle from the server and runs what is in it, in a new process for
 every message. A plant must not run code that came over the wire, and a process per message costs seconds.
@@ -40,6 +40,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
     push_objects,
 )
 
+from fedclient.node.channels import KEEPALIVE
 from fedclient.node.flower.envelope import Handler, reply_to
 from fedclient.node.flower.fleet_connection import (
     FleetConnection,
@@ -75,6 +76,8 @@ class Pace:
     idle_after: float = 60.0
     first_retry: float = 0.5
     longest_retry: float = 5.0
+    keepalive: float = KEEPALIVE
+    """A connection that is silent for so long is asked whether it lives, and given up twice as much later."""
 
 
 @dataclass
@@ -93,6 +96,8 @@ class FleetNode:
     journal: MessageJournal
     """Where a message is kept until it is answered."""
     clock_offset: float = 0.0
+    proxy: str = "none"
+    """As in ``plant.toml``."""
     node_id: int | None = None
     on_state: OnState = lambda state, detail: None
     pace: Pace = field(default_factory=Pace)
@@ -110,7 +115,13 @@ class FleetNode:
             address = self.addresses[attempt % len(self.addresses)]
             attempt += 1
             link = FleetConnection(
-                address, self.authority, self.key, node_id=self.node_id, clock_offset=self.clock_offset
+                address,
+                self.authority,
+                self.key,
+                node_id=self.node_id,
+                clock_offset=self.clock_offset,
+                proxy=self.proxy,
+                keepalive=self.pace.keepalive,
             )
             try:
                 with link:
