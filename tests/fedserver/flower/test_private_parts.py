@@ -32,13 +32,6 @@ PUBLIC = {
     "flwr.serverapp.strategy",
     "flwr.simulation",
 }
-    "flwr.clientapp",
-    "flwr.common",
-    "flwr.server",
-    "flwr.serverapp",
-    "flwr.serverapp.strategy",
-    "flwr.simulation",
-)
 
 IMPORTED: Dict[str, List[str]] = {
     "A plant could not reach headquarters: the Fleet API's messages, or the headers that sign a call, moved.": [
