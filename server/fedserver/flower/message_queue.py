@@ -14,6 +14,10 @@ from typing import Any
 
 from flwr.common import Message
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+from flwr.server.superlink.linkstate.utils import (
+    create_message_error_unavailable_ins_message,
+    create_message_error_unavailable_res_message,
+)
 from flwr.supercore.constant import NodeStatus
 
 BUSY_FOR = 60.0
@@ -82,25 +86,32 @@ class MessageQueue(InMemoryLinkState):
     # -- replies for the ServerApp ---------------------------------------------------------------------------
 
     def replies(self, message_ids: Sequence[str], limit: int) -> list[Message]:
-        """The replies to at most ``limit`` of these messages, or errors where none will come; each is given once."""
+        """The replies to at most ``limit`` of these messages, or errors where none will come; each is given once.
+
+        A reply counts although its node has gone since; Flower would call it lost.
+        """
+        found: list[Message] = []
         with self.lock:
-            over: list[str] = []
             for identity in message_ids:
-                message = self.message_ins_store.get(identity)
-                if (
-                    message is None
-                    or identity in self.message_ins_id_to_message_res_id
-                    or _expired(message)
-                    or not self._reachable(message.metadata.dst_node_id)
-                ):
-                    over.append(identity)
-                    if len(over) == limit:
+                reply = self._reply(identity)
+                if reply is not None:
+                    found.append(reply)
+                    if len(found) == limit:
                         break
-            if not over:
-                return []
-            found = self.get_message_res(set(over))
-            self.delete_messages({one.metadata.reply_to_message_id for one in found})
-            return found
+            self.delete_messages({reply.metadata.reply_to_message_id for reply in found})
+        return found
+
+    def _reply(self, identity: str) -> Message | None:
+        """A message's reply, or the error that there will be none."""
+        answered = self.message_ins_id_to_message_res_id.get(identity)
+        if answered is not None:
+            return self.message_res_store[answered]
+        message = self.message_ins_store.get(identity)
+        if message is None or _expired(message):
+            return create_message_error_unavailable_ins_message(identity)
+        if not self._reachable(message.metadata.dst_node_id):
+            return create_message_error_unavailable_res_message(message.metadata, "node_unavail")
+        return None
 
     def _reachable(self, node_id: int) -> bool:
         node = self.nodes.get(node_id)

@@ -10,7 +10,8 @@ Both are Flower's, with ``PullMessages`` and ``PushMessages`` over ``MessageQueu
 
 from __future__ import annotations
 
-from typing import cast
+import threading
+from typing import Any, cast
 
 import grpc
 from flwr.common.constant import SUPERLINK_NODE_ID, Status
@@ -40,11 +41,21 @@ from flwr.server.superlink.utils import abort_grpc_context, check_abort
 from fedserver.flower.message_queue import MessageQueue
 from fedserver.flower.transport import MOST_REPLIES
 
+DELIVERIES = 16
+QUEUED = 300
+"""Milliseconds after which a node asks again that has a message and no turn."""
 NOT_RUNNING = [Status.PENDING, Status.STARTING, Status.FINISHED]
 
 
 class FleetMessages(FleetServicer):
-    """The Fleet API. Flower's interceptor has seen that a request's node is the one whose key signed the call."""
+    """The Fleet API. Flower's interceptor has seen that a request's node is the one whose key signed the call.
+
+    A message is in memory once more for each node that it is on its way to, so only so many get one at once.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._deliveries = threading.BoundedSemaphore(DELIVERIES)
 
     def PullMessages(  # noqa: N802  # Flower's name
         self, request: PullMessagesRequest, context: grpc.ServicerContext
@@ -53,10 +64,13 @@ class FleetMessages(FleetServicer):
         queue = cast(MessageQueue, self.state_factory.state())
         queue.heard_of(request.node.node_id)
         message = queue.next_message(request.node.node_id, request.message_ids)
-        return PullMessagesResponse(
-            messages_list=[] if message is None else [message_to_proto(message)],
-            reconnect=Reconnect(reconnect=round(1000 * queue.ask_again_in())),
-        )
+        if message is None:
+            return PullMessagesResponse(reconnect=Reconnect(reconnect=round(1000 * queue.ask_again_in())))
+        if not self._deliveries.acquire(blocking=False):
+            return PullMessagesResponse(reconnect=Reconnect(reconnect=QUEUED))
+        if not context.add_callback(self._deliveries.release):  # the call is over already
+            self._deliveries.release()
+        return PullMessagesResponse(messages_list=[message_to_proto(message)])
 
     def PushMessages(  # noqa: N802
         self, request: PushMessagesRequest, context: grpc.ServicerContext

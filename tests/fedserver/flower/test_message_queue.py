@@ -148,3 +148,13 @@ def test_the_more_nodes_and_the_less_to_do_the_later_they_ask_again(queue: Messa
     assert busy < queue.ask_again_in() <= SLOWEST
     queue._stored_at -= BUSY_FOR
     assert queue.ask_again_in() == SLOWEST
+
+
+def test_a_reply_counts_although_its_node_has_gone_since(queue: MessageQueue) -> None:
+    node, run = node_of(queue), run_of(queue)
+    send(queue, node, run)
+    message = queue.next_message(node, [])
+    assert message is not None
+    queue.store_message_res(reply(message, b"answer"))
+    queue.deactivate_node(node)
+    assert take_body(queue.replies(["m1"], 8)[0]) == b"answer"

@@ -73,7 +73,9 @@ IMPORTED: Dict[str, List[str]] = {
         "flwr.server.superlink.utils:check_abort",
         "flwr.supercore.constant:NodeStatus",
     ],
-    "A lost message would be told in Flower's words: its reasons moved.": [
+    "A lost message would be told in Flower's words or not at all: its reasons moved.": [
+        "flwr.server.superlink.linkstate.utils:create_message_error_unavailable_ins_message",
+        "flwr.server.superlink.linkstate.utils:create_message_error_unavailable_res_message",
         "flwr.server.superlink.linkstate.utils:MESSAGE_UNAVAILABLE_ERROR_REASON",
         "flwr.server.superlink.linkstate.utils:NODE_UNAVAILABLE_ERROR_REASON",
         "flwr.server.superlink.linkstate.utils:REPLY_MESSAGE_UNAVAILABLE_ERROR_REASON",
@@ -181,7 +183,7 @@ def test_the_state_has_the_stores_and_methods_that_the_message_queue_is_built_on
     state = MessageQueue(NoOpFederationManager(), ObjectStoreFactory().store())
     stores = ["lock", "nodes", "message_ins_store", "message_res_store", "message_ins_id_to_message_res_id"]
     stores += ["node_public_key_to_node_id"]
-    methods = ["store_message_ins", "store_message_res", "get_message_res", "delete_messages", "delete_node"]
+    methods = ["store_message_ins", "store_message_res", "delete_messages", "delete_node"]
     methods += ["acknowledge_node_heartbeat", "get_node_id_by_public_key"]
     gone = [name for name in stores + methods if not hasattr(state, name)]
     assert not gone, f"the SuperLink's state has no {gone}: message_queue has to be adapted"
