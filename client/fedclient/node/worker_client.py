@@ -25,6 +25,7 @@ import grpc
 
 from fedclient.node.watchdog import Watchdog
 from fedspect.errors import ConnectionLostError, WorkerError
+from fedspect.files import turn_over
 from fedspect.protocol.grpc_services import WORKER, Stub
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.worker_pb2 import (
@@ -186,8 +187,7 @@ class WorkerClient:
         command = [self._python, "-m", "fedclient.worker.service"]
         command += ["--settings", str(self._settings), "--socket", str(path)]
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        if self._log.exists() and self._log.stat().st_size > LARGEST_LOG:
-            self._log.replace(self._log.with_suffix(".old.log"))
+        turn_over(self._log)
         try:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(

@@ -180,6 +180,7 @@ def worker_settings(home: PlantHome, membership: Membership, settings: PlantSett
         "training": training,
         "freeze_levels": prescribed.get("freeze_levels"),
         "seed": prescribed.get("seed", 0),
+        "closed_form": prescribed.get("closed_form", False),
     }
 
 

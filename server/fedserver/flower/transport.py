@@ -63,6 +63,8 @@ class SuperLinkTransport(GridTransport):
         self, nodes: Sequence[int], kind: str, body: bytes, *, lifetime: float, group: str
     ) -> Sequence[str | None]:
         """Queue messages; their common content travels once."""
+        if not nodes:
+            return []
         content = content_with(body)
         protos: list[ProtoMessage] = []
         for node in nodes:

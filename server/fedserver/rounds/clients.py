@@ -15,6 +15,7 @@ from fedserver.rounds.client_manager import Admit, ClientManager, ConnectedClien
 from fedserver.rounds.dispatcher import Delivery, MessageDispatcher, Sent
 from fedserver.rounds.events import OnEvent, PlantJoined, PlantLost, PlantRefused, PlantReplied
 from fedserver.rounds.history import PlantResult, Refusal
+from fedserver.rounds.inquiry import Inquiry
 from fedserver.rounds.round_state import RoundState
 from fedserver.rounds.settings import RoundSettings
 from fedserver.rounds.transport import Transport
@@ -64,6 +65,7 @@ class Clients:
         self._clock = clock
         self._released = released
         self._next_look = clock()
+        self._inquiry: Inquiry | None = None
         self._between_rounds: list[Delivery] = []  # came when no round was open; the next one sees to them
 
     def free(self) -> list[str]:
@@ -106,6 +108,17 @@ class Clients:
             at_first=self.manager.record(description.plant).pictures,
         )
 
+    def inquire(self, inquiry: Inquiry, plants: list[str]) -> None:
+        """Put a question outside of rounds to each of these plants."""
+        self._inquiry = inquiry
+        for plant in plants:
+            inquiry.ask(plant)
+        nodes = [self.manager.members[plant].node for plant in plants]
+        lifetime = self._settings.deadline or NO_DEADLINE
+        self._dispatcher.send(
+            nodes, TRAIN, inquiry.body, lifetime=lifetime, group="0", inquiry=inquiry, plants=plants
+        )
+
     def tell(self, plant: str, text: str) -> None:
         """Send a plant a sentence for its log; whether it arrives is not waited for."""
         member = self.manager.members.get(plant)
@@ -125,6 +138,8 @@ class Clients:
             heard = True
             if delivery.sent.kind == DESCRIBE:
                 self._described(delivery, round_state)
+            elif delivery.sent.inquiry is not None:
+                self._inquired(delivery, delivery.sent.inquiry)
             elif delivery.sent.expected is not None:
                 self._answered(delivery, delivery.sent.expected, round_state)
         return heard
@@ -136,12 +151,31 @@ class Clients:
         for node in sorted(self._dispatcher.busy() - nodes):
             self._dispatcher.excuse(node)
             gone = self.manager.plant_of(node)
-            if round_state is not None and gone is not None and gone in round_state.open_plants:
+            if gone is None:
+                continue
+            if round_state is not None and gone in round_state.open_plants:
                 self._lose(round_state, gone, "it went offline")
+            elif self._inquiry is not None and gone in self._inquiry.open:
+                self._inquiry.lose(gone, "it went offline", self._clock() - self._settings.retry)
         new = self.manager.see(nodes, self._clock())
         if new:
             lifetime = max(DESCRIBE_LIFETIME, self._settings.gather)
             self._dispatcher.send(new, DESCRIBE, b"", lifetime=lifetime)
+
+    def _inquired(self, delivery: Delivery, inquiry: Inquiry) -> None:
+        """An answer to a question outside of rounds, or why there is none."""
+        plant, reason = delivery.sent.plant, delivery.failure
+        if reason is None:
+            try:
+                inquiry.take(plant, delivery.body)
+            except FedspectError as error:
+                reason = str(error)
+            else:
+                inquiry.answer(plant)
+                return
+        if plant not in inquiry.answered:
+            inquiry.lose(plant, reason, self._clock())
+            self._emit(PlantLost(plant, 0, reason))
 
     def _described(self, delivery: Delivery, round_state: RoundState | None) -> None:
         node = delivery.sent.node

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fedserver.rounds.inquiry import Inquiry
 from fedserver.rounds.transport import Transport
 from fedspect.protocol.messages import TRAIN
 from fedspect.update.checks import Expected
@@ -30,6 +31,10 @@ class Sent:
     """Of a task: whether it carried the whole head, changes or nothing."""
     size: int = 0
     """The body's bytes."""
+    inquiry: Inquiry | None = None
+    """Of a question outside of rounds: where its answer goes."""
+    plant: str = ""
+    """Of such a question: who was asked."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,19 @@ class MessageDispatcher:
         group: str = "",
         expected: Sequence[Expected] = (),
         payload_kind: str = "",
+        inquiry: Inquiry | None = None,
+        plants: Sequence[str] = (),
     ) -> None:
         """Send each node a message that it gets, if it is absent, as long as that lives (in seconds).
 
-        ``expected`` is of tasks, in the order of the nodes.
+        ``expected`` is of tasks and ``plants`` of questions outside of rounds, both in the order of the nodes.
         """
         identities = self._transport.send(nodes, kind, body, lifetime=lifetime, group=group)
-        answers: Sequence[Expected | None] = expected or [None] * len(nodes)
-        for node, identity, answer in zip(nodes, identities, answers, strict=True):
-            sent = Sent(node, kind, self._clock() + lifetime, answer, payload_kind, len(body))
+        expires = self._clock() + lifetime
+        for place, (node, identity) in enumerate(zip(nodes, identities, strict=True)):
+            answer = expected[place] if expected else None
+            plant = plants[place] if plants else ""
+            sent = Sent(node, kind, expires, answer, payload_kind, len(body), inquiry, plant)
             if identity is None:
                 self._failed.append(Delivery(sent, failure="the message was not taken"))
             else:

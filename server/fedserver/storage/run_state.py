@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.settings import RoundSettings
 from fedspect.errors import DamagedFileError, WorkspaceError
 from fedspect.files import read_json
@@ -37,6 +38,8 @@ class RunFacts(BaseModel):
     strategy: str
     strategy_options: dict[str, Any]
     rounds: RoundSettings
+    closed_form: ClosedFormSettings | None = None
+    """How the run's closed form is found; not set: the run begins at a new classifier."""
 
 
 class ClientRecord(BaseModel):

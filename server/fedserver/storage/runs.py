@@ -97,6 +97,7 @@ def prepare_run(
         strategy=settings.run.strategy,
         strategy_options=dict(settings.run.strategy_options),
         rounds=settings.rounds if rounds is None else settings.rounds.model_copy(update={"rounds": rounds}),
+        closed_form=settings.run.closed_form if begins_closed(settings, base) else None,
     )
     return RunStore.create(folder, facts, first_head(settings, base, classes))
 
@@ -110,16 +111,17 @@ def first_head(settings: ServerSettings, base: BaseFiles, classes: list[str]) ->
 
     """
     try:
-        from fedspect.model import freeze, head_state, load_base
+        from fedspect.model import head_state, load_base
     except ImportError as error:
         raise FederationError(
             "beginning a run needs torch at headquarters",
             seen=str(error),
             remedy="install the extra `worker` of fedspect here; going on with a run does not need it",
         ) from error
-    network = load_base(base.folder).network(classes, seed=settings.run.seed)
     levels = frozen_levels(settings, base)
-    freeze(network, levels)
+    network = load_base(base.folder).starting_network(
+        classes, seed=settings.run.seed, freeze_levels=levels, closed_form=begins_closed(settings, base)
+    )
     return {name: value.numpy().astype("float32") for name, value in head_state(network, levels).items()}
 
 
@@ -127,6 +129,11 @@ def frozen_levels(settings: ServerSettings, base: BaseFiles) -> int:
     """How many levels of the base model stand still."""
     wanted = settings.model.freeze_levels
     return base.default_freeze_levels if wanted is None else wanted
+
+
+def begins_closed(settings: ServerSettings, base: BaseFiles) -> bool:
+    """Whether runs begin at a closed form; only frozen levels can be looked at."""
+    return settings.run.start == "closed-form" and frozen_levels(settings, base) > 0
 
 
 def read_status(run_folder: Path) -> dict[str, Any]:
@@ -208,6 +215,7 @@ def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles,
         "strategy_options": (facts.strategy_options, dict(run.strategy_options)),
         "batch_norm": (facts.rounds.batch_norm, settings.rounds.batch_norm),
     }
+    pairs["start"] = (facts.closed_form is not None, begins_closed(settings, base))
     if facts.freeze_levels is not None:
         pairs["freeze_levels"] = (facts.freeze_levels, frozen_levels(settings, base))
     for what, (before, now) in pairs.items():

@@ -57,6 +57,9 @@ class BaseRecipe:
     seed: int
     start: Optional[BaseNetwork] = None
     """A base model to go on from; none: fresh weights."""
+    drawn: Tuple[str, ...] = ()
+    """Names of the sources that were drawn: each picture shows a surface of its own, so none is compared with
+    another before pictures are held back."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def make_base(
     """
     started = time.monotonic()
     check_architecture(plan.architecture)
-    pictures = gather(plan.sources, stage)
+    pictures = gather(plan.sources, stage, drawn=plan.drawn)
     shares = {"train": 1.0 - HELD_OUT_SHARE, "held-out": HELD_OUT_SHARE}
     sides = split_pictures(pictures, shares, seed=plan.seed)
     classes = sorted({str(each.label) for each in pictures})
@@ -159,7 +162,9 @@ def make_base(
     return TrainedBase(base, made, tuple(classes), len(sides["train"]), time.monotonic() - started)
 
 
-def gather(sources: Mapping[str, Path], stage: Stage = unwatched) -> List[CheckedPicture]:
+def gather(
+    sources: Mapping[str, Path], stage: Stage = unwatched, *, drawn: Sequence[str] = ()
+) -> List[CheckedPicture]:
     """All usable pictures of all sources, each class named after its source.
 
     Raises:
@@ -173,7 +178,8 @@ def gather(sources: Mapping[str, Path], stage: Stage = unwatched) -> List[Checke
         listing = find_pictures(source)
         listing.require()
         with stage(f"checking {name}") as progress:
-            good = inspect_pictures(listing, progress=progress).pictures
+            compared = False if name in drawn else None
+            good = inspect_pictures(listing, progress=progress, overlaps=compared).pictures
         pictures.extend(_renamed(each, name) for each in good if each.label is not None)
     if not pictures:
         raise NoPicturesError("no picture can be used", remedy="`fedsim data` says what is wrong with each")

@@ -273,8 +273,8 @@ def test_training_steps_back_from_other_programs(shared: Tuple[WorkerClient, Lis
 
 def test_a_worker_leaves_with_its_node(site: Path, tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom fedclient.node.worker_client import WorkerLink\n"
-        f"link = WorkerLink(Path({str(settings(site, tmp_path))!r}), Path({str(tmp_path / 'log')!r}))\n"
+        "import sys, time\nfrom pathlib import Path\nfrom fedclient.node.worker_client import WorkerClient\n"
+        f"link = WorkerClient(Path({str(settings(site, tmp_path))!r}), Path({str(tmp_path / 'log')!r}))\n"
         "link.about()\nprint(link.pid, flush=True)\ntime.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ from fedspect.protocol.join_token import JoinToken
 from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, PROTOCOL
 from fedspect.protocol.names import split_address
 from fedspect.protocol.proof_of_possession import authentication_statement, enrolment_statement
+
+START = secrets.token_bytes(16)
+"""Another one in each process and on no disk: by it headquarters notices that two devices use one key."""
 
 
 @contextmanager
@@ -58,13 +62,14 @@ def joined(home: PlantHome, token: JoinToken) -> Iterator[tuple[Session, bytes]]
             nonce=challenge.nonce,
             signature=_sign(key, statement),
             software=software(),
+            start=START,
         )
         yield Session(stub, stub.enrol(request, timeout=CALL_TIMEOUT), offset), authority
 
 
 @contextmanager
-def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
-    """Come back with the registered key.
+def returned(home: PlantHome, membership: Membership, *, stays: bool = True) -> Iterator[Session]:
+    """Come back with the registered key; a command that asks beside the running plant does not stay.
 
     Raises:
         EnrolmentError: this device is not admitted any more, and why.
@@ -95,6 +100,7 @@ def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
                 nonce=challenge.nonce,
                 signature=_sign(key, statement),
                 software=software(),
+                start=START if stays else b"",
             )
             yield Session(stub, stub.authenticate(request, timeout=CALL_TIMEOUT), offset)
             return
