@@ -95,7 +95,7 @@ class PlantsSettings(Settings):
 class SimulatedFederationSettings(Settings):
     """How rounds go."""
 
-    start: Literal["closed-form", "fresh"] = "fresh"
+    start: Literal["closed-form", "fresh"] = "closed-form"
     """What the run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
     new classifier. Where nothing of the base model is frozen, it is a new classifier anyhow."""
     closed_form: ClosedFormSettings = Field(default_factory=ClosedFormSettings)
