@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,14 @@ from fedserver.registry.base_files import BaseFiles, find_base
 from fedserver.registry.deployment_reports import DeploymentReports
 from fedserver.registry.versions import VersionRegistry
 from fedserver.settings import ServerSettings
+from fedserver.storage.run_state import read_facts
+from fedserver.storage.runs import run_folders
 from fedspect import files
-from fedspect.errors import WorkspaceError, storage_error
+from fedspect.errors import FedspectError, WorkspaceError, storage_error
 from fedspect.locking import Occupied
 from fedspect.protocol.names import checked_hosts, checked_name
 from fedspect.settings import load_settings, settings_from
+from fedspect.shipped_bases import SHIPPED
 from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "fedserver.toml"
@@ -105,9 +108,19 @@ class Workspace:
         """
         named = self.settings().base_folder(self.folder)
         if content_hash is None:
-            return BaseFiles.read(named)
+            return BaseFiles.read(named or self._shipped_base())
         imported = sorted(self.bases.iterdir()) if self.bases.is_dir() else []
-        return find_base(content_hash, [named, *imported, None])
+        return find_base(content_hash, [named, *imported, *SHIPPED.values()])
+
+    def _shipped_base(self) -> Path | None:
+        """The shipped base that the newest run began with, so that an update of Fedspect changes no run's base."""
+        for folder in run_folders(self.runs)[-1:]:
+            with suppress(FedspectError):
+                began = read_facts(folder).base_hash
+                return next(
+                    (each for each in SHIPPED.values() if BaseFiles.read(each).content_hash == began), None
+                )
+        return None
 
     def occupied(self) -> Occupied:
         """The lock that the running server holds."""
@@ -165,14 +178,15 @@ def create(
     hosts = checked_hosts(hosts)
     workspace = Workspace(folder)
     report = InitReport()
+    new = None if workspace.settings_path.exists() else _new_settings(workspace.folder, hosts, name, classes)
     _make_folder(workspace)
-    if workspace.settings_path.exists():
+    if new is None:
         report.kept.append(SETTINGS_FILE)
         kept = workspace.settings()
-        new = [host for host in hosts if host not in kept.network.hosts]
-        if new:
+        others = [host for host in hosts if host not in kept.network.hosts]
+        if others:
             report.notes.append(
-                f"{', '.join(new)} not added: put it into hosts under [network] in {SETTINGS_FILE}"
+                f"{', '.join(others)} not added: put it into hosts under [network] in {SETTINGS_FILE}"
             )
         for key, given, there in (
             ("name", [name] if name else [], [kept.federation.name]),
@@ -186,8 +200,8 @@ def create(
         hosts = kept.network.hosts
         name = kept.federation.name
     else:
-        name = checked_name(name or _name_from(workspace.folder), "federation")
-        _write_settings(workspace, hosts, name, classes or [])
+        name = new.federation.name
+        files.write_text(workspace.settings_path, commented_toml(new, heading=_HEADING))
         report.made.append(SETTINGS_FILE)
     if workspace.authority.exists:
         report.kept.append("authority")
@@ -225,12 +239,15 @@ def _make_folder(workspace: Workspace) -> None:
         )
 
 
-def _write_settings(workspace: Workspace, hosts: list[str], name: str, classes: list[str]) -> None:
+def _new_settings(
+    folder: Path, hosts: list[str], name: str | None, classes: list[str] | None
+) -> ServerSettings:
     # Whoever names hosts wants plants to reach them; loopback alone stays inside.
     bind = "127.0.0.1" if _loopback_only(hosts) else "0.0.0.0"
-    given = {"federation": {"name": name, "classes": classes}, "network": {"hosts": hosts, "bind": bind}}
-    settings = settings_from(given, ServerSettings)
-    files.write_text(workspace.settings_path, commented_toml(settings, heading=_HEADING))
+    federation = {"name": checked_name(name or _name_from(folder), "federation"), "classes": classes or []}
+    return settings_from(
+        {"federation": federation, "network": {"hosts": hosts, "bind": bind}}, ServerSettings
+    )
 
 
 def _loopback_only(hosts: list[str]) -> bool:

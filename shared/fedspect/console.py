@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NoReturn,
 import click
 import typer
 
-from fedspect import files
+from fedspect import account, files
 from fedspect.errors import FedspectError, InterruptedRunError, StorageError, storage_error
 
 if sys.version_info >= (3, 9):
@@ -85,6 +85,7 @@ def version() -> str:
 
 def run_app(app: Callable[..., Any], arguments: Optional[Sequence[str]] = None) -> NoReturn:
     """Run a typer application as a process does; every error ends in one clear message and its exit code."""
+    account.complete_environment()
     given: List[str] = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error does: what cannot be written is escaped

@@ -36,6 +36,7 @@ class Office:
         (self.base / "model.safetensors").write_bytes(os.urandom(700_000))
         self.admitted: list[str] = []
         self.left: list[str] = []
+        self.said: list[str] = []
         self.deployed: list[tuple[str, str]] = []
         self.start()
 
@@ -54,6 +55,7 @@ class Office:
             self.workspace.models,
             self.workspace.deployments,
             on_admitted=lambda plant: self.admitted.append(plant.name),
+            on_clone=self.said.append,
             on_left=lambda plant: self.left.append(plant.name),
             on_deployed=lambda plant, report: self.deployed.append((plant, report.outcome)),
         )

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from fedclient.default_home import default_home
 from fedspect import files
+from fedspect.account import expanded
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
 from fedspect.locking import Occupied
 
@@ -36,7 +37,7 @@ class PlantHome:
     """The folder of one plant on this device."""
 
     def __init__(self, folder: Optional[Path] = None) -> None:
-        self.folder = (folder or default_home()).expanduser().absolute()
+        self.folder = expanded(folder or default_home()).absolute()
         self.key_path = self.folder / "node.key"
         self.authority_path = self.folder / "authority.pem"
         self.membership_path = self.folder / "plant.json"

@@ -25,6 +25,7 @@ import grpc
 
 from fedclient.node.watchdog import Watchdog
 from fedspect.errors import ConnectionLostError, WorkerError
+from fedspect.files import turn_over
 from fedspect.protocol.grpc_services import WORKER, Stub
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.worker_pb2 import (
@@ -35,7 +36,9 @@ from fedspect.protocol.worker_pb2 import (
     WorkRequest,
 )
 
+SOCKET = "worker.sock"
 READY_WITHIN = 300.0  # seconds
+LONGEST_PARENT = 80  # bytes of the path below which a socket is made
 ABOUT_WITHIN = 600.0  # importing torch takes some time on a small or busy device
 STOP_WITHIN = 5.0
 LARGEST_LOG = 4 << 20  # bytes; then it is begun anew, and the one before stays beside it
@@ -75,6 +78,22 @@ class WorkerClient:
         """The worker's process, ``None`` when there is none."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
+
+    def start(self) -> None:
+        """Start the process without waiting for it, so that its imports are done when it is asked something.
+
+        It reads its settings when it is asked, so they may be written later.
+
+        Raises:
+            WorkerError: the interpreter cannot be started, or the plant is stopping.
+
+        """
+        with self._lock:
+            if self._closed.is_set():
+                raise WorkerError("the plant is stopping")
+            if self.pid is None:
+                self._end()
+                self._spawn()
 
     def about(self) -> dict[str, Any]:
         """What runs there."""
@@ -166,29 +185,24 @@ class WorkerClient:
 
     def _ready(self) -> Stub:
         with self._lock:
-            if self._closed.is_set():
-                raise WorkerError("the plant is stopping")
-            if self.pid is None:
-                self._end()
-                try:
-                    self._start()
-                except BaseException:
-                    self._end()  # nobody could speak to what is left of it
-                    raise
+            try:
+                self.start()
+                if self._channel is None:
+                    self._connect()
+            except BaseException:
+                self._end()  # nobody could speak to what is left of it
+                raise
             assert self._channel is not None
             return Stub(self._channel, WORKER)
 
-    def _start(self) -> None:
-        # A folder that only this user may enter, with a short name: a socket's path has 107 characters at
-        # most.
+    def _spawn(self) -> None:
         self._hung = False
-        self._folder = Path(tempfile.mkdtemp(prefix="fedspect-"))
-        path = self._folder / "worker.sock"
+        self._folder = _socket_folder()
+        path = self._folder / SOCKET
         command = [self._python, "-m", "fedclient.worker.service"]
         command += ["--settings", str(self._settings), "--socket", str(path)]
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        if self._log.exists() and self._log.stat().st_size > LARGEST_LOG:
-            self._log.replace(self._log.with_suffix(".old.log"))
+        turn_over(self._log)
         try:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -200,6 +214,10 @@ class WorkerClient:
                 seen=f"{self._python}: {error.strerror}",
                 remedy="name the interpreter that has torch: fedclient join --worker-python PATH",
             ) from error
+
+    def _connect(self) -> None:
+        assert self._process is not None and self._folder is not None
+        path = self._folder / SOCKET
         deadline = time.monotonic() + READY_WITHIN
         while not _listens(path):
             if self._process.poll() is not None:
@@ -249,6 +267,25 @@ class WorkerClient:
         except OSError:
             words = ""
         return f"exit {code}: {words}" if code is not None else words
+
+
+def _socket_folder() -> Path:
+    """A folder that only this user may enter, for a socket: its path has 107 bytes at most, and TMPDIR may be longer.
+
+    Raises:
+        WorkerError: none can be made.
+
+    """
+    tried = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp"]
+    for parent in tried:
+        if parent and len(os.fsencode(parent)) <= LONGEST_PARENT and os.access(parent, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix="fedspect-", dir=parent))
+    raise WorkerError(
+        "there is no folder for the worker's socket",
+        seen=", ".join(filter(None, tried)),
+        accepted=f"one that can be written, with a path of up to {LONGEST_PARENT} bytes",
+        remedy="set TMPDIR to such a folder",
+    )
 
 
 def _listens(path: Path) -> bool:

@@ -35,6 +35,8 @@ class WorkerSettings(BaseModel):
     bit_depth: Optional[int] = Field(None, ge=8, le=16)
     """Of the plant's camera, for files of 16 bits; None: as all pictures tell it together."""
     seed: int = 0
+    closed_form: bool = False
+    """Whether the federation's runs begin at a closed form."""
 
     @property
     def home(self) -> Path:

@@ -20,12 +20,12 @@ from fedspect.update.checks import (
     CheckSettings,
     Expected,
     Step,
-    believed,
+    cap_by_enrolment,
+    cap_by_median,
     check_reply,
     check_step,
     refusal,
     step_outliers,
-    weighed,
 )
 from fedspect.update.encoding import largest_message
 from fedspect.update.round_messages import MAX_HEADER_BYTES, RoundReply
@@ -94,7 +94,7 @@ def check_updates(
         try:
             reply = one.read()
             size = StepSize.of(check_reply(reply, one.expected, settings))
-            step = Step(one.plant, size, believed(reply.num_examples, one.expected, settings))
+            step = Step(one.plant, size, cap_by_enrolment(reply.num_examples, one.expected, settings))
             check_step(step, length, settings)
         except UpdateRefusedError as error:
             refused[one.plant] = error
@@ -107,7 +107,7 @@ def check_updates(
     usual = [step for step in steps if step.plant not in outliers]
     accepted = [
         _accepted(found[step.plant], step, claims[step.plant], discount)
-        for step in weighed(usual, earlier=earlier, settings=settings)
+        for step in cap_by_median(usual, earlier=earlier, settings=settings)
     ]
     return [one for one in accepted if one.weight > 0], {**refused, **outliers}
 

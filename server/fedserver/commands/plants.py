@@ -90,24 +90,24 @@ def plants(context: typer.Context, workspace: WorkspaceOption = HERE, json: Json
 def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """What is known of each plant, from the registry, the running server and the newest run."""
     from fedserver.enrolment.plant_reports import ReportedSite
-    from fedserver.storage.runs import standings
+    from fedserver.storage.runs import client_records
 
     online = (workspace.running() or {}).get("online", [])
-    known = standings(workspace.runs)
+    known = client_records(workspace.runs)
     rows = []
     for plant in sorted(workspace.registry.read().plants.values(), key=lambda each: each.name):
-        standing = known.get(plant.name, {})
+        record = known.get(plant.name, {})
         deployed = workspace.deployments.of(plant.name)
         told = ReportedSite.of(plant.report)
         rows.append(
             {
                 "plant": plant.name,
-                "state": "set aside" if standing.get("set_aside") else _state(plant, told),
+                "state": "quarantined" if record.get("quarantined") else _state(plant, told),
                 "online": "yes" if plant.name in online else "no",
                 "pictures": told.pictures,
                 "version on the line": _on_the_line(deployed),
-                "last round": standing.get("last_round"),
-                "last refusal": standing.get("last_refusal"),
+                "last round": record.get("last_round"),
+                "last refusal": record.get("last_refusal"),
                 "training waits": told.training and told.training.reason,
                 "software": plant.software,
                 "seen": plant.seen,
@@ -169,22 +169,45 @@ def show_command(
     )
 
 
-@plants_app.command("readmit")
-def readmit_command(
+@plants_app.command("release")
+def release_command(
     plant: Annotated[str, typer.Argument(help="The plant's name.")],
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
-    """Let a plant take part again that was set aside after refused updates, at once if rounds are going on."""
-    from fedserver.storage.runs import readmit
+    """Let a plant take part again that was quarantined after refused updates, at once if rounds are going on."""
+    from fedserver.storage.runs import release
 
     opened = open_workspace(workspace)
     opened.registry.read().admissible(plant)
-    readmit(opened.runs, plant)
+    release(opened.runs, plant)
     if json:
-        print_json({"plant": plant, "readmitted": True})
+        print_json({"plant": plant, "released": True})
     else:
         note(f"{plant} takes part again from the next round on")
+
+
+@plants_app.command("forget")
+def forget_command(
+    plant: Annotated[str, typer.Argument(help="The plant's name.")],
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Take a plant's pictures out of the newest run's closed form, as if it had never taken part."""
+    from fedserver.closed_form.forgetting import forget
+    from fedserver.storage.run_store import RunStore
+    from fedserver.storage.runs import named_run
+
+    folder = named_run(open_workspace(workspace).runs)
+    record = forget(RunStore(folder), plant)
+    if json:
+        print_json(
+            {"plant": plant, "run": folder.name, "version": record.version, "plants": sorted(record.plants)}
+        )
+        return
+    note(f"the closed form of {folder.name} is now that of {', '.join(sorted(record.plants))}")
+    note("`fedserver models publish --round closed-form` makes it a version")
+    note("versions that rounds trained on its pictures stay as they are")
 
 
 def _moment(when: float) -> str:

@@ -1,4 +1,4 @@
-"""How the process with the rounds ended: what it writes into the run's ``status.json`` and who starts it reads.
+"""Run outcome: how the process with the rounds ended, which it writes into ``status.json`` for who starts it.
 
 Flower says of a ServerApp that it completed or failed, not why. Whether it is worth another start depends on that.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import grpc
 
 from fedserver.storage.runs import read_status
 from fedspect.errors import (
@@ -52,6 +50,4 @@ def last_words(error: BaseException) -> dict[str, Any]:
     """What a process that ends by this error puts into the status: a sentence, and the error if it is ours."""
     if isinstance(error, FedspectError):
         return {"text": str(error), "error": error.as_dict()}
-    if isinstance(error, grpc.RpcError):
-        return {"text": "Flower's SuperLink did not answer any more"}
     return {"text": f"unexpected {type(error).__name__}: {error}".rstrip(": ")}

@@ -1,4 +1,4 @@
-"""One round while it is open: what is asked, who answered, who failed, and which answers wait on disk."""
+"""Round state: one round while it is open, what is asked, who answered, who failed, and which answers wait on disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Tasks:
     """The tasks of a round as bytes: one for each version that some plant holds, made once."""
 
     def __init__(self, served: ServedModelState, **facts: Any) -> None:
-        self.schema = Schema.of(served.head)
+        self.schema = Schema.of(served.head).changing
         self._served = served
         self._facts = facts
         self._made: dict[str | None, tuple[str, bytes]] = {}
@@ -53,8 +53,8 @@ class Tasks:
 
 
 @dataclass
-class Exchange:
-    """The books of an open round; nothing here outlives it."""
+class RoundState:
+    """What is known of an open round; nothing here outlives it."""
 
     context: RoundContext
     tasks: Tasks

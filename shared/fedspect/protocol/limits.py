@@ -30,14 +30,23 @@ LARGEST_REPORT: Final = 128 << 10
 LARGEST_DEPLOYMENT_REPORT: Final = 32 << 10
 """Characters of what a plant reports of one version, as JSON."""
 
-LARGEST_FLEET_MESSAGE: Final = 16 << 20
-"""Bytes of one call of Flower's Fleet API; Flower cuts what is larger than 5 MiB into parts of that size."""
+LARGEST_FLEET_MESSAGE: Final = 64 << 20
+"""Bytes of one call of Flower's Fleet API; the whole of model C as float32 is 25 MB."""
 
 LARGEST_WORKER_MESSAGE: Final = 192 << 20
 """Bytes of one message between node and worker; the whole of model C as float32 is 25 MB."""
 
 CLOCK_TOLERANCE: Final = 60.0
 """Seconds that a plant's clock may differ from headquarters' before the plant is told."""
+
+
+LEAST_PING: Final = 10.0
+"""Seconds between two of a connection's keepalive pings; a server ends connections that ask more often."""
+
+
+def ping_options() -> List[Tuple[str, int]]:
+    """Options of a server that lets silent connections be kept alive."""
+    return [("grpc.http2.min_ping_interval_without_data_ms", int(1000 * LEAST_PING))]
 
 
 def grpc_options(largest: int) -> List[Tuple[str, int]]:

@@ -12,6 +12,7 @@ import typer
 from fedserver.aggregation.registry import strategy_names
 from fedsim.config import Engine, SimulatedFederationSettings, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
+from fedspect.update.encoding import NAMES as ENCODINGS
 
 DEFAULTS = SimulationSettings()
 PICTURES, PLANTS, ROUNDS, MODEL, RUN = "Pictures", "Plants", "Rounds", "Model", "Run"
@@ -138,7 +139,7 @@ Encoding = Annotated[
     Optional[str],
     typer.Option(
         help=with_default("How changes travel.", DEFAULTS.federation.encoding),
-        click_type=_choice(_field(SimulatedFederationSettings, "encoding")),
+        click_type=_choice(ENCODINGS.names()),
         rich_help_panel=ROUNDS,
     ),
 ]
@@ -182,9 +183,7 @@ Model = Annotated[
 ]
 Base = Annotated[
     Optional[Path],
-    typer.Option(
-        help="Folder of a base model.", show_default="the one that ships with it", rich_help_panel=MODEL
-    ),
+    typer.Option(help="Folder of a base model, or a-grey.", show_default="a-grey", rich_help_panel=MODEL),
 ]
 Scratch = Annotated[
     Optional[bool],

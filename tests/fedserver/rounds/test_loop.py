@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
@@ -27,7 +26,7 @@ from fedserver.rounds.outcome import RunOutcome
 from fedserver.rounds.settings import RoundSettings
 from fedserver.rounds.transport import Reply
 from fedserver.storage.run_store import RunFacts, RunStore
-from fedspect.errors import InterruptedRunError, QuorumError
+from fedspect.errors import ConnectionLostError, InterruptedRunError, QuorumError
 from fedspect.files import read_json
 from fedspect.update.round_messages import PlantDescription, RoundReply, RoundTask
 from fedspect.update.schema import Arrays
@@ -280,13 +279,14 @@ def test_a_superlink_that_is_gone_is_said_in_words(tmp_path: Path) -> None:
     federation = Federation(tmp_path)
 
     def gone() -> None:
-        raise grpc.RpcError
+        raise ConnectionLostError("Flower's SuperLink did not answer any more", seen="unavailable")
 
     federation.on(RoundStarted, 1, gone)
-    with pytest.raises(grpc.RpcError):
+    with pytest.raises(ConnectionLostError):
         federation.run()
     outcome = RunOutcome.read(federation.store.folder)
-    assert (outcome.text, outcome.error) == ("Flower's SuperLink did not answer any more", None)
+    assert outcome.text == "Flower's SuperLink did not answer any more; seen: unavailable"
+    outcome.check()  # another start may mend it
 
 
 def test_the_first_round_waits_for_the_plants_that_are_expected_but_not_for_ever(tmp_path: Path) -> None:
@@ -537,14 +537,14 @@ def test_the_result_is_as_if_the_refused_plant_had_not_been_there(tmp_path: Path
     assert equal(with_it.head(), without.head())
 
 
-def test_a_plant_refused_three_rounds_running_is_set_aside_until_an_operator_looks(tmp_path: Path) -> None:
+def test_a_plant_refused_three_rounds_running_is_quarantined_until_an_operator_looks(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=6)
     poisoned(federation.workers, 1)
-    federation.on(RoundClosed, 5, lambda: federation.store.readmissions.add("plant-1"))
+    federation.on(RoundClosed, 5, lambda: federation.store.quarantine_releases.add("plant-1"))
     federation.on(RoundClosed, 5, lambda: setattr(federation.clock, "now", federation.clock.now + 5))
     federation.run()
     refused = federation.heard(PlantRefused)
-    assert [(one.round, one.in_a_row, one.set_aside) for one in refused] == [
+    assert [(one.round, one.in_a_row, one.quarantined) for one in refused] == [
         (1, 1, False),
         (2, 2, False),
         (3, 3, True),
@@ -553,7 +553,7 @@ def test_a_plant_refused_three_rounds_running_is_set_aside_until_an_operator_loo
     assert [len(event.plants) for event in federation.heard(RoundStarted)][:6] == [3, 3, 3, 2, 2, 3]
 
 
-def test_being_set_aside_survives_a_restart(tmp_path: Path) -> None:
+def test_a_quarantine_survives_a_restart(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=4)
     poisoned(federation.workers, 1)
     federation.run()
@@ -569,14 +569,14 @@ def test_being_let_in_again_survives_a_server_that_ends_before_the_round_does(tm
     federation.run()
     cut = Federation(tmp_path)
     cut.store.change_settings(cut.store.facts.rounds.model_copy(update={"rounds": 4}))
-    cut.store.readmissions.add("plant-1")
+    cut.store.quarantine_releases.add("plant-1")
     with pytest.raises(InterruptedRunError):
         cut.run(should_stop=lambda: bool(cut.heard(RoundStarted)))
     again = Federation(tmp_path)
     again.run()
     started = [federation.heard(RoundStarted)[0].plants for federation in (cut, again)]
     assert started == [("plant-1", "plant-2", "plant-3")] * 2
-    assert again.store.readmissions.take() == []
+    assert again.store.quarantine_releases.take() == []
 
 
 def test_too_many_refusals_for_a_quorum_end_in_waiting_with_the_reasons(tmp_path: Path) -> None:

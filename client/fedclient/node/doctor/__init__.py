@@ -58,7 +58,7 @@ def examine(
     if source is not None:
         yield from guarded("pictures", lambda: _pictures(source, membership))
     if token is not None:
-        yield from network.invited(token)
+        yield from network.invited(home, token)
     if membership is not None:
         joined = membership
         yield from guarded("federation", lambda: network.joined(home, joined))

@@ -11,7 +11,6 @@ Shapes: N pictures, K classes.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
@@ -20,7 +19,7 @@ import numpy as np
 from fedclient.worker.engines.model import LineAnswer
 from fedclient.worker.line.input_guard import Doubts, Guard, InputBatch
 from fedclient.worker.line.settings import SETTINGS_FILE, VerdictSettings
-from fedspect.errors import SettingsError
+from fedspect.errors import SettingsError, did_you_mean
 
 PASS, REJECT, ASK = "pass", "reject", "ask"
 OUTCOMES = (PASS, REJECT, ASK)
@@ -103,12 +102,11 @@ def refuse_unknown(names: Iterable[str], classes: Sequence[str], where: str) -> 
     """
     for name in names:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
             raise SettingsError(
                 f"{where} names a class that the model does not know",
                 seen=name,
                 accepted=", ".join(classes),
-                remedy=f"did you mean {near[0]}?" if near else None,
+                remedy=did_you_mean(name, classes),
             )
 
 

@@ -13,6 +13,7 @@ from fedclient.worker.line.monitoring.drift import DriftWatch
 from fedclient.worker.line.serving.model_leases import ServedModel
 from fedclient.worker.line.settings import DriftSettings
 from fedclient.worker.settings import LABELLED
+from fedspect.account import expanded
 from fedspect.errors import AlreadyRunningError, DamagedFileError, EngineError
 from fedspect.locking import Occupied
 
@@ -23,7 +24,7 @@ class LineHome:
     """Where things are; nothing is made before it is written to."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.expanduser().absolute()
+        self.folder = expanded(folder).absolute()
         self.line = self.folder / "line"
         self.asked = self.line / "asked"
         self.labelled = self.folder / LABELLED

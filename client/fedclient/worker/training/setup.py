@@ -21,7 +21,7 @@ from fedspect.data.sources import Listing, find_pictures
 from fedspect.errors import ClassError, NoPicturesError, StorageError
 from fedspect.files import read_json, write_json
 from fedspect.model.base import load_base
-from fedspect.model.levels import derived_seed
+from fedspect.seeds import derived_seed
 from fedspect.settings import settings_from
 from fedspect.training.settings import TrainingSettings
 
@@ -91,6 +91,7 @@ class Site:
             cache_folder=settings.cache,
             seed=settings.seed,
             bit_depth=self.inspection.bit_depth,
+            closed_form=settings.closed_form,
         )
 
 
