@@ -102,7 +102,7 @@ def test_plants_work_on_every_node_and_come_to_the_same_bits(
 @pytest.mark.timeout(900)
 def test_what_a_node_does_not_see_is_named_before_the_first_round(cluster: str, tmp_path: Path) -> None:
     job = linear_job(tmp_path, shared=(tmp_path / "pictures",))
-    with pytest.raises(WorkspaceError, match=r"pictures on 127.0.0.1"):
+    with pytest.raises(WorkspaceError, match=r"pictures on \d+"):
         run_engine("ray", job)
     assert not list(tmp_path.glob(".ray-*"))
 
