@@ -1,4 +1,4 @@
-"""``plant.toml`` in the plant's home: what a plant's engineer decides about this device.
+"""Settings of a plant, ``plant.toml``: what its engineer decides about this device.
 
 `fedclient join` writes the file with a comment over every value. Node and trainer read it again when it
 changes, so that hours and limits take effect at once. A file that cannot be read any more does not end a
@@ -24,7 +24,7 @@ Hours and limits take effect within seconds; what [device] says at the next `fed
 
 
 class TrainingHoursSettings(Settings):
-    """When training may run, and what it must leave to the line."""
+    """Hours of training, and what it must leave to the line."""
 
     hours: List[str] = Field(default_factory=list, max_length=50)
     """Windows of the day in this device's local time, such as ["22:00-06:00", "12:00-12:45"]; a window may
@@ -48,7 +48,7 @@ class TrainingHoursSettings(Settings):
 
 
 class DeviceSettings(Settings):
-    """What the trainer may use of this device."""
+    """What the worker may use of this device."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1"."""
@@ -65,7 +65,7 @@ class DeviceSettings(Settings):
 
 
 class VersionsSettings(Settings):
-    """How published versions come to the line."""
+    """How published versions reach the line."""
 
     automatic: bool = True
     """Whether a new version is fetched, tried on this plant's golden pictures and, if it passes, run."""
@@ -97,7 +97,7 @@ class SettingsFile:
         self._settings = PlantSettings()
 
     def read(self) -> PlantSettings:
-        """The settings as they are on the disk; the defaults where there is no file.
+        """The settings on disk; the defaults where there is no file.
 
         Raises:
             SettingsError: a key is unknown or a value is not accepted.
@@ -106,7 +106,7 @@ class SettingsFile:
         return load_settings(self.path if self.path.exists() else None, PlantSettings)
 
     def current(self) -> PlantSettings:
-        """The newest settings that could be read; never raises."""
+        """The last settings that could be read; never raises."""
         try:
             found = self.path.stat()
             stamp = (found.st_mtime_ns, found.st_size)

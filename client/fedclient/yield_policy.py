@@ -1,4 +1,4 @@
-"""Courtesy to the line: whether training may use this device just now.
+"""Yield policy: whether training may use this device now, or must yield to the line.
 
 Four things speak against it: the engineer paused the plant; the hour is not one of those allowed; too little
 memory is free, or the trainer has taken too much; other programs keep the processors busy. The first two
@@ -33,7 +33,7 @@ MEBI = 1 << 20
 
 @dataclass(frozen=True)
 class Blocker:
-    """What speaks against training: ``kind`` is paused, hours, memory or load."""
+    """Why training must not run: ``kind`` is paused, hours, memory or load."""
 
     kind: str
     reason: str
@@ -45,12 +45,12 @@ class Blocker:
         return asdict(self)
 
     def error(self) -> YieldedError:
-        """What headquarters is told."""
+        """The error that headquarters is told."""
         return YieldedError(f"training yields to the line: {self.reason}")
 
 
 class Device:
-    """What is looked at on the device; a test puts figures of its own here."""
+    """Measurements of the device; a test puts figures of its own here."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -58,11 +58,11 @@ class Device:
         self._load = 0.0
 
     def memory_free(self) -> int:
-        """Bytes that programs could still get without swapping."""
+        """Bytes that programs can still get without swapping."""
         return int(psutil.virtual_memory().available)
 
     def memory_taken(self) -> int:
-        """Bytes that this process has taken."""
+        """Bytes that this process uses."""
         return int(self._process.memory_info().rss)
 
     def load(self) -> float:
@@ -83,7 +83,7 @@ class Device:
 
 
 class YieldPolicy:
-    """Answers for the plant whose home is ``folder``; looks twice a second at most."""
+    """The policy of the plant whose home is ``folder``; measures twice a second at most."""
 
     def __init__(
         self,
@@ -105,11 +105,11 @@ class YieldPolicy:
 
     @property
     def settings(self) -> PlantSettings:
-        """The plant's settings as they are now."""
+        """The plant's current settings."""
         return self.file.current()
 
     def standing(self) -> Optional[Blocker]:
-        """What speaks against training whatever the device is doing: the pause and the hours."""
+        """The blocker that does not depend on the device's load: pause or hours."""
         now = self._clock()
         paused = self.mark.objection(now)
         if paused is not None:
@@ -122,7 +122,7 @@ class YieldPolicy:
         return Blocker("hours", f"its hours are {hours}{again}", opening)
 
     def objection(self) -> Optional[Blocker]:
-        """All that speaks against training at this moment; the first that is found."""
+        """The first blocker found, of all."""
         now = self._clock()
         if not self._looked <= now < self._looked + LOOK_EVERY:
             self._looked, self._found = now, self.standing() or self._pressing()
@@ -168,7 +168,7 @@ class YieldPolicy:
 
 
 class PauseFile:
-    """The file that says that the plant is paused, since when, and until when if that was said."""
+    """Marks the plant as paused: since when, and until when if that was said."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / PAUSE_MARK
@@ -186,7 +186,7 @@ class PauseFile:
         return True
 
     def objection(self, now: float) -> Optional[Blocker]:
-        """What the mark says; a mark that cannot be read is a pause, for whoever made it meant one."""
+        """The blocker of the pause; a file that cannot be read is a pause, for whoever wrote it meant one."""
         try:
             content = files.read_json(self.path)
             until = content.get("until")

@@ -1,1 +1,1 @@
-"""What a plant's engineer types: arguments and printing only. No torch and no onnxruntime; the worker has them."""
+"""The commands of `fedclient`: arguments and printing only. No torch and no onnxruntime; the worker has them."""

@@ -99,7 +99,7 @@ def _caption(current: Deployment) -> str:
 
 
 def _measured(figures: dict[str, Any]) -> str:
-    """What the gate measured, in a line."""
+    """What the gate measured, as one line."""
     mine = figures.get("candidate") or {}
     said = [f"{mine['right']} of {mine['pictures']} right"] if mine else []
     for name in ("escapes", "false_rejects", "asked"):

@@ -94,13 +94,13 @@ def join(
 
 
 def _keep_settings(file: SettingsFile, given: Mapping[str, object]) -> None:
-    """Have a ``plant.toml`` that can be read, with the options in it."""
+    """Make sure that ``plant.toml`` can be read, and write the options into it."""
     file.prepare()
     file.change({key: value for key, value in given.items() if value is not None})
 
 
 def _look_at_device(home: PlantHome, view: JoinView, *, first: bool) -> None:
-    """Say what is amiss; who joins for the first time does not go on with a failure."""
+    """Print warnings about the device; a first join does not go on with a failure."""
     from fedclient.node.doctor import before_joining
 
     for check in before_joining(home):
@@ -120,7 +120,7 @@ def _title(home: PlantHome, token: JoinToken | None) -> str:
 
 
 def _detach(home: PlantHome, token: str | None) -> None:
-    """Start again in the background with the same arguments, and stay until the plant is joined.
+    """Start again in the background with the same arguments, and wait until the plant is joined.
 
     The token goes through a pipe: every user of the device may read command lines.
     """

@@ -1,4 +1,5 @@
-"""The commands that answer for the line. They run in the worker's interpreter, which takes this process' place.
+"""Commands of the line. They run in the worker's interpreter, which replaces this process. They run in the worker's
+interpreter, which takes this process' place.
 
 Options are the worker's own (``fedclient.worker.line.cli``): what is given here is handed on as it is, ``--help``
 too, after the plant's home.
@@ -34,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def nothing_passes(home: PlantHome) -> str | None:
-    """What a person must mend before a piece can pass on this line; None where nothing is amiss."""
+    """Why no piece can pass on this line, for a person to mend; None where nothing is wrong."""
     from fedclient.worker.line.settings import read_settings
 
     try:

@@ -1,4 +1,4 @@
-"""`fedclient status`: what this plant is, what it is doing, what training waits for, what the line runs."""
+"""`fedclient status`: the plant, its rounds, what training waits for, what the line runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
 
 
 def facts(home: PlantHome) -> dict[str, Any]:
-    """Everything that is shown, as JSON values.
+    """All that is shown, as JSON values.
 
     Raises:
         WorkspaceError: the plant has never joined.
@@ -115,7 +115,7 @@ def _report(home: PlantHome) -> dict[str, Any]:
 
 
 def _serving(home: PlantHome) -> dict[str, Any] | None:
-    """What the process that answers the line says of itself; ``None`` where none runs."""
+    """The serving status of the line's process; ``None`` where none runs."""
     from fedspect.errors import DamagedFileError
     from fedspect.files import read_json
     from fedspect.locking import Occupied
@@ -132,7 +132,7 @@ def _serving(home: PlantHome) -> dict[str, Any] | None:
 
 
 def _drift(home: PlantHome) -> dict[str, Any]:
-    """What the line's process wrote about its pictures; empty where none watches them."""
+    """The drift report of the line's process; empty where there is none."""
     from fedspect.errors import DamagedFileError
     from fedspect.files import read_json
 

@@ -1,4 +1,4 @@
-"""A thread for what a plant has to see to at headquarters beside rounds: versions and how the plant is.
+"""Headquarters sync: a thread that fetches versions and sends reports beside the rounds.
 
 It asks every ``look_every`` seconds over one session, which is opened anew when it is over. Headquarters
 that cannot be reached, or does not want this plant any more, is the main loop's business: here the next visit
@@ -26,7 +26,7 @@ logger = logging.getLogger("fedclient.node")
 
 
 class HeadquartersSync:
-    """Visits headquarters until ``stop`` is set."""
+    """Synchronises with headquarters until ``stop`` is set."""
 
     def __init__(
         self,
@@ -49,16 +49,16 @@ class HeadquartersSync:
         self._turn = threading.Lock()
 
     def soon(self) -> None:
-        """There is news: make the next visit now."""
+        """Make the next visit now."""
         self._wake.set()
 
     def report(self) -> None:
-        """Hand in the site report now; errors as ``visit``."""
+        """Send the site report now; errors as ``visit``."""
         with self._turn:
             self._tell(self._session_for(self._home.membership()))
 
     def run(self, stop: threading.Event) -> None:
-        """Visit until told to stop; whatever goes wrong is in the log, and the next visit comes."""
+        """Visit until told to stop; errors are logged, and the next visit follows."""
         while not stop.is_set():
             self._wake.wait(self._courtesy.settings.versions.look_every)
             self._wake.clear()
@@ -109,7 +109,7 @@ class HeadquartersSync:
         return self._session
 
     def _tell(self, session: Session) -> None:
-        """Hand in the site report when it, or what speaks against training, is another than last time."""
+        """Send the site report when it, or the blocker of training, differs from the last one sent."""
         report = site_report(self._home, self._courtesy)
         if report is not None and report != self._told:
             try:
@@ -124,7 +124,7 @@ class HeadquartersSync:
 
 
 def site_report(home: PlantHome, courtesy: YieldPolicy) -> dict[str, Any] | None:
-    """What headquarters is told of this plant: counts, and what speaks against training. No names of pictures."""
+    """The site report for headquarters: counts, and what blocks training. No names of pictures."""
     try:
         report = files.read_json(home.report_path)
     except FileNotFoundError:

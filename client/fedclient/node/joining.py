@@ -1,4 +1,4 @@
-"""`fedclient join`: from a token to a plant that stays, and back again after anything that may happen.
+"""`fedclient join`: join with a token, take part in rounds, and reconnect after any interruption.
 
 Once: enrol, fetch the base model, let the worker look at the pictures, report. Then, for ever: answer
 rounds on the Fleet API. A link that is lost is waited for, and so is headquarters where somebody else answers in
@@ -51,7 +51,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class JoinedPlant:
-    """A plant on this device; ``run`` stays until it is told to stop or is shut out.
+    """A plant on this device; ``run`` returns when it is told to stop or is revoked.
 
     ``say`` hears sentences for the plant's engineer, ``on_change`` that the board is another.
     """
@@ -135,7 +135,7 @@ class JoinedPlant:
 
     @contextmanager
     def _accompanied(self, stop: threading.Event) -> Iterator[None]:
-        """The threads beside the rounds: one looks to the engineer, one to headquarters, one to the end."""
+        """The threads beside the rounds: policy watcher, headquarters sync and stop."""
         ended = threading.Event()
         attendant = PolicyWatcher(self._trainer, self.say, on_news=self._errands.soon)
 
@@ -163,7 +163,7 @@ class JoinedPlant:
     def _admitted(
         self, stop: threading.Event, token: JoinToken | None, kept: dict[str, Any]
     ) -> Membership | None:
-        """Ask until headquarters answers; ``None`` when told to stop meanwhile."""
+        """Try until headquarters answers; ``None`` when told to stop meanwhile."""
         deadline = None if self.wait is None else time.monotonic() + self.wait
         delay = FIRST_RETRY
         while not stop.is_set():
@@ -226,7 +226,7 @@ class JoinedPlant:
     # -- working -------------------------------------------------------------------------------------------
 
     def _inspect(self) -> None:
-        """Look at the pictures, and tell headquarters counts; names of files stay here.
+        """Inspect the pictures, and send counts to headquarters; names of files stay here.
 
         That headquarters hears it now is not worth waiting for.
         """
@@ -271,7 +271,7 @@ class JoinedPlant:
         self.say(f"headquarters says: {text}")
 
     def _tell(self, state: str, detail: str) -> None:
-        """Write the status; say it aloud when it is news."""
+        """Write the status, and print it when it is new."""
         self.board.say(state, detail)
         news = f"{state}: {detail}" if detail else state
         if state not in ("working", "idle") and news != self._said:

@@ -1,4 +1,4 @@
-"""What the node is doing, said once for all who look: `fedclient status`, the live view, headquarters.
+"""Node status, written in one place for all who read it: `fedclient status`, the live view, headquarters.
 
 The node's threads put what they know on the board. ``status.json`` in the plant's home is the board as a
 file, replaced whole; what moves with every batch reaches it every two seconds at most. A disk that takes no
@@ -50,23 +50,23 @@ class NodeStatus:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """A copy of what is on the board."""
+        """A copy of the status."""
         with self._lock:
             return dict(self._facts)
 
     def say(self, state: str, detail: str = "") -> None:
-        """What the node itself is doing from now on."""
+        """Set what the node itself is doing."""
         self.put(state=state, detail=detail, since=self._clock())
 
     def put(self, **facts: Any) -> None:
-        """Put facts on the board and into the file."""
+        """Set values, in memory and in the file."""
         with self._lock:
             self._facts.update(facts)
             self._write()
         self._on_change()
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """How far the trainer is."""
+        """Set the worker's progress."""
         with self._lock:
             self._facts["work"] = {"stage": stage, "done": done, "total": total}
             if not self._written <= self._clock() < self._written + WRITE_EVERY:
@@ -74,7 +74,7 @@ class NodeStatus:
         self._on_change()
 
     def problem(self, subject: str, text: str | None) -> bool:
-        """Name a problem, or with ``None`` that it is gone; whether that is news."""
+        """Set a problem, or clear it with ``None``; whether that is new."""
         with self._lock:
             problems = dict(self._facts["problems"])
             if problems.get(subject) == text:

@@ -1,4 +1,4 @@
-"""A thread that sees what the plant's engineer says while the node runs: pause, hours, another ``plant.toml``.
+"""Policy watcher: a thread that applies what the plant's engineer changes while the node runs.
 
 What stands against training is put on the board within a second, and said aloud when it begins and ends. The
 trainer is ended then, so that the line has its memory too.
@@ -18,7 +18,7 @@ logger = logging.getLogger("fedclient.node")
 
 
 class PolicyWatcher:
-    """Looks once a second until ``stop`` is set."""
+    """Polls once a second until ``stop`` is set."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class PolicyWatcher:
         self._kind: str | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Look until told to stop; whatever goes wrong is in the log, and the next look comes."""
+        """Poll until told to stop; errors are logged, and the next poll follows."""
         while not stop.wait(LOOK_EVERY):
             try:
                 self.look()
@@ -41,7 +41,7 @@ class PolicyWatcher:
                 logger.exception("looking after the plant's settings failed")
 
     def look(self) -> None:
-        """Look once."""
+        """Poll once."""
         courtesy, board = self._trainer.courtesy, self._trainer.board
         objection = courtesy.standing()
         found = None if objection is None else objection.as_dict()

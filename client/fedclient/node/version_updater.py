@@ -1,4 +1,4 @@
-"""Published versions at a plant: found, fetched, handed to the trainer, and what became of them.
+"""Version updater: finds and fetches published versions, has the worker deploy them, and reports what became of them.
 
 ``versions/`` in the plant's home::
 
@@ -42,7 +42,7 @@ logger = logging.getLogger("fedclient.node")
 
 
 class VersionSource(Protocol):
-    """What is needed of a session with headquarters (``session.Session``)."""
+    """The part of a session with headquarters (``session.Session``) that the updater uses."""
 
     def published(self) -> Optional[PublishedReply]: ...
     def fetch_version(self, home: PlantHome, version: PublishedReply) -> Path: ...
@@ -50,7 +50,7 @@ class VersionSource(Protocol):
 
 
 class Deployer(Protocol):
-    """What is needed of the trainer (``trainer.Trainer``)."""
+    """The part of the worker supervisor that the updater uses."""
 
     def deploy(self, folder: str, number: int) -> bytes: ...
 
@@ -68,7 +68,7 @@ class DeploymentOutcome(BaseModel):
 
     @property
     def next_try(self) -> float:
-        """When a version that failed is tried again."""
+        """When a failed version is tried again."""
         return self.at + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** (self.tries - 1))
 
 
@@ -87,7 +87,7 @@ class DeploymentOutcomes(BaseModel):
 
 
 class VersionUpdater:
-    """Deals with published versions; ``look`` once in a while, from one thread."""
+    """Handles published versions; ``look`` is called now and then, from one thread."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class VersionUpdater:
         self._fault: Optional[str] = None  # of the line's engines, that was named
 
     def look(self, session: VersionSource, base_hash: str) -> None:
-        """See what is published and deal with it; tell headquarters what it does not know yet.
+        """Handle what is published, and report to headquarters what is new.
 
         Raises:
             FederationError: headquarters does not answer, or not as it should.
@@ -130,7 +130,7 @@ class VersionUpdater:
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _wanted(self, offered: PublishedReply, base_hash: str) -> bool:
-        """Whether there is something to do about the published version; the board says what became of it."""
+        """Whether there is something to do about the published version; the status says what became of it."""
         outcomes = self._read()
         known = outcomes.versions.get(offered.version_hash)
         if known is not None:
@@ -149,7 +149,7 @@ class VersionUpdater:
         return True
 
     def _to_mend(self, version: str) -> bool:
-        """Whether the line is to run this version and could not open its engines; only files are read."""
+        """Whether the line should run this version and could not open its engines; only files are read."""
         if self._clock() < self._next_look:
             return False
         moved, fault = line_version(self._home), line_fault(self._home.folder)
@@ -237,7 +237,7 @@ class VersionUpdater:
             self._board.put(version=found)
 
     def _tidy(self, newest: str) -> None:
-        """Keep the versions that were dealt with last, the newest and the one that the line runs."""
+        """Remove old versions; kept are the last ones handled, the newest and the one that the line runs."""
         outcomes = self._read()
         moved = line_version(self._home)
         kept = {newest, moved["version"]} if moved is not None else {newest}
@@ -280,7 +280,7 @@ def line_version(home: PlantHome) -> dict[str, Any] | None:
 
 
 def _drift_report(home: PlantHome, told: bool) -> Optional[DeploymentReport]:
-    """What headquarters does not know yet of ``line/drift.json``, which the line's process writes."""
+    """What is new for headquarters in ``line/drift.json``, which the line's process writes."""
     try:
         said = files.read_json(home.folder / "line" / "drift.json")
         drifting = said["state"] == "drift"

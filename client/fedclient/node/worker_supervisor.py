@@ -1,4 +1,4 @@
-"""The node's trainer: a worker process that is hired for what was agreed, and asked politely.
+"""Supervises the worker process; restarts it when its settings change.
 
 The ClientApp sees it as its ``WorkerPort``. Before a round is passed on, the plant's own rules are asked
 (``fedclient.yield_policy``): while the plant is paused or outside its hours, headquarters gets the reason at once
@@ -31,7 +31,7 @@ logger = logging.getLogger("fedclient.node")
 
 
 class WorkerSupervisor:
-    """The trainer of one plant; ``hire`` before anything else."""
+    """The worker of one plant; ``hire`` before anything else."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class WorkerSupervisor:
         self._closed = False
 
     def hire(self, membership: Membership) -> bool:
-        """Have a trainer for what was agreed; whether it is another one than before.
+        """Ensure that a worker runs with these settings; whether it was restarted.
 
         Raises:
             StorageError: its settings cannot be written.
@@ -118,7 +118,7 @@ class WorkerSupervisor:
         return reply
 
     def deploy(self, folder: str, number: int) -> bytes:
-        """Let the worker make engines of a version and take them through the gate; its report as JSON.
+        """Let the worker build engines of a version and run the gate; its report as JSON.
 
         Raises:
             WorkerError: the worker died over it, or does not answer.
@@ -131,7 +131,7 @@ class WorkerSupervisor:
                 self._done()
 
     def rest(self) -> None:
-        """End the worker if training may not run anyway and nobody asks it anything: the line gets its memory."""
+        """End an idle worker while training may not run: the line gets its memory."""
         link = self._link
         if link is None or link.pid is None or time.monotonic() - self._asked < REST_AFTER:
             return
@@ -142,7 +142,7 @@ class WorkerSupervisor:
                 self._turn.release()
 
     def close(self) -> None:
-        """End the worker; a question under way is given up."""
+        """End the worker; a call under way is abandoned."""
         self._closed = True
         if self._link is not None:
             self._link.close()
@@ -158,7 +158,7 @@ class WorkerSupervisor:
 
 
 def worker_settings(home: PlantHome, membership: Membership, settings: PlantSettings) -> dict[str, Any]:
-    """``worker.json``: what headquarters prescribes, and what this plant allows its trainer to use."""
+    """Content of ``worker.json``: what headquarters prescribes, and what this plant allows its worker to use."""
     prescribed, device, limit = membership.settings, settings.device, settings.training.memory_limit
     training = {
         **prescribed.get("training", {}),
@@ -207,7 +207,7 @@ def _show_task(board: NodeStatus, message: bytes) -> None:
 
 
 def _show_reply(board: NodeStatus, message: bytes) -> None:
-    """Put on the board how good the received model was here, and how training went."""
+    """Put into the status how good the received model was here, and how training went."""
     try:
         reply = RoundReply.from_bytes(message, LARGEST_READ)
     except FedspectError:

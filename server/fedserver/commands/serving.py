@@ -84,7 +84,7 @@ def start(
 
 
 def _detach(workspace: Workspace) -> None:
-    """Start again in the background with the same arguments, and stay until it is up."""
+    """Start again in the background with the same arguments, and wait until it is up."""
     pid = detach(
         "fedserver.cli",
         [each for each in sys.argv[1:] if each != "--detach"],
@@ -128,7 +128,7 @@ def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
 
 
 def _run_line(name: str, run: Mapping[str, Any], running: Mapping[str, Any] | None) -> str:
-    """What the run said last; as past where it was cut and no server carries it on just now."""
+    """The run's last status; in the past tense where it was interrupted and no server continues it."""
     said = f"{run.get('state')}: {run.get('text')}"
     if run.get("state") in ENDED or (running or {}).get("run") == name:
         return f"{name}: {said}"

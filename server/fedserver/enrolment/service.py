@@ -152,7 +152,7 @@ class EnrolmentService:
         return self._admission(plant, request.software)
 
     def authenticate(self, request: AuthenticateRequest, context: grpc.ServicerContext) -> Admission:
-        """Let a device in that was admitted before."""
+        """Open a session for a device that was admitted before."""
         self._limit(context)
         statement = authentication_statement(
             nonce=request.nonce, fingerprint=self._fingerprint, public_key=request.public_key
@@ -180,7 +180,7 @@ class EnrolmentService:
         yield from self._download(name, self._offer.base.served, request)
 
     def report(self, request: ReportRequest, context: grpc.ServicerContext) -> ReportReply:
-        """Keep a plant's site report."""
+        """Store a plant's site report."""
         name = self._plant_of(request.session)
         report = site_report(request.report_json)
         with self._registry.change() as roll:
@@ -189,7 +189,7 @@ class EnrolmentService:
         return ReportReply()
 
     def leave(self, request: LeaveRequest, context: grpc.ServicerContext) -> LeaveReply:
-        """Forget a plant's key at its own wish."""
+        """Forget a plant's key at the plant's own request."""
         name = self._plant_of(request.session)
         with self._registry.change() as roll:
             plant = roll.named(name)
@@ -200,7 +200,7 @@ class EnrolmentService:
         return LeaveReply()
 
     def published(self, request: PublishedRequest, context: grpc.ServicerContext) -> PublishedReply:
-        """The version that plants are to run, if it is one of the base model that they are given."""
+        """The published version, if it belongs to the base model that plants are given."""
         self._asking(request.session)
         version = self._models.published()
         if version is None or version.card.base_hash != self._offer.base.content_hash:
@@ -229,7 +229,7 @@ class EnrolmentService:
     def report_deployment(
         self, request: ReportDeploymentRequest, context: grpc.ServicerContext
     ) -> ReportDeploymentReply:
-        """Keep what became of a version at a plant."""
+        """Store what became of a version at a plant."""
         name = self._asking(request.session)
         report = deployment_report(request.report_json)
         self._deployments.add(name, report, at=self._clock())
@@ -261,7 +261,7 @@ class EnrolmentService:
             )
 
     def _proved(self, public_key: bytes, nonce: bytes, signature: bytes, statement: bytes) -> str:
-        """The key in its one spelling, when the signature shows that the caller holds the private one."""
+        """The key in canonical form, when the signature shows that the caller holds the private one."""
         if self._nonces.take(nonce) is None:
             raise ConnectionLostError("the answer to the challenge came too late", remedy="try again")
         return proved_key(public_key, signature, statement)
@@ -289,7 +289,7 @@ class EnrolmentService:
         )
 
     def _plant_of(self, session: bytes) -> str:
-        """The plant whose key the session was opened with, as long as it is that plant's."""
+        """The plant that the session belongs to, while the key is still that plant's."""
         key = self._sessions.get(session)
         plant = None if key is None else self._registry.read().by_key(key)
         if plant is None or plant.state != "joined":
@@ -297,7 +297,7 @@ class EnrolmentService:
         return plant.name
 
     def _asking(self, session: bytes) -> str:
-        """The plant of a session, when it does not ask too often; many plants may share one address."""
+        """The plant of a session, within its rate limit; many plants may share one address."""
         name = self._plant_of(session)
         if not self._questions.allow(name):
             raise ConnectionLostError("too many questions from this plant", remedy="ask again in a minute")

@@ -1,4 +1,4 @@
-"""Invitations: making a join token, using it once, taking it back.
+"""Join tokens: issue one, redeem it once, revoke it.
 
 A token's secret is shown once and then only its hash is known here. Using one is a single change of the
 registry under its lock, so two devices with the same token cannot both win.
@@ -98,8 +98,7 @@ def invite(
 def redeem(
     registry: PlantRegistry, token_id: bytes, secret: bytes, public_key: str, *, now: float | None = None
 ) -> RegisteredPlant:
-    """Admit the device that holds ``public_key`` and this token; the same device may ask again (a lost
-    answer).
+    """Admit the device with ``public_key`` and this token; an answer may get lost, so the same device may ask again.
 
     Raises:
         EnrolmentError: the token is unknown, used, expired or withdrawn, or the key belongs to another plant.
@@ -137,7 +136,7 @@ def redeem(
 
 
 def revoke(registry: PlantRegistry, name: str) -> RegisteredPlant:
-    """Shut a plant out: its key and its tokens are worth nothing from now on.
+    """Revoke a plant: its key and its tokens are worth nothing from now on.
 
     Raises:
         EnrolmentError: there is no such plant.

@@ -1,4 +1,4 @@
-"""`fedserver start`: everything that runs at headquarters, watched from one loop.
+"""Supervisor of `fedserver start`: runs all processes of headquarters and watches them from one loop.
 
 After the last round the server publishes what the run has reached and stays, so that plants can fetch the
 version, report what became of it, and join; with ``until_done`` it ends instead.
@@ -82,7 +82,7 @@ class Supervisor:
         self._reception = EnrolmentEndpoint(workspace, settings, self._service(base), telling.say)
 
     def serve(self, stop: threading.Event) -> bool:
-        """Stay until ``stop`` is set, or with ``until_done`` the run is finished; answers whether it is.
+        """Run until ``stop`` is set or, with ``until_done``, the run is finished; answers whether it is.
 
         The caller holds the workspace's lock.
 
@@ -143,7 +143,7 @@ class Supervisor:
         self._write_running()
 
     def _open_anew(self) -> None:
-        """Go on with a new certificate on both ports; a round under way is cut and asked for again."""
+        """Restart both ports with a new certificate; a round under way is cut and started again."""
         self._say("opening the ports anew with it")
         self._reception.close()
         self._superlink.stop()
@@ -152,7 +152,7 @@ class Supervisor:
         self._reception.answer()
 
     def _submit(self, control: Control, store: RunStore) -> None:
-        """Hand the run to Flower, and start the process that carries it."""
+        """Submit the run to Flower, and start the process that executes it."""
         if self._starts >= MOST_STARTS:
             raise FederationError(
                 "the rounds cannot be carried on",
@@ -192,7 +192,7 @@ class Supervisor:
         return self._done
 
     def _finish(self) -> None:
-        """The last round is closed: publish what it made, and say what happens from now on."""
+        """The last round is closed: publish its model, and log what happens from now on."""
         assert self._store is not None
         self._done = True
         self._superlink.end_serverapp()
@@ -207,7 +207,7 @@ class Supervisor:
             )
 
     def _look(self) -> bool:
-        """One look at everything; whether the run has just come to its end."""
+        """One poll of everything; whether the run has just ended."""
         if not self._superlink.alive:
             self._say("Flower's SuperLink died; starting it again")
             logger.error("the SuperLink died: %s", self._superlink.last_words())

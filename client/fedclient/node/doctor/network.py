@@ -1,4 +1,4 @@
-"""The way to headquarters: name, port, certificate, clock; before joining as the token says, then as known."""
+"""Network checks: name, port, certificate and clock; before joining from the token, then from the membership."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Address = tuple[str, int]
 
 
 def joined(home: PlantHome, membership: Membership) -> Iterator[Check]:
-    """Everything on the way to a headquarters that admitted this device."""
+    """Checks of the way to a headquarters that admitted this device."""
     authority = home.authority_path.read_bytes()
     for text in membership.enrolment_addresses:
         address = split_address(text)
@@ -33,7 +33,7 @@ def joined(home: PlantHome, membership: Membership) -> Iterator[Check]:
 
 
 def invited(token: JoinToken) -> Iterator[Check]:
-    """Everything on the way to a headquarters that a token names; the token is not used up."""
+    """Checks of the way to a headquarters that a token names; the token is not used up."""
     left = token.expires - time.time()
     if left <= 0:
         yield failure(
@@ -50,7 +50,7 @@ def invited(token: JoinToken) -> Iterator[Check]:
 
 
 def reachable(what: str, address: Address) -> Iterator[Check]:
-    """A name that means an address, and a port that answers there.
+    """Name resolution and a TCP connection.
 
     Raises:
         ConnectionLostError: one of them does not.
