@@ -1,6 +1,6 @@
 """Settings of a plant, ``plant.toml``: what its engineer decides about this device.
 
-`fedclient join` writes the file with a comment over every value. Node and trainer read it again when it
+`fedclient join` writes the file with a comment over every value. Node and worker read it again when it
 changes, so that hours and limits take effect at once. A file that cannot be read any more does not end a
 plant that runs: the last settings stay, and `fedclient status` says what is wrong.
 """
@@ -33,7 +33,7 @@ class TrainingHoursSettings(Settings):
     memory_free: int = Field(256, ge=0, le=1 << 20)
     """MiB of memory that must stay free for the line; with less, training waits. 0: no such limit."""
     memory_limit: int = Field(0, ge=0, le=1 << 20)
-    """MiB of memory that the trainer may take; beyond, it gives its round back. 0: no such limit."""
+    """MiB of memory that the worker may take; beyond, it gives its round back. 0: no such limit."""
     load_limit: int = Field(0, ge=0, le=100)
     """Percent of all processors that everything else on the device may be using; with more, training
     waits. 0: no such limit.
@@ -59,7 +59,7 @@ class DeviceSettings(Settings):
     cache: int = Field(2048, ge=0, le=1 << 20)
     """MiB of disk for what the frozen levels answer, which makes a round several times faster."""
     silence: int = Field(300, ge=30, le=86_400)
-    """Seconds without a sign of life after which a trainer that hangs is ended and started again. It gives
+    """Seconds without a sign of life after which a worker that hangs is ended and started again. It gives
     one every ten seconds, also in the middle of a long step and while it waits for the line.
     """
 
@@ -81,7 +81,7 @@ class PlantSettings(Settings):
     training: TrainingHoursSettings = Field(default_factory=TrainingHoursSettings)
     """When training may run, and what it must leave to the line."""
     device: DeviceSettings = Field(default_factory=DeviceSettings)
-    """What the trainer may use of this device."""
+    """What the worker may use of this device."""
     versions: VersionsSettings = Field(default_factory=VersionsSettings)
     """How published versions come to the line."""
 

@@ -1,12 +1,11 @@
 """Yield policy: whether training may use this device now, or must yield to the line.
 
-Four things speak against it: the engineer paused the plant; the hour is not one of those allowed; too little
-memory is free, or the trainer has taken too much; other programs keep the processors busy. The first two
-*stand*: they are known without a look at the device, and the node gives a round back at once. The trainer
-asks between any two batches. What speaks against training then makes it wait in place, where it uses no
-processor, for ``patience`` seconds; after that, or at once where the end is known to be further away, the
-round is given back to headquarters with the reason, and its work is done again when the plant is asked
-again. So neither the line nor headquarters ever waits for training.
+Four things block it: the engineer paused the plant; the hour is not one of those allowed; too little memory is
+free, or the worker uses too much; other programs keep the processors busy. The first two are known without a
+measurement, and the node gives a round back at once. The worker asks between any two batches. A blocker then
+makes it wait in place, where it uses no processor, for ``patience`` seconds; after that, or at once where the
+blocker is known to last longer, the round is given back to headquarters with the reason, and its work is done
+again when the plant is asked again. So neither the line nor headquarters ever waits for training.
 
 The pause is a file, so that it survives restarts of everything.
 """
@@ -108,10 +107,10 @@ class YieldPolicy:
         """The plant's current settings."""
         return self.file.current()
 
-    def standing(self) -> Optional[Blocker]:
+    def schedule_blocker(self) -> Optional[Blocker]:
         """The blocker that does not depend on the device's load: pause or hours."""
         now = self._clock()
-        paused = self.mark.objection(now)
+        paused = self.mark.blocker(now)
         if paused is not None:
             return paused
         hours = Hours.parse(self.settings.training.hours, self._local)
@@ -121,20 +120,20 @@ class YieldPolicy:
         again = "" if opening is None else f"; again at {time.strftime('%H:%M', self._local(opening))}"
         return Blocker("hours", f"its hours are {hours}{again}", opening)
 
-    def objection(self) -> Optional[Blocker]:
+    def blocker(self) -> Optional[Blocker]:
         """The first blocker found, of all."""
         now = self._clock()
         if not self._looked <= now < self._looked + LOOK_EVERY:
-            self._looked, self._found = now, self.standing() or self._pressing()
+            self._looked, self._found = now, self.schedule_blocker() or self._device_blocker()
         return self._found
 
-    def _pressing(self) -> Optional[Blocker]:
+    def _device_blocker(self) -> Optional[Blocker]:
         limits = self.settings.training
         taken, free = self._device.memory_taken() // MEBI, self._device.memory_free() // MEBI
         if limits.memory_limit and taken > limits.memory_limit:
             return Blocker(
                 "memory",
-                f"the trainer has taken {taken} MiB, its limit is {limits.memory_limit}",
+                f"the worker uses {taken} MiB, its limit is {limits.memory_limit}",
                 float("inf"),
             )
         if limits.memory_free and free < limits.memory_free:
@@ -146,7 +145,7 @@ class YieldPolicy:
             )
         return None
 
-    def between_batches(self, while_waiting: Callable[[Blocker], None] = lambda objection: None) -> None:
+    def between_batches(self, while_waiting: Callable[[Blocker], None] = lambda blocker: None) -> None:
         """Return when training may go on; may take ``patience`` seconds.
 
         Raises:
@@ -155,15 +154,15 @@ class YieldPolicy:
         """
         began: Optional[float] = None
         while True:
-            objection = self.objection()
-            if objection is None:
+            blocker = self.blocker()
+            if blocker is None:
                 return
             now = self._clock()
             began = now if began is None else began
             end = began + self.settings.training.patience
-            if now >= end or (objection.until is not None and objection.until > end):
-                raise objection.error()
-            while_waiting(objection)
+            if now >= end or (blocker.until is not None and blocker.until > end):
+                raise blocker.error()
+            while_waiting(blocker)
             self._sleep(LOOK_EVERY)
 
 
@@ -185,7 +184,7 @@ class PauseFile:
             return False
         return True
 
-    def objection(self, now: float) -> Optional[Blocker]:
+    def blocker(self, now: float) -> Optional[Blocker]:
         """The blocker of the pause; a file that cannot be read is a pause, for whoever wrote it meant one."""
         try:
             content = files.read_json(self.path)

@@ -159,8 +159,8 @@ def activate(
             remedy=f"build them again: fedclient engines build {chosen.number} --activate",
         )
     now = deployments.activate(chosen.id, who=_who(), why=why, force=force)
-    if chosen.standing != "passed":
-        warn(f"{now.id} was {chosen.standing}: {'; '.join(chosen.reasons)}")
+    if chosen.state != "passed":
+        warn(f"{now.id} was {chosen.state}: {'; '.join(chosen.reasons)}")
     _tell(now, json)
 
 

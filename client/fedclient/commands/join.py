@@ -88,7 +88,7 @@ def join(
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     with JoinView(_title(plant_home, decoded), plant_home.log_path) as view:
         plant = JoinedPlant(plant_home, say=view.say, wait=wait)
-        view.facts, view.line = lambda: plant.board.facts, lambda: line_version(plant_home)
+        view.facts, view.line = lambda: plant.status.facts, lambda: line_version(plant_home)
         _look_at_device(plant_home, view, first=decoded is not None)
         plant.run(stop, token=decoded, data=data, worker_python=worker_python)
 

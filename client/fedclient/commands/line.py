@@ -22,7 +22,7 @@ COMMANDS = {
     "serve": "Answer the line: the Open Inference Protocol over gRPC, until told to end.",
     "bench": "Measure how fast the line answers.",
     "thresholds": "Show how sure the line must be of each class, or change it.",
-    "asked": "The pictures of which a person is asked.",
+    "review": "Pictures that wait for a person: the answers of which the line was not sure.",
     "drift": "Whether the line's pictures are still such as the model learned from.",
 }
 HANDED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

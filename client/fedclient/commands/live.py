@@ -1,6 +1,6 @@
 """Live view of `fedclient join` at a terminal; plain log lines anywhere else.
 
-The view draws the node's board (``fedclient.node.node_status``) four times a second and knows nothing else. Names
+The view draws the node's status (``fedclient.node.node_status``) four times a second and knows nothing else. Names
 and reasons come from elsewhere and are shown as text only. It writes to standard error.
 """
 

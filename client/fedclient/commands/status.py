@@ -39,8 +39,8 @@ def facts(home: PlantHome) -> dict[str, Any]:
 
     membership = home.membership()
     holder = home.occupied().holder()
-    courtesy = YieldPolicy(home.folder)
-    objection = courtesy.standing()
+    yield_policy = YieldPolicy(home.folder)
+    blocker = yield_policy.schedule_blocker()
     said = home.status() or {}
     line = line_version(home)
     if holder is None:
@@ -52,8 +52,8 @@ def facts(home: PlantHome) -> dict[str, Any]:
         "running": holder is not None,
         "process": None if holder is None else holder.get("pid"),
         "status": said,
-        "training": None if objection is None else objection.as_dict(),
-        "settings": {"path": str(courtesy.file.path), "problem": courtesy.file.problem},
+        "training": None if blocker is None else blocker.as_dict(),
+        "settings": {"path": str(yield_policy.file.path), "problem": yield_policy.file.problem},
         "line": line,
         "thresholds": {"problem": None if line is None else nothing_passes(home)},
         "serving": _serving(home),

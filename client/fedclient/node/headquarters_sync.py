@@ -31,16 +31,16 @@ class HeadquartersSync:
     def __init__(
         self,
         home: PlantHome,
-        courtesy: YieldPolicy,
-        board: NodeStatus,
-        keeper: VersionUpdater,
+        yield_policy: YieldPolicy,
+        status: NodeStatus,
+        updater: VersionUpdater,
         *,
         visit: Callable[[PlantHome, Membership], Any] = returned,
     ) -> None:
         self._home = home
-        self._courtesy = courtesy
-        self._board = board
-        self._keeper = keeper
+        self._yield_policy = yield_policy
+        self._status = status
+        self._updater = updater
         self._visit = visit
         self._open = ExitStack()
         self._session: Session | None = None
@@ -60,7 +60,7 @@ class HeadquartersSync:
     def run(self, stop: threading.Event) -> None:
         """Visit until told to stop; errors are logged, and the next visit follows."""
         while not stop.is_set():
-            self._wake.wait(self._courtesy.settings.versions.look_every)
+            self._wake.wait(self._yield_policy.settings.versions.look_every)
             self._wake.clear()
             if stop.is_set() or not self._home.membership_path.exists():
                 continue
@@ -69,7 +69,7 @@ class HeadquartersSync:
             except (ConnectionLostError, EnrolmentError) as error:
                 logger.info("headquarters could not be visited: %s", error)
             except FedspectError as error:
-                self._board.problem("versions", str(error))
+                self._status.problem("versions", str(error))
                 logger.warning("a visit to headquarters failed: %s", error)
             except Exception:
                 logger.exception("a visit to headquarters failed")
@@ -96,12 +96,12 @@ class HeadquartersSync:
             except BaseException:
                 self._close()
                 raise
-        self._board.problem("versions", None)
+        self._status.problem("versions", None)
 
     def _see_to(self, membership: Membership) -> None:
         session = self._session_for(membership)
         self._tell(session)
-        self._keeper.look(session, membership.base_hash)
+        self._updater.look(session, membership.base_hash)
 
     def _session_for(self, membership: Membership) -> Session:
         if self._session is None:
@@ -110,7 +110,7 @@ class HeadquartersSync:
 
     def _tell(self, session: Session) -> None:
         """Send the site report when it, or the blocker of training, differs from the last one sent."""
-        report = site_report(self._home, self._courtesy)
+        report = site_report(self._home, self._yield_policy)
         if report is not None and report != self._told:
             try:
                 session.report(report)
@@ -123,13 +123,13 @@ class HeadquartersSync:
         self._open.close()
 
 
-def site_report(home: PlantHome, courtesy: YieldPolicy) -> dict[str, Any] | None:
+def site_report(home: PlantHome, yield_policy: YieldPolicy) -> dict[str, Any] | None:
     """The site report for headquarters: counts, and what blocks training. No names of pictures."""
     try:
         report = files.read_json(home.report_path)
     except FileNotFoundError:
         return None
-    objection = courtesy.standing()
+    blocker = yield_policy.schedule_blocker()
     told = {key: value for key, value in report.items() if key != "examples"}
-    told["training"] = None if objection is None else objection.as_dict()
+    told["training"] = None if blocker is None else blocker.as_dict()
     return told

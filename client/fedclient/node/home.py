@@ -12,7 +12,7 @@
     status.json       what the node is doing, for `fedclient status`
     versions/         published versions, and what became of them here
     lock              held while the node runs
-    report.json       the site report: what the trainer found of the pictures
+    report.json       the site report: what the worker found of the pictures
     log.jsonl         what happened, a line an event
 """
 

@@ -1,8 +1,8 @@
 """Node status, written in one place for all who read it: `fedclient status`, the live view, headquarters.
 
-The node's threads put what they know on the board. ``status.json`` in the plant's home is the board as a
-file, replaced whole; what moves with every batch reaches it every two seconds at most. A disk that takes no
-more files does not end the node: the board is then only in memory.
+The node's threads put what they know here. ``status.json`` in the plant's home is the same as a file, replaced
+whole; what changes with every batch reaches it every two seconds at most. A disk that takes no more files does
+not end the node: the status is then only in memory.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class NodeStatus:
     """``facts`` are JSON values by name; ``on_change`` is told after each change, in the thread that made it.
 
     * ``state``, ``detail``, ``since``, ``pid``: what the node itself is doing.
-    * ``training``: what speaks against training now (``Objection.as_dict``), ``None`` when it may run.
-    * ``work``: stage, done and total of what the trainer is doing, ``None`` when it rests.
+    * ``training``: what blocks training now (``Blocker.as_dict``), ``None`` when it may run.
+    * ``work``: stage, done and total of what the worker is doing, ``None`` when it is idle.
     * ``round``: run, round and how many, and when answered the accuracy of what was received and the loss.
     * ``version``: the published version that was looked at last, and what became of it.
     * ``problems``: by subject, what a person should mend.
@@ -54,7 +54,7 @@ class NodeStatus:
         with self._lock:
             return dict(self._facts)
 
-    def say(self, state: str, detail: str = "") -> None:
+    def set_state(self, state: str, detail: str = "") -> None:
         """Set what the node itself is doing."""
         self.put(state=state, detail=detail, since=self._clock())
 

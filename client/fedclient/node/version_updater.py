@@ -92,17 +92,17 @@ class VersionUpdater:
     def __init__(
         self,
         home: PlantHome,
-        trainer: Deployer,
-        courtesy: YieldPolicy,
-        board: NodeStatus,
+        worker: Deployer,
+        yield_policy: YieldPolicy,
+        status: NodeStatus,
         say: Callable[[str], None] = lambda text: None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._home = home
-        self._trainer = trainer
-        self._courtesy = courtesy
-        self._board = board
+        self._worker = worker
+        self._yield_policy = yield_policy
+        self._status = status
         self._say = say
         self._clock = clock
         self._folder = home.folder / "versions"
@@ -142,9 +142,9 @@ class VersionUpdater:
         if offered.base_hash != base_hash:
             self._show(offered, "waiting", "it is for another base model: join again")
             return False
-        objection = self._courtesy.standing()
-        if objection is not None:
-            self._show(offered, "waiting", objection.reason)
+        blocker = self._yield_policy.schedule_blocker()
+        if blocker is not None:
+            self._show(offered, "waiting", blocker.reason)
             return False
         return True
 
@@ -154,7 +154,7 @@ class VersionUpdater:
             return False
         moved, fault = line_version(self._home), line_fault(self._home.folder)
         ours = fault is not None and (moved is None or moved["version"] == version)
-        automatic = self._courtesy.settings.versions.automatic
+        automatic = self._yield_policy.settings.versions.automatic
         if ours and fault != self._fault:  # once, however long the plant is paused
             become = (
                 "are built again" if automatic else "are damaged; `fedclient engines build` builds them again"
@@ -166,7 +166,7 @@ class VersionUpdater:
         return ours and automatic
 
     def _deal(self, offered: PublishedReply, folder: Path) -> None:
-        if not self._courtesy.settings.versions.automatic:
+        if not self._yield_policy.settings.versions.automatic:
             self._show(offered, "waiting", "it is here; `fedclient engines build` makes engines of it")
             return
         self._show(offered, "deploying", "")
@@ -174,7 +174,7 @@ class VersionUpdater:
         self._say(f"version {offered.number} is published; making engines of it")
         started = self._clock()
         try:
-            content = json.loads(self._trainer.deploy(str(folder), offered.number))
+            content = json.loads(self._worker.deploy(str(folder), offered.number))
             report = DeploymentReport.model_validate(
                 {**content, "version": offered.version_hash, "number": offered.number}
             )
@@ -233,8 +233,8 @@ class VersionUpdater:
 
     def _show(self, offered: PublishedReply, outcome: str, why: str) -> None:
         found = {"number": offered.number, "version": offered.version_hash, "outcome": outcome, "why": why}
-        if self._board.facts.get("version") != found:
-            self._board.put(version=found)
+        if self._status.facts.get("version") != found:
+            self._status.put(version=found)
 
     def _tidy(self, newest: str) -> None:
         """Remove old versions; kept are the last ones handled, the newest and the one that the line runs."""
@@ -242,7 +242,7 @@ class VersionUpdater:
         moved = line_version(self._home)
         kept = {newest, moved["version"]} if moved is not None else {newest}
         by_age = sorted(outcomes.versions, key=lambda version: -outcomes.versions[version].at)
-        kept.update(by_age[: self._courtesy.settings.versions.keep])
+        kept.update(by_age[: self._yield_policy.settings.versions.keep])
         for folder in self._folder.iterdir():
             if folder.is_dir() and len(folder.name) == 64 and folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)

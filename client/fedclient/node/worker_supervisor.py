@@ -1,9 +1,9 @@
 """Supervises the worker process; restarts it when its settings change.
 
-The ClientApp sees it as its ``WorkerPort``. Before a round is passed on, the plant's own rules are asked
+The ClientApp sees it as its ``WorkerCalls``. Before a round is passed on, the yield policy is asked
 (``fedclient.yield_policy``): while the plant is paused or outside its hours, headquarters gets the reason at once
-and the trainer is not bothered. One question at a time; a round that comes while engines are built
-waits for that, and headquarters' deadline for the round.
+and the worker is left alone. One call at a time; a round that comes while engines are built waits for that, as
+long as headquarters' deadline for the round allows.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from fedspect.errors import FedspectError, WorkerError, YieldedError
 from fedspect.update.round_messages import RoundReply, RoundTask
 
 MEBI = 1 << 20
-REST_AFTER = 5.0  # seconds without a question, while training may not run anyway
-LARGEST_READ = 192 << 20  # bytes of a message whose header is read for the board
+REST_AFTER = 5.0  # seconds without a call, while training may not run anyway
+LARGEST_READ = 192 << 20  # bytes of a message whose header is read for the status
 
 logger = logging.getLogger("fedclient.node")
 
 
 class WorkerSupervisor:
-    """The worker of one plant; ``hire`` before anything else."""
+    """The worker of one plant; ``ensure_running`` before anything else."""
 
     def __init__(
         self,
         home: PlantHome,
-        courtesy: YieldPolicy,
-        board: NodeStatus,
+        yield_policy: YieldPolicy,
+        status: NodeStatus,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.home = home
-        self.courtesy = courtesy
-        self.board = board
+        self.yield_policy = yield_policy
+        self.status = status
         self._say = say
         self._link: WorkerClient | None = None
         self._agreed: object = None
@@ -50,15 +50,15 @@ class WorkerSupervisor:
         self._asked = time.monotonic()
         self._closed = False
 
-    def hire(self, membership: Membership) -> bool:
+    def ensure_running(self, membership: Membership) -> bool:
         """Ensure that a worker runs with these settings; whether it was restarted.
 
         Raises:
             StorageError: its settings cannot be written.
 
         """
-        content = worker_settings(self.home, membership, self.courtesy.settings)
-        agreed = (membership.worker_python, self.courtesy.settings.device.silence, content)
+        content = worker_settings(self.home, membership, self.yield_policy.settings)
+        agreed = (membership.worker_python, self.yield_policy.settings.device.silence, content)
         with self._turn:
             if self._link is not None and self._agreed == agreed:
                 return False
@@ -70,8 +70,8 @@ class WorkerSupervisor:
                 path,
                 self.home.folder / "worker.log",
                 python=membership.worker_python,
-                silence=self.courtesy.settings.device.silence,
-                on_progress=self.board.progress,
+                silence=self.yield_policy.settings.device.silence,
+                on_progress=self.status.progress,
                 on_restart=lambda why: self._say(f"the worker died and is started again: {why}"),
             )
             self._agreed = agreed
@@ -101,12 +101,12 @@ class WorkerSupervisor:
             WorkerError: there is no worker, even after it was started again.
 
         """
-        objection = self.courtesy.standing()
-        if objection is not None:
-            raise objection.error()
+        blocker = self.yield_policy.schedule_blocker()
+        if blocker is not None:
+            raise blocker.error()
         with self._turn:
             link = self._there()
-            _show_task(self.board, task)
+            _show_task(self.status, task)
             try:
                 reply = link.work(task)
             except YieldedError as error:
@@ -114,7 +114,7 @@ class WorkerSupervisor:
                 raise
             finally:
                 self._done()
-        _show_reply(self.board, reply)
+        _show_reply(self.status, reply)
         return reply
 
     def deploy(self, folder: str, number: int) -> bytes:
@@ -149,12 +149,12 @@ class WorkerSupervisor:
 
     def _there(self) -> WorkerClient:
         if self._link is None or self._closed:
-            raise WorkerError("the plant is stopping" if self._closed else "there is no trainer yet")
+            raise WorkerError("the plant is stopping" if self._closed else "there is no worker yet")
         return self._link
 
     def _done(self) -> None:
         self._asked = time.monotonic()
-        self.board.put(work=None)
+        self.status.put(work=None)
 
 
 def worker_settings(home: PlantHome, membership: Membership, settings: PlantSettings) -> dict[str, Any]:
@@ -182,17 +182,17 @@ def worker_settings(home: PlantHome, membership: Membership, settings: PlantSett
     }
 
 
-def _show_task(board: NodeStatus, message: bytes) -> None:
-    """Put the round on the board, and that the node works on it; a task that cannot be read is the worker's to
-    refuse.
+def _show_task(status: NodeStatus, message: bytes) -> None:
+    """Put the round into the status, and that the node works on it; a task that cannot be read is refused by the
+    worker.
     """
     try:
         task = RoundTask.from_bytes(message, LARGEST_READ)
     except FedspectError:
         return
-    earlier = board.facts.get("round") or {}
+    earlier = status.facts.get("round") or {}
     known = {key: earlier[key] for key in ("accuracy", "loss") if key in earlier}
-    board.put(
+    status.put(
         detail=f"on round {task.round} of {task.total_rounds}" if task.train else "on the closing evaluation",
         round={
             **known,
@@ -206,20 +206,20 @@ def _show_task(board: NodeStatus, message: bytes) -> None:
     )
 
 
-def _show_reply(board: NodeStatus, message: bytes) -> None:
+def _show_reply(status: NodeStatus, message: bytes) -> None:
     """Put into the status how good the received model was here, and how training went."""
     try:
         reply = RoundReply.from_bytes(message, LARGEST_READ)
     except FedspectError:
         return
     if reply.error is not None:
-        board.problem("round", f"round {reply.round}: {reply.error.message}")
+        status.problem("round", f"round {reply.round}: {reply.error.message}")
         return
-    board.problem("round", None)
-    found = dict(board.facts.get("round") or {})
+    status.problem("round", None)
+    found = dict(status.facts.get("round") or {})
     found["seconds"] = reply.seconds.get("total")
     if "accuracy" in reply.metrics:
         found["accuracy"] = reply.metrics["accuracy"]
     if reply.train_loss is not None:
         found["loss"] = reply.train_loss
-    board.put(round=found)
+    status.put(round=found)

@@ -76,8 +76,8 @@ def start(
             title = f"{settings.federation.name} {store.folder.name}"
             view = shown.enter_context(LiveView(rounds=store.facts.rounds.rounds, title=title))
             view.view.closed = store.rounds()[-1]
-        telling = OperatorLog(opened.logs / LOG, note, view)
-        server = Supervisor(opened, settings, base, store, telling=telling, until_done=until_done)
+        operator_log = OperatorLog(opened.logs / LOG, note, view)
+        server = Supervisor(opened, settings, base, store, operator_log=operator_log, until_done=until_done)
         finished = server.serve(stop)
     if not finished and store is not None:
         note("stopped; `fedserver start` goes on with the next round")

@@ -146,12 +146,12 @@ class PlantRegistry:
     def change(self) -> Iterator[PlantRecords]:
         """The registry for changing: written when the block ends, left alone when it raises."""
         with exclusive(self._lock):
-            roll = self.read()
-            yield roll
-            self._write(roll)
+            records = self.read()
+            yield records
+            self._write(records)
 
-    def _write(self, roll: PlantRecords) -> None:
-        files.write_json(self.path, roll.model_dump(), mode=0o600)
+    def _write(self, records: PlantRecords) -> None:
+        files.write_json(self.path, records.model_dump(), mode=0o600)
 
 
 def fingerprint_of(public_key: str) -> str:

@@ -183,16 +183,16 @@ class EnrolmentService:
         """Store a plant's site report."""
         name = self._plant_of(request.session)
         report = site_report(request.report_json)
-        with self._registry.change() as roll:
-            roll.named(name).report = report
-            roll.named(name).seen = self._clock()
+        with self._registry.change() as records:
+            records.named(name).report = report
+            records.named(name).seen = self._clock()
         return ReportReply()
 
     def leave(self, request: LeaveRequest, context: grpc.ServicerContext) -> LeaveReply:
         """Forget a plant's key at the plant's own request."""
         name = self._plant_of(request.session)
-        with self._registry.change() as roll:
-            plant = roll.named(name)
+        with self._registry.change() as records:
+            plant = records.named(name)
             if plant.state == "joined":
                 plant.state = "left"
         self._on_left(plant)
@@ -270,8 +270,8 @@ class EnrolmentService:
         self._on_admitted(plant)
         now, software = self._clock(), software[:64]
         if plant.software != software or plant.seen is None or abs(now - plant.seen) > SEEN_EVERY:
-            with self._registry.change() as roll:
-                entry = roll.named(plant.name)
+            with self._registry.change() as records:
+                entry = records.named(plant.name)
                 entry.seen, entry.software = now, software
         offer = self._offer
         session = secrets.token_bytes(32)

@@ -70,8 +70,8 @@ def invite(
         fingerprint=fingerprint,
         addresses=tuple(addresses),
     )
-    with registry.change() as roll:
-        entry = roll.plants.setdefault(plant, RegisteredPlant(name=plant))
+    with registry.change() as records:
+        entry = records.plants.setdefault(plant, RegisteredPlant(name=plant))
         if entry.state == "joined" and not replace:
             raise EnrolmentError(
                 "a plant of this name has joined already",
@@ -105,9 +105,9 @@ def redeem(
 
     """
     now = time.time() if now is None else now
-    with registry.change() as roll:
-        plant, invitation = _find(roll, token_id, secret)
-        owner = roll.by_key(public_key)
+    with registry.change() as records:
+        plant, invitation = _find(records, token_id, secret)
+        owner = records.by_key(public_key)
         if plant.state == "revoked":
             raise _refused("this plant was revoked", plant)
         if invitation.used is not None:
@@ -142,17 +142,17 @@ def revoke(registry: PlantRegistry, name: str) -> RegisteredPlant:
         EnrolmentError: there is no such plant.
 
     """
-    with registry.change() as roll:
-        plant = roll.named(name)
+    with registry.change() as records:
+        plant = records.named(name)
         plant.state = "revoked"
         for invitation in plant.invitations:
             invitation.withdrawn = invitation.withdrawn or invitation.used is None
         return plant.model_copy(deep=True)
 
 
-def _find(roll: PlantRecords, token_id: bytes, secret: bytes) -> tuple[RegisteredPlant, Invitation]:
+def _find(records: PlantRecords, token_id: bytes, secret: bytes) -> tuple[RegisteredPlant, Invitation]:
     wanted, given = token_id.hex(), _hash(secret)
-    for plant in roll.plants.values():
+    for plant in records.plants.values():
         for invitation in plant.invitations:
             if invitation.token_id == wanted and hmac.compare_digest(invitation.secret_hash, given):
                 return plant, invitation

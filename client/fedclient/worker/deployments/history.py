@@ -65,7 +65,7 @@ def left_behind(entries: Sequence[Entry], version: str) -> Optional[Entry]:
     return found
 
 
-def remembered(entries: Sequence[Entry]) -> Optional[Pointer]:
+def last_pointer(entries: Sequence[Entry]) -> Optional[Pointer]:
     """The pointer as the moves tell it; None where there is none."""
     earlier: List[str] = []
     last: Optional[Entry] = None

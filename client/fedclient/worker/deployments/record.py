@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 from pydantic import BaseModel, ConfigDict, Field
 
 Event = Literal["added", "activated", "rolled back", "refused", "failed", "retired"]
-Standing = Literal["passed", "refused", "retired"]
+DeploymentState = Literal["passed", "refused", "retired"]
 
 
 class Deployment(BaseModel):
@@ -31,7 +31,7 @@ class Deployment(BaseModel):
     base_hash: str
     engines: Dict[str, str] = Field(min_length=1)
     figures: Dict[str, Any] = Field(default_factory=dict)
-    standing: Standing = "passed"
+    state: DeploymentState = "passed"
     """Whether the gate let it through; what it refused or headquarters retired is only activated by force."""
     reasons: Tuple[str, ...] = ()
     """Why it was refused or retired."""

@@ -42,7 +42,7 @@ class Records:
         """The same, if it is there, whole, and neither refused nor retired."""
         with contextlib.suppress(GateError, DamagedFileError):
             deployment = self.get(deployment_id)
-            if deployment.standing == "passed":
+            if deployment.state == "passed":
                 return deployment
         return None
 

@@ -20,9 +20,9 @@ from fedclient.worker.line.monitoring.reference_statistics import (
     BY_DEPLOYMENT,
     FEWEST,
     DriftReference,
+    batch_statistics,
     joined,
     make_reference,
-    seen_of,
 )
 from fedclient.worker.training.setup import Site
 from fedspect.data.preprocess import Preprocessing
@@ -59,7 +59,7 @@ def leave_reference(
         for first in range(0, len(pixels), BATCH):
             batch = pixels[first : first + BATCH]
             answer = model.answer(batch)
-            parts.append(seen_of(batch, answer.features, answer.probabilities))
+            parts.append(batch_statistics(batch, answer.features, answer.probabilities))
         reference = make_reference(joined(parts), model, base_hash, window=window, made_by=BY_DEPLOYMENT)
         reference.save(folder)
     except FedspectError as error:

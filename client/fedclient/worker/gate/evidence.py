@@ -41,7 +41,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that ``judge`` decides on."""
+    """Everything that ``decide`` decides on."""
 
     labels: Tuple[str, ...]
     """The golden pictures' classes; the drawn ones come after them and have none."""

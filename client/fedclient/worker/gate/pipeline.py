@@ -22,10 +22,10 @@ from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import EngineStore, LineModel, open_model
 from fedclient.worker.gate.candidate import Candidate, read_candidate, read_card
 from fedclient.worker.gate.drift_reference import leave_reference
-from fedclient.worker.gate.earlier_decisions import Decision, gone_back, settled
+from fedclient.worker.gate.earlier_decisions import Decision, earlier_decision, gone_back
 from fedclient.worker.gate.engine_building import Report, build_engines
 from fedclient.worker.gate.evidence import drawn_pictures, gather, trained_logits
-from fedclient.worker.gate.gate_report import GateReport, judge
+from fedclient.worker.gate.gate_report import GateReport, decide
 from fedclient.worker.gate.settings import DeploySettings, read_deploy_settings
 from fedclient.worker.golden import GoldenSet
 from fedclient.worker.golden.choosing import GOLDEN
@@ -103,7 +103,7 @@ class Deployer:
                 card = read_card(folder)
                 _check_name(card, version, number)
                 version, told = card.content_hash, card.number
-                decision = None if again else settled(self.deployments, self.store, card)
+                decision = None if again else earlier_decision(self.deployments, self.store, card)
                 if decision is None and activate and not again:
                     decision = gone_back(self.deployments, self.store, card, who)
                 if decision is None:
@@ -245,7 +245,7 @@ class Deployer:
                 report=report,
                 remarks=(*remarks, *more),
             )
-        return judge(evidence, settings.gate, read_settings(self.home / "line").verdicts)
+        return decide(evidence, settings.gate, read_settings(self.home / "line").verdicts)
 
     def _leave_reference(self, deployment: Deployment, settings: DeploySettings) -> None:
         preprocessing = self.base().preprocessing

@@ -1,4 +1,4 @@
-"""From probabilities to what becomes of the piece: it passes, it is rejected, or a person is asked.
+"""Decision policy: from probabilities to a verdict: the piece passes, is rejected, or a person is asked (`ask`).
 
 The most probable class names the side: good or not. A piece passes when the probabilities of all good classes
 together reach the threshold of that class, and is rejected when those of all others do: two kinds of defect
@@ -61,11 +61,11 @@ class DecisionPolicy:
         self.good = np.array([name in settings.good_classes for name in classes], dtype=bool)
         self.sure = np.array([settings.sure_of.get(name, settings.sure) for name in classes])
 
-    def judge(self, probabilities: np.ndarray) -> List[Verdict]:
+    def decide(self, probabilities: np.ndarray) -> List[Verdict]:
         """One verdict per row of ``probabilities`` (N, K)."""
-        return [self._judge(row) for row in np.asarray(probabilities, dtype=np.float64)]
+        return [self._policy(row) for row in np.asarray(probabilities, dtype=np.float64)]
 
-    def _judge(self, row: np.ndarray) -> Verdict:
+    def _policy(self, row: np.ndarray) -> Verdict:
         top = int(row.argmax())
         good = bool(self.good[top])
         certainty = float(row[self.good == good].sum()) if self.good.any() else float(row[top])
@@ -95,8 +95,8 @@ def refuse_unknown(names: Iterable[str], classes: Sequence[str], where: str) -> 
 
 def threshold_table(settings: VerdictSettings, classes: Sequence[str]) -> List[Mapping[str, Any]]:
     """For each class whether it is good and how sure an answer must be; raises as ``DecisionPolicy``."""
-    judge = DecisionPolicy(settings, classes)
+    policy = DecisionPolicy(settings, classes)
     return [
         {"class": name, "good": bool(good), "sure": float(sure)}
-        for name, good, sure in zip(classes, judge.good, judge.sure)
+        for name, good, sure in zip(classes, policy.good, policy.sure)
     ]

@@ -20,7 +20,7 @@ class LineHome:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.expanduser().absolute()
         self.line = self.folder / "line"
-        self.asked = self.line / "asked"
+        self.review = self.line / "review"
         self.labelled = self.folder / LABELLED
         self.drift_path = self.line / "drift.json"
         self.reference = self.line / "reference"

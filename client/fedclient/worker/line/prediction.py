@@ -76,7 +76,7 @@ def files_of(sources: Sequence[Path]) -> List[Path]:
 
 def predict(
     model: ServedModel,
-    judge: DecisionPolicy,
+    policy: DecisionPolicy,
     files: Sequence[Path],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Prediction]:
@@ -95,7 +95,7 @@ def predict(
             progress(done, len(files))
             continue
         answer = model.answer(pixels)
-        verdict = judge.judge(answer.probabilities)[0]
+        verdict = policy.decide(answer.probabilities)[0]
         seconds = time.perf_counter() - begun
         yield Prediction(path, verdict, None, seconds, pixels[0], answer)
         progress(done, len(files))

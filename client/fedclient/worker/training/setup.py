@@ -97,7 +97,7 @@ def inspected(listing: Listing, remembered: Path, progress: Progress) -> Inspect
 
 
 def pictures_of(settings: WorkerSettings) -> Listing:
-    """The plant's own pictures, and those of its line that a person has labelled (``fedclient asked label``).
+    """The plant's own pictures, and those of its line that a person has labelled (``fedclient review label``).
 
     Raises:
         DataError: there are none of its own that can be used.

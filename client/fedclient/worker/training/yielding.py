@@ -26,7 +26,7 @@ class TaskYielded(BaseException):
         self.memory = memory
 
 
-def polite(courtesy: YieldPolicy, report: Report) -> Report:
+def polite(yield_policy: YieldPolicy, report: Report) -> Report:
     """``report``, which first waits until the work may go on.
 
     It raises ``TaskYielded`` when that takes longer than the plant's patience.
@@ -34,15 +34,15 @@ def polite(courtesy: YieldPolicy, report: Report) -> Report:
 
     def reporting(stage: str, done: int, total: int) -> None:
         try:
-            courtesy.between_batches(lambda objection: _waits(report, objection))
+            yield_policy.between_batches(lambda blocker: _waits(report, blocker))
         except YieldedError as error:
-            objection = courtesy.objection()
-            memory = objection is not None and objection.kind == "memory"
+            blocker = yield_policy.blocker()
+            memory = blocker is not None and blocker.kind == "memory"
             raise TaskYielded(error, memory=memory) from error
         report(stage, done, total)
 
     return reporting
 
 
-def _waits(report: Report, objection: Blocker) -> None:
-    report(f"{WAITING}: {objection.reason}", 0, 0)
+def _waits(report: Report, blocker: Blocker) -> None:
+    report(f"{WAITING}: {blocker.reason}", 0, 0)

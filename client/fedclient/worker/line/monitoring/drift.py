@@ -139,7 +139,7 @@ class DriftWatch:
         return _changed_at(self._folder / "reference.json")
 
     def _measure(self, reference: DriftReference) -> None:
-        values = reference.yardstick.measure(joined(self._seen))
+        values = reference.statistics.measure(joined(self._seen))
         if not self._with_confidence:
             values.pop("confidence", None)
         self.figures = {

@@ -67,7 +67,7 @@ def joined(parts: Iterable[BatchStatistics]) -> BatchStatistics:
     )
 
 
-def seen_of(pixels: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> BatchStatistics:
+def batch_statistics(pixels: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> BatchStatistics:
     """From uint8 pixels (N, C, S, S) and a model's answer on them."""
     grey = pixels.mean(axis=1, dtype=np.float32) / np.float32(255)
     across = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
@@ -127,7 +127,7 @@ class ReferenceStatistics:
 class DriftReference:
     """A yardstick with its limits, and the model that it belongs to."""
 
-    yardstick: ReferenceStatistics
+    statistics: ReferenceStatistics
     limits: Mapping[str, float]
     pictures: int
     window: int
@@ -143,8 +143,8 @@ class DriftReference:
 
     def save(self, folder: Path) -> None:
         """Write ``reference.safetensors``, then ``reference.json``; raises ``StorageError``."""
-        arrays = {f"means.{name}": values for name, values in self.yardstick.means.items()}
-        arrays.update({f"deviations.{name}": values for name, values in self.yardstick.deviations.items()})
+        arrays = {f"means.{name}": values for name, values in self.statistics.means.items()}
+        arrays.update({f"deviations.{name}": values for name, values in self.statistics.deviations.items()})
         kept = {name: np.ascontiguousarray(values, dtype=np.float64) for name, values in arrays.items()}
         write_bytes(folder / "reference.safetensors", save(kept))
         facts = {
@@ -236,14 +236,14 @@ def _limits(seen: BatchStatistics, classes: int, window: int) -> Dict[str, float
     for _ in range(DRAWS):
         order = draw.permutation(len(seen))
         half = len(order) // 2
-        yardstick = ReferenceStatistics.of(seen.part(order[:half]), classes)
+        statistics = ReferenceStatistics.of(seen.part(order[:half]), classes)
         other = seen.part(order[half:])
         shares = draw.dirichlet(np.full(classes, 0.5))
         weights = shares[other.top] / np.bincount(other.top, minlength=classes)[other.top]
         if weights.sum() <= 0:
             continue
         chosen = draw.choice(len(other), size=window, p=weights / weights.sum())
-        for name, value in yardstick.measure(other.part(chosen)).items():
+        for name, value in statistics.measure(other.part(chosen)).items():
             reached[name].append(abs(value))
     return {
         name: max(float(np.quantile(values, QUANTILE)), SMALLEST_LIMIT.get(name, 0.25))

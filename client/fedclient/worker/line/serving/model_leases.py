@@ -51,9 +51,9 @@ class LoadedModel:
 class Lease:
     """One request's hold on a model, with the thresholds that were in force when the request came."""
 
-    def __init__(self, held: LoadedModel, judge: DecisionPolicy) -> None:
+    def __init__(self, held: LoadedModel, policy: DecisionPolicy) -> None:
         self.held = held
-        self.judge = judge
+        self.policy = policy
         self.queued = False
 
     @property

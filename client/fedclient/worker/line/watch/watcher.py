@@ -43,7 +43,7 @@ class Watcher:
         folder: Path,
         line: DynamicBatcher,
         journal: Journal,
-        observer: Telemetry,
+        telemetry: Telemetry,
         say: Callable[[Dict[str, Any]], None],
         *,
         settle: float = 0.3,
@@ -60,7 +60,7 @@ class Watcher:
         self.folder = folder
         self._line = line
         self._journal = journal
-        self._observer = observer
+        self._observer = telemetry
         self._say = say
         self._settle = settle
         self._give_up = give_up
@@ -130,7 +130,7 @@ class Watcher:
                     row: Dict[str, Any] = {"verdict": ASK, "error": f"{error.what}: {error.seen}"}
                     self._done(key, path, row, model)
                     return True
-                verdict = lease.judge.judge(job.answer.probabilities)[0]
+                verdict = lease.policy.decide(job.answer.probabilities)[0]
                 seconds = time.perf_counter() - begun
                 row = {**verdict.as_dict(model.classes), "ms": round(1000 * seconds, 2)}
                 self._done(key, path, row, model)
