@@ -1,6 +1,6 @@
 """What a round costs before anybody trains: real processes, TLS, node keys, a payload each way.
 
-Headquarters' SuperLink, two plants' nodes with an echo for a ClientApp, and a ServerApp that sends a
+Headquarters' SuperLink, two plants' nodes with an echo for a worker, and a ServerApp that sends a
 payload to all and waits for all, as `fedserver` and `fedclient` run them but without worker and round loop.
 Printed are median and worst of the rounds in seconds, with Flower's own pause for objects under way and
 with ours, and each process's memory. The ratio of the two is what to compare between machines.
@@ -24,54 +24,41 @@ from typing import Any, Dict, Union
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from flwr.clientapp import ClientApp
-from flwr.common import ConfigRecord, Context, Message, RecordDict
+from flwr.common import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.primitives.asymmetric import private_key_to_bytes, public_key_to_bytes
 
 from fedclient.node.flower.fleet_node import FleetNode
 from fedclient.node.flower.message_journal import MessageJournal
+from fedclient.node.message_handler import Answer
 from fedserver.flower.control_api import thin_bundle
 from fedserver.flower.grid import NonBlockingGrid
 from fedserver.flower.superlink import SuperLink, free_port
+from fedserver.flower.transport import GridTransport
 from fedserver.workspace import Workspace, create
+from fedspect.protocol.messages import TRAIN
 
 app = ServerApp()
-client = ClientApp()
-
-
-@client.train()
-def echo(message: Message, context: Context) -> Message:
-    """Answer with what came."""
-    task = message.content.config_records["task"]
-    return Message(RecordDict({"reply": ConfigRecord(dict(task))}), reply_to=message)
 
 
 @app.main()
 def rounds(grid: Grid, context: Context) -> None:
     """Send a payload to all plants and wait for all, so many times; write how long each took."""
     config = context.run_config
-    if config["quick"]:
-        grid = NonBlockingGrid(grid)
-    while len(list(grid.get_node_ids())) < int(config["plants"]):
+    transport = GridTransport(NonBlockingGrid(grid) if config["quick"] else grid)
+    while len(transport.nodes()) < int(config["plants"]):
         time.sleep(0.05)
     payload, seconds = os.urandom(int(config["bytes"])), []
     for number in range(int(config["rounds"])):
         started = time.perf_counter()
-        messages = [
-            Message(
-                RecordDict({"task": ConfigRecord({"payload": payload})}),
-                dst_node_id=node,
-                message_type="train",
-                group_id=str(number),
-            )
-            for node in grid.get_node_ids()
-        ]
-        waiting = set(grid.push_messages(messages))
+        waiting = {
+            transport.send(node, TRAIN, payload, lifetime=3600.0, group=str(number))
+            for node in transport.nodes()
+        }
         while waiting:
-            for reply in grid.pull_messages(list(waiting)):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                assert reply.content["reply"]["payload"] == payload
+            for reply in transport.receive([one for one in waiting if one is not None]):
+                waiting.discard(reply.message)
+                assert reply.body == payload
             time.sleep(0.05)
         seconds.append(time.perf_counter() - started)
     Path(str(config["out"])).write_text(json.dumps(seconds), encoding="utf-8")
@@ -92,7 +79,7 @@ def node(address: str, authority: str, key: str) -> None:
         [address],
         Path(authority).read_bytes(),
         private,
-        client,
+        lambda kind, body: Answer(body),
         MessageJournal(Path(key).with_suffix(".message")),
     ).run(stop)
 

@@ -62,21 +62,19 @@ def peak_kilobytes() -> int:
 
 def one(plants: int, strategy_name: str, head_file: str) -> Dict[str, Any]:
     """Average so many updates in this process, which holds no torch, as a ServerApp does not."""
-    from fedserver.aggregation.checking import aggregate, check_updates
-    from fedserver.flower.strategies import array_record, begin_round, build_strategy
-    from fedspect.update.schema import is_statistic
+    from fedserver.aggregation.aggregate import aggregate
+    from fedserver.aggregation.checking import check_updates
+    from fedserver.aggregation.registry import build_aggregator
 
     head = load_file(head_file)
-    strategy = build_strategy(strategy_name, {})
-    learned = {name: np.zeros_like(values) for name, values in head.items() if not is_statistic(name)}
-    begin_round(strategy, 1, array_record(learned))
+    aggregator = build_aggregator(strategy_name)
     with tempfile.TemporaryDirectory() as folder:
         waiting = list(spooled(Path(folder), plants, head))
         before = peak_kilobytes()
         started = time.perf_counter()
         accepted, refused = check_updates(waiting, head)
         assert len(accepted) == plants and not refused
-        aggregate(strategy, 1, accepted)
+        aggregate(aggregator, 1, accepted)
         seconds = time.perf_counter() - started
     peak = peak_kilobytes()
     return {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fedspect.account import expanded
+
 HOME_VARIABLE = "FEDSPECT_HOME"
 
 
@@ -14,4 +16,4 @@ def default_home() -> Path:
     if given:
         return Path(given)
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser() / "fedspect" / "plant"
+    return expanded(Path(data)) / "fedspect" / "plant"

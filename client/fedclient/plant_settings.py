@@ -20,7 +20,7 @@ from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "plant.toml"
 HEADING = """What this plant's engineer decides. The line comes first: training waits where these say so.
-Hours and limits take effect within seconds; what [device] says at the next `fedclient join`."""
+Hours and limits take effect within seconds; what [device] and [network] say at the next `fedclient join`."""
 
 
 class TrainingHoursSettings(Settings):
@@ -75,6 +75,15 @@ class VersionsSettings(Settings):
     """How many versions stay on the disk."""
 
 
+class NetworkSection(Settings):
+    """The way to headquarters."""
+
+    proxy: str = Field("none", pattern=r"^(none|environment|http://[^\s/]+)$")
+    """"none": directly, whatever proxy variables are set; "environment": as grpc_proxy, https_proxy, http_proxy and
+    no_proxy say; or "http://HOST:PORT". This device itself (localhost) is never asked for through a proxy.
+    """
+
+
 class PlantSettings(Settings):
     """All of ``plant.toml``."""
 
@@ -84,6 +93,8 @@ class PlantSettings(Settings):
     """What the worker may use of this device."""
     versions: VersionsSettings = Field(default_factory=VersionsSettings)
     """How published versions come to the line."""
+    network: NetworkSection = Field(default_factory=NetworkSection)
+    """The way to headquarters."""
 
 
 class SettingsFile:

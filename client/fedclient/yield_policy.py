@@ -15,18 +15,18 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
-
-import psutil
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
 from fedclient.hours import Hours
 from fedclient.plant_settings import PlantSettings, SettingsFile
 from fedspect import files
 from fedspect.errors import FedspectError, YieldedError
 
+if TYPE_CHECKING:
+    from fedclient.device_use import Device
+
 PAUSE_MARK = "paused.json"
 LOOK_EVERY = 0.5  # seconds between two looks, and between two tries while waiting
-LOAD_OVER = 2.0  # seconds over which the use of processors is measured, at least
 MEBI = 1 << 20
 
 
@@ -48,39 +48,6 @@ class Blocker:
         return YieldedError(f"training yields to the line: {self.reason}")
 
 
-class Device:
-    """Measurements of the device; a test puts figures of its own here."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._before = self._times()
-        self._load = 0.0
-
-    def memory_free(self) -> int:
-        """Bytes that programs can still get without swapping."""
-        return int(psutil.virtual_memory().available)
-
-    def memory_taken(self) -> int:
-        """Bytes that this process uses."""
-        return int(self._process.memory_info().rss)
-
-    def load(self) -> float:
-        """The share of all processors that everybody but this process used lately, 0 to 1."""
-        at, busy = self._times()
-        elapsed = at - self._before[0]
-        if elapsed >= LOAD_OVER:
-            used = (busy - self._before[1]) / (elapsed * (psutil.cpu_count() or 1))
-            self._load = min(1.0, max(0.0, used))
-            self._before = (at, busy)
-        return self._load
-
-    def _times(self) -> tuple[float, float]:
-        everybody, own = psutil.cpu_times(), self._process.cpu_times()
-        idle = everybody.idle + getattr(everybody, "iowait", 0.0)
-        guest = getattr(everybody, "guest", 0.0) + getattr(everybody, "guest_nice", 0.0)  # counted twice
-        return time.monotonic(), sum(everybody) - guest - idle - own.user - own.system
-
-
 class YieldPolicy:
     """The policy of the plant whose home is ``folder``; measures twice a second at most."""
 
@@ -95,7 +62,7 @@ class YieldPolicy:
     ) -> None:
         self.mark = PauseFile(folder)
         self.file = SettingsFile(folder)
-        self._device = device or Device()
+        self._device = device
         self._clock = clock
         self._sleep = sleep
         self._local = local
@@ -128,8 +95,8 @@ class YieldPolicy:
         return self._found
 
     def _device_blocker(self) -> Optional[Blocker]:
-        limits = self.settings.training
-        taken, free = self._device.memory_taken() // MEBI, self._device.memory_free() // MEBI
+        limits, device = self.settings.training, self._used()
+        taken, free = device.memory_taken() // MEBI, device.memory_free() // MEBI
         if limits.memory_limit and taken > limits.memory_limit:
             return Blocker(
                 "memory",
@@ -138,12 +105,19 @@ class YieldPolicy:
             )
         if limits.memory_free and free < limits.memory_free:
             return Blocker("memory", f"{free} MiB of memory are free, {limits.memory_free} must stay so")
-        load = round(100 * self._device.load()) if limits.load_limit else 0
+        load = round(100 * device.load()) if limits.load_limit else 0
         if limits.load_limit and load > limits.load_limit:
             return Blocker(
                 "load", f"others use {load} % of the processors, the limit is {limits.load_limit} %"
             )
         return None
+
+    def _used(self) -> Device:
+        if self._device is None:
+            from fedclient.device_use import Device  # `fedclient status` asks for what stands only
+
+            self._device = Device()
+        return self._device
 
     def between_batches(self, while_waiting: Callable[[Blocker], None] = lambda blocker: None) -> None:
         """Return when training may go on; may take ``patience`` seconds.

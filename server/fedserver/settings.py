@@ -10,12 +10,16 @@ from typing import Any, Dict, List, Literal, Optional
 
 from pydantic import Field, field_validator, model_validator
 
+from fedserver.aggregation.registry import check_strategy
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.settings import RoundSettings
+from fedspect.account import expanded
 from fedspect.data.classes import ClassList
 from fedspect.errors import ClassError
 from fedspect.protocol.limits import LONGEST_NAME, MOST_CLASSES
 from fedspect.protocol.names import checked_hosts, checked_name
 from fedspect.settings import Settings
+from fedspect.shipped_bases import SHIPPED
 
 FLEET_PORT = 9092
 ENROLMENT_PORT = 9094
@@ -78,7 +82,7 @@ class ModelSettings(Settings):
     """Base model that every plant starts from."""
 
     base: str = "default"
-    """"default" for the small one that ships with Fedspect, or the folder of a base model."""
+    """"default" for the small one that ships with Fedspect (a-grey), or the folder of a base model."""
     freeze_levels: Optional[int] = Field(None, ge=0, le=1000)
     """Levels that stand still and never travel; not set: what the base model recommends (8 of 12 for
     CondenseNetV2).
@@ -88,18 +92,28 @@ class ModelSettings(Settings):
 class RunSettings(Settings):
     """Aggregation of the plants' updates, and the seed."""
 
-    strategy: Literal[
-        "fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "trimmed", "krum"
-    ] = "fedavg"
-    """fedavg weighs the plants' changes by their pictures."""
+    start: Literal["closed-form", "fresh"] = "fresh"
+    """What a run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
+    new classifier. Where nothing of the base model is frozen, it is a new classifier anyhow.
+    """
+
+    strategy: str = "fedavg"
+    """fedavg weighs the plants' changes by their pictures; an unknown name is answered with all names."""
     strategy_options: Dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options: { proximal_mu = 0.01 } for fedprox."""
+    closed_form: ClosedFormSettings = Field(default_factory=ClosedFormSettings)
+    """How the closed form is found."""
     seed: int = Field(0, ge=0, lt=2**31)
     """What a run's randomness is derived from."""
     publish: Literal["at-the-end", "never"] = "at-the-end"
     """Whether the last round's model becomes a version that plants are given, by itself, or only by
     `fedserver models publish`.
     """
+
+    @model_validator(mode="after")
+    def _strategy_and_its_options_are_known(self) -> RunSettings:
+        check_strategy(self.strategy, self.strategy_options)
+        return self
 
 
 class FineTuningSettings(Settings):
@@ -157,4 +171,7 @@ class ServerSettings(Settings):
 
     def base_folder(self, workspace: Path) -> Optional[Path]:
         """The folder of the base model, ``None`` for the one that ships with Fedspect."""
-        return None if self.model.base == "default" else workspace / Path(self.model.base).expanduser()
+        if self.model.base == "default":
+            return None
+        folder = workspace / expanded(Path(self.model.base))
+        return folder if folder.exists() else SHIPPED.get(self.model.base, folder)

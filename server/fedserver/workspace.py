@@ -165,14 +165,15 @@ def create(
     hosts = checked_hosts(hosts)
     workspace = Workspace(folder)
     report = InitReport()
+    new = None if workspace.settings_path.exists() else _new_settings(workspace.folder, hosts, name, classes)
     _make_folder(workspace)
-    if workspace.settings_path.exists():
+    if new is None:
         report.kept.append(SETTINGS_FILE)
         kept = workspace.settings()
-        new = [host for host in hosts if host not in kept.network.hosts]
-        if new:
+        others = [host for host in hosts if host not in kept.network.hosts]
+        if others:
             report.notes.append(
-                f"{', '.join(new)} not added: put it into hosts under [network] in {SETTINGS_FILE}"
+                f"{', '.join(others)} not added: put it into hosts under [network] in {SETTINGS_FILE}"
             )
         for key, given, there in (
             ("name", [name] if name else [], [kept.federation.name]),
@@ -186,8 +187,8 @@ def create(
         hosts = kept.network.hosts
         name = kept.federation.name
     else:
-        name = checked_name(name or _name_from(workspace.folder), "federation")
-        _write_settings(workspace, hosts, name, classes or [])
+        name = new.federation.name
+        files.write_text(workspace.settings_path, commented_toml(new, heading=_HEADING))
         report.made.append(SETTINGS_FILE)
     if workspace.authority.exists:
         report.kept.append("authority")
@@ -225,12 +226,15 @@ def _make_folder(workspace: Workspace) -> None:
         )
 
 
-def _write_settings(workspace: Workspace, hosts: list[str], name: str, classes: list[str]) -> None:
+def _new_settings(
+    folder: Path, hosts: list[str], name: str | None, classes: list[str] | None
+) -> ServerSettings:
     # Whoever names hosts wants plants to reach them; loopback alone stays inside.
     bind = "127.0.0.1" if _loopback_only(hosts) else "0.0.0.0"
-    given = {"federation": {"name": name, "classes": classes}, "network": {"hosts": hosts, "bind": bind}}
-    settings = settings_from(given, ServerSettings)
-    files.write_text(workspace.settings_path, commented_toml(settings, heading=_HEADING))
+    federation = {"name": checked_name(name or _name_from(folder), "federation"), "classes": classes or []}
+    return settings_from(
+        {"federation": federation, "network": {"hosts": hosts, "bind": bind}}, ServerSettings
+    )
 
 
 def _loopback_only(hosts: list[str]) -> bool:

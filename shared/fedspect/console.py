@@ -21,19 +21,20 @@ import io
 import os
 import sys
 import traceback
-from typing import Any, Callable, Iterator, List, NoReturn, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 import click
 import typer
-from rich.cells import cell_len
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from typing_extensions import Annotated
 
-from fedspect import files
+from fedspect import account, files
 from fedspect.errors import FedspectError, InterruptedRunError, StorageError, storage_error
+
+if sys.version_info >= (3, 9):
+    from typing import Annotated
+else:
+    from typing_extensions import Annotated
+if TYPE_CHECKING:  # rich takes a quarter of a second: it is imported where something is drawn
+    from rich.console import Console
 
 TRACEBACK_VARIABLE = "FEDSPECT_TRACEBACK"
 UNEXPECTED = 1  # the exit code of an error that nobody foresaw
@@ -84,6 +85,7 @@ def version() -> str:
 
 def run_app(app: Callable[..., Any], arguments: Optional[Sequence[str]] = None) -> NoReturn:
     """Run a typer application as a process does; every error ends in one clear message and its exit code."""
+    account.complete_environment()
     given: List[str] = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error does: what cannot be written is escaped
@@ -117,22 +119,24 @@ def leave(error: FedspectError, *, as_json: bool = False) -> NoReturn:
     if as_json:
         print_json(error.as_dict())
     else:
-        console = stderr()
         for line, style in _lines(error):
-            console.print(escape(line), style=style, highlight=False, soft_wrap=True)
+            _say(line, **style)
     sys.exit(error.exit_code)
 
 
-def _lines(error: FedspectError) -> Iterator[Tuple[str, str]]:
-    yield f"error: {error.what}", "bold red"
+def _lines(error: FedspectError) -> Iterator[Tuple[str, Dict[str, Any]]]:
+    yield f"error: {error.what}", {"fg": "red", "bold": True}
     if error.seen is not None:
-        yield f"  seen:       {error.seen}", ""
+        yield f"  seen:       {error.seen}", {}
     if error.accepted is not None:
-        yield f"  accepted:   {error.accepted}", ""
+        yield f"  accepted:   {error.accepted}", {}
     if error.remedy is not None:
-        yield f"  to mend it: {error.remedy}", "green"
+        yield f"  to mend it: {error.remedy}", {"fg": "green"}
     if error.exit_code not in (UNEXPECTED, InterruptedRunError.exit_code):
-        yield f"  exit code {error.exit_code}, explained in docs/exit-codes/{error.exit_code}.md", "dim"
+        yield (
+            f"  exit code {error.exit_code}, explained in docs/exit-codes/{error.exit_code}.md",
+            {"dim": True},
+        )
 
 
 def _from_system(error: OSError) -> StorageError:
@@ -142,13 +146,8 @@ def _from_system(error: OSError) -> StorageError:
 def _unexpected(error: Exception) -> NoReturn:
     """A defect of ours: here the trace is what helps."""
     traceback.print_exception(type(error), error, error.__traceback__)
-    stderr().print(
-        escape(f"error: unexpected {type(error).__name__}: {error}"),
-        style="bold red",
-        highlight=False,
-        soft_wrap=True,
-    )
-    stderr().print("  this is a defect of Fedspect: please report it with the lines above", highlight=False)
+    _say(f"error: unexpected {type(error).__name__}: {error}", fg="red", bold=True)
+    _say("  this is a defect of Fedspect: please report it with the lines above")
     sys.exit(UNEXPECTED)
 
 
@@ -157,12 +156,22 @@ def _unexpected(error: Exception) -> NoReturn:
 
 def stdout() -> Console:
     """Where results go."""
+    from rich.console import Console
+
     return Console(soft_wrap=False)
 
 
 def stderr() -> Console:
     """Where progress, notes and errors go."""
+    from rich.console import Console
+
     return Console(stderr=True)
+
+
+def _say(text: str, **style: Any) -> None:
+    """A line on standard error, styled where that is a terminal that wants colours."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    typer.secho(text, file=sys.stderr, color=False if plain else None, **style)
 
 
 def print_json(content: Any, *, indent: Optional[int] = 2) -> None:
@@ -174,12 +183,12 @@ def print_json(content: Any, *, indent: Optional[int] = 2) -> None:
 
 def note(text: str) -> None:
     """A line beside the result, on standard error."""
-    stderr().print(escape(text), highlight=False, soft_wrap=True)
+    _say(text)
 
 
 def warn(text: str) -> None:
     """A line that deserves a second look, on standard error."""
-    stderr().print(escape(f"note: {text}"), style="yellow", highlight=False, soft_wrap=True)
+    _say(f"note: {text}", fg="yellow")
 
 
 def print_table(
@@ -189,6 +198,9 @@ def print_table(
 
     Where it is too wide for its words, each row becomes two lines: a name that is broken cannot be copied.
     """
+    from rich.markup import escape
+    from rich.table import Table
+
     console = stdout()
     widths = _widths(columns, rows, console.width - 3 * len(columns) - 1)
     if widths is None:
@@ -210,6 +222,8 @@ def print_table(
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[object]], room: int) -> Optional[List[int]]:
     """How wide each column is so that no word is broken; ``None`` where that needs more room than there is."""
+    from rich.cells import cell_len
+
     cells = [[str(cell) for cell in column] for column in zip(columns, *rows)]
     words = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in cells]
     wished = [max(cell_len(cell) for cell in column) for column in cells]
@@ -232,6 +246,9 @@ def progress_bar(text: str, *, shown: bool = True) -> Iterator[Callable[[int, in
     if not (shown and console.is_terminal):  # rich would end even an unseen bar with an empty line
         yield lambda done, total: None
         return
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(escape(text), total=None)

@@ -8,7 +8,6 @@ and answers an unknown key with the nearest known one. A relative path in a file
 
 from __future__ import annotations
 
-import difflib
 import sys
 from pathlib import Path
 from typing import (
@@ -30,7 +29,8 @@ from typing import (
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from fedspect.errors import FedspectError, SettingsError, storage_error
+from fedspect.account import expanded
+from fedspect.errors import FedspectError, SettingsError, nearest, storage_error
 from fedspect.toml_writer import accepted_values, without_optional
 
 if sys.version_info >= (3, 11):
@@ -132,6 +132,13 @@ def settings_from(
             accepted=", ".join(sorted(_siblings(model, key))) or None,
             remedy=_suggestion(model, key),
         )
+    for key, text in _not_text(data):
+        raise SettingsError(
+            f"{key}{_place(key, origin, overridden)} is not text",
+            seen=repr(text),
+            accepted="text that the terminal sends as UTF-8",
+            remedy="set terminal and shell to UTF-8, as in LC_ALL=C.UTF-8",
+        )
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -188,6 +195,20 @@ def _unknown(model: Type[BaseModel], data: Mapping[str, Any], prefix: str = "") 
                 yield from _unknown(inner, each, inner_prefix)
 
 
+def _not_text(data: Any, key: str = "") -> Iterator[Tuple[str, str]]:
+    """Strings that no file can hold, with their keys: bytes of another encoding on the command line."""
+    if isinstance(data, str):
+        if any("\ud800" <= sign <= "\udfff" for sign in data):
+            yield key, data
+    elif isinstance(data, Mapping):
+        for name, value in data.items():
+            yield from _not_text(name, key)
+            yield from _not_text(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(data, (list, tuple)):
+        for each in data:
+            yield from _not_text(each, key)
+
+
 def _not_a_section(key: str, place: str, section: Type[BaseModel], value: Any) -> SettingsError:
     """A value stands where a section of settings is: perhaps it was meant for one of them."""
     name = next((name for name in section.model_fields if _fits(section, name, value)), None)
@@ -230,14 +251,12 @@ def _suggestion(model: Type[BaseModel], key: str) -> Optional[str]:
         return elsewhere[key]
     name = key.rsplit(".", 1)[-1]
     prefix = key[: -len(name)]
-    near = difflib.get_close_matches(name, _siblings(model, key), n=1, cutoff=0.6)
+    near = nearest(name, _siblings(model, key))
     if near:
-        return f"did you mean {prefix}{near[0]}?"
+        return f"did you mean {prefix}{near}?"
     everywhere = dotted_keys(model)
-    near = difflib.get_close_matches(name, [each.rsplit(".", 1)[-1] for each in everywhere], n=1, cutoff=0.6)
-    if near:
-        return "did you mean " + next(each for each in everywhere if each.rsplit(".", 1)[-1] == near[0]) + "?"
-    return None
+    near = nearest(name, [each.rsplit(".", 1)[-1] for each in everywhere])
+    return near and f"did you mean {next(each for each in everywhere if each.rsplit('.', 1)[-1] == near)}?"
 
 
 def _place(key: str, origin: Optional[str], overridden: Tuple[str, ...]) -> str:
@@ -294,9 +313,9 @@ def _anchored(data: Dict[str, Any], model: Type[BaseModel], folder: Path) -> Dic
         if isinstance(value, dict) and isinstance(annotation, type) and issubclass(annotation, BaseModel):
             result[key] = _anchored(value, annotation, folder)
         elif isinstance(value, str) and annotation is Path:
-            result[key] = str(folder / Path(value).expanduser())
+            result[key] = str(folder / expanded(Path(value)))
         elif isinstance(value, list) and get_origin(annotation) is list and get_args(annotation) == (Path,):
-            result[key] = [str(folder / Path(each).expanduser()) for each in value]
+            result[key] = [str(folder / expanded(Path(each))) for each in value]
         else:
             result[key] = value
     return result

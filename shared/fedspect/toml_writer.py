@@ -14,6 +14,8 @@ from typing import Any, List, Literal, Mapping, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from fedspect.plugins import NameIn
+
 
 def commented_toml(settings: BaseModel, *, heading: str = "") -> str:
     """The settings as TOML with a comment over each value; what is not set stands commented out."""
@@ -83,6 +85,9 @@ def accepted_values(field: FieldInfo) -> str:
         return " | ".join(str(choice) for choice in get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return " | ".join(str(each.value) for each in annotation)
+    for limit in field.metadata:
+        if isinstance(limit, NameIn):
+            return " | ".join(limit.names())
     words = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
     bounds = [
         f"{word} {getattr(limit, name)}"

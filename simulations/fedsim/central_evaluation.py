@@ -28,7 +28,8 @@ MOST_HEAT_MAPS = 12  # as many mistakes as a report shows
 class CentralTest:
     """The run's network and test set, ready to measure one head after another, or to train in one place.
 
-    ``seed`` is that of the training in one place; the network always starts from the run's own.
+    ``seed`` is that of the training in one place; the network always starts from the run's own, or (where
+    ``closed_form`` is False) with a new classifier in place of the closed form.
     """
 
     def __init__(
@@ -38,11 +39,17 @@ class CentralTest:
         settings: SimulationSettings,
         *,
         seed: int | None = None,
+        closed_form: bool | None = None,
     ) -> None:
         self.base: BaseNetwork = load_base(folder.base)
         self.classes = prepared.classes
         self.pictures: list[CheckedPicture] = fixed_test_set(folder, prepared)
-        self.network: LevelledNetwork = self.base.network(prepared.classes, seed=settings.seed)
+        self.network: LevelledNetwork = self.base.starting_network(
+            prepared.classes,
+            seed=settings.seed,
+            freeze_levels=prepared.freeze_levels,
+            closed_form=prepared.closed_form if closed_form is None else closed_form,
+        )
         self._data = settings.data
         self.trainer = Trainer(
             self.network,

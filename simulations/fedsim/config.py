@@ -11,14 +11,19 @@ from typing import Any, ClassVar, Literal, Mapping, Optional
 
 from pydantic import Field, field_validator, model_validator
 
+from fedserver.aggregation.registry import check_strategy
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedsim.partition import Partition
+from fedspect.account import expanded
 from fedspect.data.classes import named_classes
+from fedspect.protocol.versions import BatchNorm
 from fedspect.settings import Settings
+from fedspect.shipped_bases import base_folder
 from fedspect.training.settings import TrainingSettings
+from fedspect.update.encoding import EncodingName
 
 Split = Literal["random", "grouped", "manifest", "inspect"]
 Engine = Literal["local", "ray"]
-STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm", "fedmedian", "trimmed", "krum")
 SMALLEST_SIZE = 64
 SHIPPED = "cdnv2-a"
 """The architecture of the base model that ships with Fedspect."""
@@ -90,17 +95,23 @@ class PlantsSettings(Settings):
 class SimulatedFederationSettings(Settings):
     """How rounds go."""
 
-    rounds: int = Field(15, ge=1, le=100_000)
-    """Rounds: in each, every plant trains what it received and the changes become one."""
+    start: Literal["closed-form", "fresh"] = "fresh"
+    """What the run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
+    new classifier. Where nothing of the base model is frozen, it is a new classifier anyhow."""
+    closed_form: ClosedFormSettings = Field(default_factory=ClosedFormSettings)
+    """How the closed form is found."""
+    rounds: int = Field(15, ge=0, le=100_000)
+    """Rounds: in each, every plant trains what it received and the changes become one. 0: the closed form
+    alone."""
     local_epochs: int = Field(2, ge=1, le=1000)
     """Epochs that each plant trains in a round."""
     strategy: str = "fedavg"
-    """How changes become one: fedavg, fedprox, fedadam, fedyogi, fedavgm, fedmedian, trimmed or krum."""
+    """How changes become one: fedavg weighs them by pictures; `fedsim run --help` names the others."""
     strategy_options: dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options, for instance { proximal_mu = 0.01 } for fedprox."""
-    encoding: Literal["float32", "float16", "int8", "int3", "sparse-int8"] = "int3"
+    encoding: EncodingName = "int3"
     """How changes travel: exact, or in a half, a quarter or about a ninth of the bytes."""
-    batch_norm: Literal["average", "per-plant"] = "average"
+    batch_norm: BatchNorm = "average"
     """Whether the running statistics of the head are averaged too, or stay with each plant (FedBN)."""
     evaluate_every: int = Field(1, ge=0, le=100_000)
     """The model is measured on the test set after every so many rounds, and after the last; 0: the last
@@ -115,13 +126,16 @@ class SimulatedFederationSettings(Settings):
     either way."""
 
     @model_validator(mode="after")
-    def _strategy_and_its_options_are_known(self) -> SimulatedFederationSettings:
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"there is no strategy {self.strategy!r}; known are {', '.join(STRATEGIES)}")
-        if self.strategy_options:
-            from fedserver.flower.strategies import strategy_options  # Flower takes seconds to import
+    def _something_is_learned(self) -> SimulatedFederationSettings:
+        if self.rounds == 0 and self.start == "fresh":
+            raise ValueError(
+                'without rounds (rounds = 0) a run has to begin at a closed form: start = "closed-form"'
+            )
+        return self
 
-            strategy_options(self.strategy).model_validate(self.strategy_options)
+    @model_validator(mode="after")
+    def _strategy_and_its_options_are_known(self) -> SimulatedFederationSettings:
+        check_strategy(self.strategy, self.strategy_options)
         return self
 
 
@@ -129,7 +143,7 @@ class SimulatedModelSettings(Settings):
     """What every plant starts from."""
 
     base: Optional[Path] = None
-    """The folder of a base model; not set: the one that ships with Fedspect."""
+    """The folder of a base model, or the name of one that ships with Fedspect (a-grey); not set: a-grey."""
     scratch: bool = False
     """Start from fresh weights instead of a base model; so does another architecture than that of the shipped
     base, where no base is named."""
@@ -201,11 +215,11 @@ class SimulationSettings(Settings):
         return self.model_copy(
             update={
                 "data": data.model_copy(update=paths),
-                "model": model.model_copy(update={"base": _absolute(model.base)}),
+                "model": model.model_copy(update={"base": _absolute(model.base and base_folder(model.base))}),
                 "cache_folder": _absolute(self.cache_folder),
             }
         )
 
 
 def _absolute(path: Optional[Path]) -> Optional[Path]:
-    return None if path is None else path.expanduser().resolve()
+    return None if path is None else expanded(path).resolve()

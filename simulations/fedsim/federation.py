@@ -15,7 +15,7 @@ from fedserver.storage.run_store import RunStore
 from fedsim.backends import SimulationJob, run_engine
 from fedsim.config import SimulationSettings
 from fedsim.run_folder import Prepared, RunFolder
-from fedspect.model import freeze, head_state, load_base
+from fedspect.model import head_state, load_base
 from fedspect.update.schema import Arrays, Schema, is_statistic
 
 WORKERS = "fedsim.simulated_plant:make_worker"
@@ -59,6 +59,7 @@ def job_of(folder: RunFolder, prepared: Prepared, settings: SimulationSettings) 
         strategy=federation.strategy,
         strategy_options=federation.strategy_options,
         seed=settings.seed,
+        closed_form=federation.closed_form if prepared.closed_form else None,
         cpus_per_plant=float(settings.training.threads or 1),
         gpus_per_plant=GPU_SHARE if on_gpu else 0.0,
     )
@@ -66,8 +67,12 @@ def job_of(folder: RunFolder, prepared: Prepared, settings: SimulationSettings) 
 
 def first_head(folder: RunFolder, prepared: Prepared, settings: SimulationSettings) -> Arrays:
     """The head that the run begins with: the base's, with a new classifier if the classes are others."""
-    network = load_base(folder.base).network(prepared.classes, seed=settings.seed)
-    freeze(network, prepared.freeze_levels)
+    network = load_base(folder.base).starting_network(
+        prepared.classes,
+        seed=settings.seed,
+        freeze_levels=prepared.freeze_levels,
+        closed_form=prepared.closed_form,
+    )
     state = head_state(network, prepared.freeze_levels)
     return {name: value.numpy().astype(np.float32) for name, value in state.items()}
 

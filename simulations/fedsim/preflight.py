@@ -20,6 +20,7 @@ from fedspect.data.sources import Listing, find_pictures
 from fedspect.errors import BaseModelError, SplitError, WorkspaceError
 from fedspect.model import LevelledNetwork, build_network, default_base, freeze, load_base, save_base
 from fedspect.model.base import BaseNetwork
+from fedspect.shipped_bases import base_folder
 from fedspect.training.devices import choose_device
 from fedspect.training.metrics import good_among
 
@@ -108,7 +109,7 @@ def choose_base(model: SimulatedModelSettings) -> BaseNetwork | None:
     """
     if model.scratch:
         return None
-    base = default_base() if model.base is None else load_base(model.base)
+    base = default_base() if model.base is None else load_base(base_folder(model.base))
     if model.architecture not in (None, base.card.architecture):
         raise BaseModelError(
             "the base model is of another architecture than --model",

@@ -80,12 +80,14 @@ def prepare(folder: RunFolder, settings: SimulationSettings, stage: Stage = unwa
     )
     model = lay_down_base(folder.base, base, settings.model, sides.classes, settings.seed)
     _write(folder, settings, listing.root, sides, shares)
+    freeze_levels = levels_to_freeze(settings.model, base)
     prepared = Prepared(
         classes=sides.classes,
         root="pictures" if settings.data.folder is None else str(listing.root.absolute()),
         plants=[share.name for share in shares],
-        freeze_levels=levels_to_freeze(settings.model, base),
+        freeze_levels=freeze_levels,
         base_hash=model.content_hash,
+        closed_form=settings.federation.start == "closed-form" and freeze_levels > 0,
         left_out=sum(problem.left_out for problem in sides.problems),
     )
     write_json(folder.prepared, prepared.model_dump())

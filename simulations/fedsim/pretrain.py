@@ -10,14 +10,15 @@ from tempfile import TemporaryDirectory
 import torch
 
 from fedsim.report.pretraining import PretrainEpoch, PretrainSummary, write_pretrain_report
-from fedsim.synthetic import draw_dataset
+from fedsim.synthetic import draw_dataset, draw_scenes
 from fedspect.errors import ClassError
 from fedspect.model.base import WEIGHTS_FILE
 from fedspect.model.network import check_architecture
 from fedspect.training import base_recipe as making_base
 from fedspect.training.base_recipe import BaseRecipe, Stage, TrainedBase, unwatched
 
-SYNTHETIC = "synthetic"
+SYNTHETIC, SCENES = "synthetic", "scenes"
+"""Names of the sources that are drawn, and of their options."""
 
 
 def make_base(
@@ -25,6 +26,7 @@ def make_base(
     output: Path,
     *,
     synthetic_per_class: int = 0,
+    scenes_per_class: int = 0,
     stage: Stage = unwatched,
     command: str = "",
 ) -> PretrainSummary:
@@ -34,6 +36,7 @@ def make_base(
         plan: what to learn from, and how.
         output: the base model's folder.
         synthetic_per_class: synthetic surfaces of each of six classes to learn from beside them; 0 for none.
+        scenes_per_class: drawn scenes of each material and defect; 0 for none.
         stage: is told how far the work is.
         command: what was typed, for the page.
 
@@ -43,25 +46,26 @@ def make_base(
     """
     check_architecture(plan.architecture)
     described = sorted(plan.sources)
-    if synthetic_per_class and SYNTHETIC in plan.sources:
+    counts = {SYNTHETIC: synthetic_per_class, SCENES: scenes_per_class}
+    for name in (name for name, count in counts.items() if count and name in plan.sources):
         raise ClassError(
             "a source has the name that the drawn surfaces have",
-            seen=plan.sources[SYNTHETIC],
-            remedy="rename it, or leave out --synthetic",
+            seen=plan.sources[name],
+            remedy=f"rename it, or leave out --{name}",
         )
     with TemporaryDirectory(prefix="fedspect-surfaces-") as drawn:
-        if synthetic_per_class:
-            folder = Path(drawn) / SYNTHETIC
-            with stage("drawing surfaces") as progress:
-                draw_dataset(
-                    folder,
-                    per_class=synthetic_per_class,
-                    size=plan.training_size,
-                    seed=plan.seed,
-                    progress=progress,
-                )
-            plan = replace(plan, sources={**plan.sources, SYNTHETIC: folder})
-            described.append(f"{SYNTHETIC} ({synthetic_per_class} a class)")
+        for name, count in counts.items():
+            if not count:
+                continue
+            folder = Path(drawn) / name
+            sizes = {"per_class": count, "size": plan.training_size, "seed": plan.seed}
+            with stage(f"drawing {name}") as progress:
+                if name == SCENES:
+                    draw_scenes(folder, **sizes, channels=plan.channels, progress=progress)
+                else:
+                    draw_dataset(folder, **sizes, progress=progress)
+            plan = replace(plan, sources={**plan.sources, name: folder}, drawn=(*plan.drawn, name))
+            described.append(f"{name} ({count} a class)")
         done = making_base.make_base(
             plan, output, made_by="fedsim pretrain", described=described, stage=stage
         )

@@ -59,6 +59,8 @@ class Prepared(BaseModel):
     plants: list[str]
     freeze_levels: int
     base_hash: str
+    closed_form: bool = False
+    """Whether the run begins at a closed form."""
     left_out: int
     """Files that could not be used."""
 

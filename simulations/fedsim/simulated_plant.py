@@ -43,6 +43,7 @@ def make_worker(run_folder: Path | str, plant: str) -> NodeCalls:
         state_folder=folder.work(plant),
         cache_folder=settings.cache_folder or folder.cache,
         seed=settings.seed,
+        closed_form=prepared.closed_form,
         good_classes=settings.data.good_classes,
         threshold=settings.data.threshold,
     )

@@ -1,9 +1,10 @@
-"""A plant's node with an echo for a ClientApp: address, authority, folder and clock offset on the command
+"""A plant's node with an echo for a handler: address, authority, folder and clock offset on the command
 line.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
@@ -11,23 +12,23 @@ import time
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from flwr.clientapp import ClientApp
-from flwr.common import ConfigRecord, Context, Message, RecordDict
 
 from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError, Pace
 from fedclient.node.flower.message_journal import MessageJournal
+from fedclient.node.message_handler import MessageHandler
 
-app = ClientApp()
 
+class Echo:
+    def work(self, task: bytes) -> bytes:
+        head, _, payload = task.partition(b"\n")
+        asked = json.loads(head)
+        time.sleep(asked["seconds"])
+        if asked["fail"]:
+            raise RuntimeError("the press is stuck")
+        return payload
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    task = message.content["task"]
-    if task["seconds"]:
-        time.sleep(float(task["seconds"]))
-    if task["fail"]:
-        raise RuntimeError("the press is stuck")
-    return Message(RecordDict({"reply": ConfigRecord({"payload": task["payload"]})}), reply_to=message)
+    def describe(self) -> bytes:
+        return b""
 
 
 def main() -> int:
@@ -40,7 +41,7 @@ def main() -> int:
         [address],
         Path(authority).read_bytes(),
         key,
-        app,
+        MessageHandler(Echo),
         MessageJournal(Path(folder) / "message"),
         clock_offset=float(clock_offset),
         node_id=int(remembered.read_text()) if remembered.exists() else None,

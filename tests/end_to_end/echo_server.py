@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
-from flwr.common import ConfigRecord, Context, Message, RecordDict
+from flwr.common import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedserver.flower.grid import NonBlockingGrid
+from fedserver.flower.transport import GridTransport
+from fedspect.protocol.messages import TRAIN
 
 app = ServerApp()
 
@@ -19,39 +21,26 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    grid = NonBlockingGrid(grid, stalled_after=10.0)
+    transport = GridTransport(NonBlockingGrid(grid, stalled_after=10.0))
     plants, rounds = int(config["plants"]), int(config.get("rounds", 1))
     payload = os.urandom(int(config.get("bytes", 2_000_000)))
+    asked = {"seconds": float(config.get("seconds", 0.0)), "fail": bool(config.get("fail"))}
+    task = json.dumps(asked).encode() + b"\n" + payload
     deadline = time.monotonic() + 200.0
-    while len(list(grid.get_node_ids())) < plants and time.monotonic() < deadline:
+    while len(transport.nodes()) < plants and time.monotonic() < deadline:
         time.sleep(0.05)
     seconds: List[float] = []
     results: List[Dict[str, Any]] = []
     for number in range(rounds):
         started = time.perf_counter()
-        task = {
-            "payload": payload,
-            "seconds": float(config.get("seconds", 0.0)),
-            "fail": bool(config.get("fail")),
+        waiting = {
+            transport.send(node, TRAIN, task, lifetime=3600.0, group=str(number)): node
+            for node in sorted(transport.nodes())
         }
-        messages = [
-            Message(
-                RecordDict({"task": ConfigRecord(task)}),
-                dst_node_id=node,
-                message_type="train",
-                group_id=str(number),
-            )
-            for node in grid.get_node_ids()
-        ]
-        waiting = set(grid.push_messages(messages))
         while waiting and time.monotonic() < deadline:
-            for reply in grid.pull_messages(list(waiting)):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                good = reply.has_content() and reply.content["reply"]["payload"] == payload
-                error = reply.error.reason if reply.has_error() else ""
-                results.append(
-                    {"round": number, "plant": reply.metadata.src_node_id, "good": good, "error": error}
-                )
+            for reply in transport.receive([one for one in waiting if one is not None]):
+                result = {"good": reply.body == payload, "error": reply.failure or ""}
+                results.append({"round": number, "plant": waiting.pop(reply.message), **result})
             time.sleep(0.02)
         seconds.append(time.perf_counter() - started)
     content = {"seconds": seconds, "results": results, "missing": len(waiting)}

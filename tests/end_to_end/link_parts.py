@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.primitives.asymmetric import private_key_to_bytes, public_key_to_bytes
 
-from fedserver.flower.control_api import RunState, thin_bundle
+from fedserver.flower.control_api import FlowerRun, thin_bundle
 from fedserver.flower.superlink import SuperLink, free_port
 from fedserver.workspace import Workspace, create
+from relays import Proxy
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 600.0
@@ -69,7 +69,7 @@ class Headquarters:
         out = self.folder / f"result-{time.monotonic_ns()}.json"
         run_id = self.control.submit(thin_bundle("echo_server", {"out": str(out), **config}), {})
         self.superlink.start_serverapp()
-        state: RunState = wait_for(
+        state: FlowerRun = wait_for(
             lambda: (found := self.control.state(run_id)).over and found, "the end of the run"
         )
         assert state.sub_status == "completed", state
@@ -121,63 +121,6 @@ class NodeProcess:
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(timeout=30)
-
-
-class Proxy:
-    """A TCP relay on a loopback port; ``cut`` drops every connection and refuses new ones until ``mend``."""
-
-    def __init__(self, target_port: int, listen: Tuple[str, int] = ("127.0.0.1", 0)) -> None:
-        self.target_port = target_port
-        self._listener = socket.create_server(listen)
-        self.port = int(self._listener.getsockname()[1])
-        self._open = threading.Event()
-        self._open.set()
-        self._sockets: List[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        self._open.clear()
-        for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        self._sockets.clear()
-
-    def mend(self) -> None:
-        self._open.set()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            if not self._open.is_set():
-                near.close()
-                continue
-            try:
-                far = socket.create_connection(("127.0.0.1", self.target_port))
-            except OSError:
-                near.close()
-                continue
-            self._sockets += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._relay, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _relay(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                data = source.recv(65536)
-                if not data:
-                    break
-                sink.sendall(data)
-        for each in (source, sink):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ def test_a_spoilt_update_is_refused_with_the_reason_and_the_others_go_on(
     federation: TinyFederation, fault: str, words: str
 ) -> None:
     since = federation.mark()
-    federation.behave("third", Behaviour(fault=fault, once=True))  # three in a row would set it aside
+    federation.behave("third", Behaviour(fault=fault, once=True))  # three in a row would quarantine it
     refused = federation.wait_for_event("PlantRefused", "third", since=since)
     assert words in refused["reason"], refused
     federation.plant_processes["third"].wait_for(f"headquarters says: {refused['reason'][:40]}")
@@ -51,16 +51,18 @@ def test_a_plant_that_claims_a_million_pictures_throughout_gets_no_weight_of_a_m
     federation.plant_processes["third"].end()
 
 
-def test_a_plant_refused_three_times_running_is_set_aside_until_an_operator_lets_it_in(
+def test_a_plant_refused_three_times_running_is_quarantined_until_an_operator_lets_it_in(
     federation: TinyFederation,
 ) -> None:
     since = federation.mark()
     federation.behave("third", Behaviour(fault="not a number"))
-    aside = federation.wait_for_event("PlantRefused", "set aside until an operator looks", since=since)
-    assert aside["in_a_row"] == 3
+    quarantined = federation.wait_for_event(
+        "PlantRefused", "quarantined until an operator looks", since=since
+    )
+    assert quarantined["in_a_row"] == 3
     federation.behave("third")
     federation.wait_for_rounds(2)
     assert "third" not in [plant.plant for plant in federation.records(federation.last() - 1)[0].plants]
     row = federation.plants()["third"]
-    assert row["state"] == "set aside" and "is not finite" in row["last refusal"]
-    federation.run.readmissions.add("third")
+    assert row["state"] == "quarantined" and "is not finite" in row["last refusal"]
+    federation.run.quarantine_releases.add("third")

@@ -7,7 +7,8 @@ from typing import List
 
 import pytest
 
-from fedclient.yield_policy import LOAD_OVER, MEBI, Blocker, Device, YieldPolicy
+from fedclient.device_use import LOAD_OVER, Device
+from fedclient.yield_policy import MEBI, Blocker, YieldPolicy
 from fedspect.errors import YieldedError
 
 NOON = float(calendar.timegm((2026, 11, 22, 12, 0, 0)))

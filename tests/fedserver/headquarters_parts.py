@@ -64,7 +64,7 @@ def result(plant: str, accuracy: float, **more: Any) -> PlantResult:
 
 
 def close_round(
-    store: RunStore, *accuracies: float, standings: Mapping[str, ClientRecord] = {}, **more: Any
+    store: RunStore, *accuracies: float, client_records: Mapping[str, ClientRecord] = {}, **more: Any
 ) -> RunState:
     """A round in which every plant found the model that it received to be so good."""
     state = store.latest()
@@ -88,7 +88,7 @@ def close_round(
         "notes": [],
         **more,
     }
-    closed = RunState(number, served, plants=standings)
+    closed = RunState(number, served, plants=client_records)
     store.close_round(closed, RoundRecord(**given))
     return closed
 

@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 
 from fedclient.node.enrolment.enrol import joined
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedserver.enrolment.plant_registry import RegisteredPlant
 from fedserver.enrolment.server import EnrolmentServer
 from fedserver.enrolment.service import EnrolmentService, Offer
@@ -35,6 +36,7 @@ class Office:
         (self.base / "model.safetensors").write_bytes(os.urandom(700_000))
         self.admitted: list[str] = []
         self.left: list[str] = []
+        self.said: list[str] = []
         self.deployed: list[tuple[str, str]] = []
         self.start()
 
@@ -53,6 +55,7 @@ class Office:
             self.workspace.models,
             self.workspace.deployments,
             on_admitted=lambda plant: self.admitted.append(plant.name),
+            on_clone=self.said.append,
             on_left=lambda plant: self.left.append(plant.name),
             on_deployed=lambda plant, report: self.deployed.append((plant, report.outcome)),
         )

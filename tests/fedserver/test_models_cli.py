@@ -172,36 +172,38 @@ def invited(workspace: Workspace, *plants: str) -> None:
         )
 
 
-def test_a_plant_that_was_set_aside_is_let_in_again(workspace: Workspace, run: Any) -> None:
+def test_a_plant_that_was_quarantined_is_let_in_again(workspace: Workspace, run: Any) -> None:
     store = begun_run(workspace)
-    aside = ClientRecord(refusals=3, set_aside=True, last_refusal="it is not finite")
-    close_round(store, 0.5, standings={"plant-1": aside})
+    quarantined = ClientRecord(refusals=3, quarantined=True, last_refusal="it is not finite")
+    close_round(store, 0.5, client_records={"plant-1": quarantined})
     invited(workspace, "plant-1")
-    assert "from the next round on" in run("plants", "readmit", "plant-1")
-    assert store.readmissions.take() == ["plant-1"]
+    assert "from the next round on" in run("plants", "release", "plant-1")
+    assert store.quarantine_releases.take() == ["plant-1"]
 
 
-def test_a_plant_that_was_set_aside_in_the_open_round_is_let_in_again(workspace: Workspace, run: Any) -> None:
+def test_a_plant_that_was_quarantined_in_the_open_round_is_let_in_again(
+    workspace: Workspace, run: Any
+) -> None:
     store = begun_run(workspace)
-    close_round(store, 0.5, standings={"plant-1": ClientRecord(refusals=2)})
+    close_round(store, 0.5, client_records={"plant-1": ClientRecord(refusals=2)})
     invited(workspace, "plant-1")
     EventLog(store.folder / "events.jsonl")(PlantRefused("plant-1", 2, "update", "it is not finite", 3, True))
-    run("plants", "readmit", "plant-1")
-    assert store.readmissions.take() == ["plant-1"]
+    run("plants", "release", "plant-1")
+    assert store.quarantine_releases.take() == ["plant-1"]
 
 
-def test_a_plant_that_was_not_set_aside_or_has_left_is_not_let_in(workspace: Workspace, run: Any) -> None:
+def test_a_plant_that_was_not_quarantined_or_has_left_is_not_let_in(workspace: Workspace, run: Any) -> None:
     store = begun_run(workspace)
-    close_round(store, 0.5, standings={"plant-1": ClientRecord(refusals=2)})
+    close_round(store, 0.5, client_records={"plant-1": ClientRecord(refusals=2)})
     invited(workspace, "plant-1", "plant-2", "plant-3")
     log = EventLog(store.folder / "events.jsonl")
     log(PlantRefused("plant-1", 1, "update", "it is not finite", 3, True))  # before it was let in in round 1
     log(PlantRefused("plant-1", 2, "update", "it is not finite", 1, False))
-    assert "was not set aside" in run("plants", "readmit", "plant-1", code=60)
+    assert "was not quarantined" in run("plants", "release", "plant-1", code=60)
     with workspace.registry.change() as roll:
         roll.plants["plant-2"].state = "left"
     run("plants", "revoke", "plant-3")
-    left = run("plants", "readmit", "plant-2", code=64)
+    left = run("plants", "release", "plant-2", code=64)
     assert "has left" in left and "fedserver invite plant-2" in left
-    assert "was revoked" in run("plants", "readmit", "plant-3", code=64)
-    assert store.readmissions.take() == []
+    assert "was revoked" in run("plants", "release", "plant-3", code=64)
+    assert store.quarantine_releases.take() == []

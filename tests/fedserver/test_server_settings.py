@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedserver.flower.strategies import strategy_names
+from fedserver.aggregation.registry import strategy_names
 from fedserver.settings import FineTuningSettings, ServerSettings
 from fedspect.errors import ClassError, SettingsError
 from fedspect.settings import load_settings, settings_from

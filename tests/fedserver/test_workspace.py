@@ -128,3 +128,10 @@ def test_a_second_server_is_refused_by_name_and_a_killed_one_leaves_no_lock(tmp_
     with workspace.occupied():
         pass
     assert workspace.running() is None
+
+
+def test_class_names_of_another_encoding_are_refused_in_a_sentence_and_leave_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "hq"
+    with pytest.raises(SettingsError, match=r"federation\.classes is not text.*UTF-8"):
+        create(folder, ["localhost"], name="steel", classes=["L\udcf6cher", "gut"])
+    assert not folder.exists()

@@ -335,6 +335,15 @@ def test_synthetic_surfaces_are_drawn_once_for_a_seed(tmp_path, fedsim):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_scenes_are_drawn_in_colour_and_the_six_classes_are_not(tmp_path, fedsim):
+    scenes = ("synth", tmp_path / "a", "--scenes", "--per-class", 1, "--size", 32, "--channels", 3, "--json")
+    ended = fedsim(*scenes)
+    assert ended.code == 0 and ended.json["pictures"] == len(ended.json["classes"]) == len(
+        names(tmp_path / "a")
+    )
+    assert fedsim("synth", tmp_path / "b", "--channels", 3).code == 10
+
+
 def test_as_a_process_it_says_its_version_and_offers_completion(environment):
     ended = subprocess.run(
         [*FEDSIM, "--version"], env=environment, capture_output=True, text=True, check=True

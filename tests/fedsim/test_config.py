@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedserver.flower.strategies import strategy_names
 from fedsim.commands.overrides import OPTIONS, Overrides
-from fedsim.config import SHIPPED, STRATEGIES, SimulationSettings
+from fedsim.config import SHIPPED, SimulationSettings
 from fedsim.preflight import check_start
 from fedspect.errors import BaseModelError, SettingsError
 from fedspect.model.base import DEFAULT_FOLDER, default_base
@@ -27,10 +26,6 @@ def test_every_setting_is_documented():
 
 def test_every_option_stands_for_a_setting_that_exists():
     assert {key for key, _ in OPTIONS.values()} <= set(dotted_keys(SimulationSettings))
-
-
-def test_every_strategy_of_the_server_is_offered():
-    assert list(STRATEGIES) == strategy_names()
 
 
 def test_the_printed_defaults_are_the_defaults(tmp_path):

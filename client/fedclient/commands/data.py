@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from fedclient.commands.options import HomeOption
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
 from fedspect.console import JsonOption
-from fedspect.data.classes import ClassList
 from fedspect.errors import SettingsError, WorkspaceError
+
+if TYPE_CHECKING:
+    from fedclient.node.membership import Membership
 
 
 def data(
@@ -31,6 +33,7 @@ def data(
     json: JsonOption = False,
 ) -> None:
     """Look through pictures: what is there, what is damaged, what overlaps, which classes are missing."""
+    from fedspect.data.classes import ClassList
     from fedspect.data.site_report.show import show_site_report
 
     membership = _membership(PlantHome(home))

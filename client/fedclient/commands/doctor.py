@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.text import Text
 
 from fedclient.commands.options import HomeOption, WorkerPythonOption, read_token
 from fedclient.node.home import PlantHome
@@ -26,6 +25,8 @@ def doctor(
     json: JsonOption = False,
 ) -> None:
     """Look for what may keep this device from taking part; the exit code is the first failure's."""
+    from rich.text import Text
+
     from fedclient.node.doctor import examine, worst
     from fedspect.protocol.join_token import decode
 

@@ -6,19 +6,20 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from fedclient.commands.live import JoinView
 from fedclient.commands.options import HomeOption, WorkerPythonOption, interpreter, read_token
 from fedclient.node.home import PlantHome
-from fedclient.plant_settings import SettingsFile
 from fedspect.background import detach
 from fedspect.console import note
 from fedspect.errors import NoPicturesError, SettingsError
 from fedspect.graceful_shutdown import stop_event
 from fedspect.protocol.join_token import JoinToken, decode
+
+if TYPE_CHECKING:
+    from fedclient.commands.live import JoinView
 
 STARTS_WITHIN = 300.0  # seconds; looking at many pictures takes some
 UP = ("joined", "working", "idle", "waiting", "lost")
@@ -76,12 +77,13 @@ def join(
         worker_python = interpreter(worker_python)
     plant_home.prepare()
     _keep_settings(
-        SettingsFile(plant_home.folder),
+        plant_home,
         {"training.hours": hours, "training.memory_limit": memory_limit, "training.load_limit": load_limit},
     )
     if detach:
         _detach(plant_home, token)
         return
+    from fedclient.commands.live import JoinView
     from fedclient.node.joining import JoinedPlant
     from fedclient.node.version_updater import line_version
 
@@ -93,8 +95,11 @@ def join(
         plant.run(stop, token=decoded, data=data, worker_python=worker_python)
 
 
-def _keep_settings(file: SettingsFile, given: Mapping[str, object]) -> None:
+def _keep_settings(home: PlantHome, given: Mapping[str, object]) -> None:
     """Make sure that ``plant.toml`` can be read, and write the options into it."""
+    from fedclient.plant_settings import SettingsFile
+
+    file = SettingsFile(home.folder)
     file.prepare()
     file.change({key: value for key, value in given.items() if value is not None})
 

@@ -20,10 +20,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedclient.commands.wording import plain, round_text, version_texts
 from fedspect.console import stderr
 from fedspect.errors import StorageError
 from fedspect.files import append_bounded
-from fedspect.report.formatting import plural
 
 STYLE = {"lost": "yellow", "waiting": "yellow", "asking": "yellow", "working": "cyan", "idle": "green"}
 
@@ -118,34 +118,6 @@ class _Lines(logging.Handler):
         self._console.print(Text(plain(self.format(record)), style="yellow"))
 
 
-def round_text(facts: Mapping[str, Any]) -> str:
-    """A round as text: which of how many, how good what was received is here, how training went."""
-    parts = [f"round {facts['round']} of {facts['of']}"]
-    if not facts.get("trains", True):
-        parts = [f"the closing evaluation after {plural(int(facts['round']) - 1, 'round')}"]
-    if facts.get("accuracy") is not None:
-        parts.append(f"accuracy of what was received {100 * float(facts['accuracy']):.1f} %")
-    if facts.get("loss") is not None:
-        parts.append(f"training loss {float(facts['loss']):.3f}")
-    if facts.get("seconds") is not None:
-        parts.append(f"{float(facts['seconds']):.0f} s")
-    return ", ".join(parts)
-
-
-def version_texts(line: Mapping[str, Any] | None, offered: Mapping[str, Any] | None) -> list[str]:
-    """What the line runs, and what became of the published version where that is another one."""
-    texts = []
-    if line is not None:
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(line["at"])))
-        texts.append(f"on the line: version {line['number']} ({str(line['version'])[:12]}) since {since}")
-    if offered is not None and (line is None or offered["version"] != line["version"]):
-        why = f": {plain(str(offered['why']))}" if offered.get("why") else ""
-        texts.append(
-            f"published: version {offered['number']} ({offered['version'][:12]}), {offered['outcome']}{why}"
-        )
-    return texts
-
-
 def _work(work: Mapping[str, Any]) -> RenderableType:
     done, total = int(work.get("done", 0)), int(work.get("total", 0))
     row = Table.grid(padding=(0, 1))
@@ -158,8 +130,3 @@ def _work(work: Mapping[str, Any]) -> RenderableType:
     else:
         row.add_row(Text(f"{plain(str(work['stage']))} ...", style="cyan"))
     return row
-
-
-def plain(text: str) -> str:
-    """The text without line breaks, tabs or control characters."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)

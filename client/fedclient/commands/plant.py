@@ -47,7 +47,7 @@ def leave(
     if not forget:
         from fedclient.node.enrolment.enrol import returned
 
-        with returned(plant_home, plant_home.membership()) as session:
+        with returned(plant_home, plant_home.membership(), stays=False) as session:
             session.leave()
     plant_home.occupied().end(STOPS_WITHIN)
     plant_home.forget()

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rich.text import Text
+import typer
 
-from fedclient.commands.live import plain, round_text, version_texts
 from fedclient.commands.options import HomeOption
+from fedclient.commands.wording import plain, round_text, version_texts
 from fedclient.node.home import PlantHome
-from fedspect.console import JsonOption, print_json, stdout
+from fedspect.console import JsonOption, print_json
 
 
 def status(home: HomeOption = None, json: JsonOption = False) -> None:
@@ -21,9 +21,8 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
     if json:
         print_json(found)
         return
-    console = stdout()
     for line in _lines(found):
-        console.print(Text(line), soft_wrap=True)
+        typer.echo(line)
 
 
 def facts(home: PlantHome) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from fedclient.node.enrolment.enrol import returned
 from fedclient.node.enrolment.session import Session
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.node_status import NodeStatus
 from fedclient.node.version_updater import VersionUpdater
 from fedclient.yield_policy import YieldPolicy

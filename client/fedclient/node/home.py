@@ -19,48 +19,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from fedclient.default_home import default_home
 from fedspect import files
+from fedspect.account import expanded
 from fedspect.errors import DamagedFileError, WorkspaceError, storage_error
 from fedspect.locking import Occupied
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
-
-class Membership(BaseModel):
-    """``plant.json``: everything that rejoining without a token needs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    plant: str
-    federation: str
-    fingerprint: str
-    """SHA-256 of the authority's certificate, hexadecimal."""
-    enrolment_addresses: List[str]
-    fleet_addresses: List[str]
-    classes: List[str]
-    aliases: Dict[str, str] = Field(default_factory=dict)
-    base_hash: str
-    settings: Dict[str, Any] = Field(default_factory=dict)
-    """What the federation prescribes for training."""
-    data: str
-    """The folder or list with the plant's pictures."""
-    worker_python: Optional[str] = None
-    """The interpreter that has torch; not set: the node's own."""
-    node_id: Optional[int] = None
-    """The number that the server gave this device last time."""
+    from fedclient.node.membership import Membership
 
 
 class PlantHome:
     """The folder of one plant on this device."""
 
     def __init__(self, folder: Optional[Path] = None) -> None:
-        self.folder = (folder or default_home()).expanduser().absolute()
+        self.folder = expanded(folder or default_home()).absolute()
         self.key_path = self.folder / "node.key"
         self.authority_path = self.folder / "authority.pem"
         self.membership_path = self.folder / "plant.json"
@@ -115,6 +92,10 @@ class PlantHome:
             DamagedFileError: the file cannot be read.
 
         """
+        from pydantic import ValidationError  # `fedclient --help` and `stop` do without pydantic
+
+        from fedclient.node.membership import Membership
+
         try:
             return Membership.model_validate(files.read_json(self.membership_path))
         except FileNotFoundError as error:

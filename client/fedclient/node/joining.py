@@ -19,11 +19,12 @@ from typing import Any
 
 from fedclient.node.enrolment.enrol import joined, returned
 from fedclient.node.enrolment.session import Session
-from fedclient.node.flower.clientapp import build_client_app
 from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError
 from fedclient.node.flower.message_journal import MessageJournal
 from fedclient.node.headquarters_sync import HeadquartersSync
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
+from fedclient.node.message_handler import MessageHandler
 from fedclient.node.node_status import NodeStatus
 from fedclient.node.policy_watcher import PolicyWatcher
 from fedclient.node.version_updater import VersionUpdater
@@ -254,9 +255,10 @@ class JoinedPlant:
             membership.fleet_addresses,
             self.home.authority_path.read_bytes(),
             self.home.key(),
-            build_client_app(lambda context: self._worker, on_notice=self._heard),
+            MessageHandler(lambda: self._worker, on_notice=self._heard),
             MessageJournal(self.home.state / "message"),
             clock_offset=self._clock_offset,
+            proxy=self.yield_policy.settings.network.proxy,
             node_id=membership.node_id,
         )
 

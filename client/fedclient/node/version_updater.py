@@ -20,7 +20,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Dict, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Dict, Optional, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,8 +30,10 @@ from fedclient.node.node_status import NodeStatus
 from fedclient.yield_policy import YieldPolicy
 from fedspect import files
 from fedspect.errors import DamagedFileError, FedspectError
-from fedspect.protocol.enrolment_pb2 import PublishedReply
 from fedspect.protocol.versions import DeploymentReport
+
+if TYPE_CHECKING:
+    from fedspect.protocol.enrolment_pb2 import PublishedReply
 
 FIRST_RETRY, LONGEST_RETRY = 60.0, 3600.0  # seconds
 LOOK_AT_ENGINES = 86400.0  # seconds

@@ -25,6 +25,7 @@ import grpc
 
 from fedclient.node.watchdog import Watchdog
 from fedspect.errors import ConnectionLostError, WorkerError
+from fedspect.files import turn_over
 from fedspect.protocol.grpc_services import WORKER, Stub
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.worker_pb2 import (
@@ -36,6 +37,7 @@ from fedspect.protocol.worker_pb2 import (
 )
 
 READY_WITHIN = 300.0  # seconds
+LONGEST_PARENT = 80  # bytes of the path below which a socket is made
 ABOUT_WITHIN = 600.0  # importing torch takes some time on a small or busy device
 STOP_WITHIN = 5.0
 LARGEST_LOG = 4 << 20  # bytes; then it is begun anew, and the one before stays beside it
@@ -179,16 +181,13 @@ class WorkerClient:
             return Stub(self._channel, WORKER)
 
     def _start(self) -> None:
-        # A folder that only this user may enter, with a short name: a socket's path has 107 characters at
-        # most.
         self._hung = False
-        self._folder = Path(tempfile.mkdtemp(prefix="fedspect-"))
+        self._folder = _socket_folder()
         path = self._folder / "worker.sock"
         command = [self._python, "-m", "fedclient.worker.service"]
         command += ["--settings", str(self._settings), "--socket", str(path)]
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        if self._log.exists() and self._log.stat().st_size > LARGEST_LOG:
-            self._log.replace(self._log.with_suffix(".old.log"))
+        turn_over(self._log)
         try:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -249,6 +248,25 @@ class WorkerClient:
         except OSError:
             words = ""
         return f"exit {code}: {words}" if code is not None else words
+
+
+def _socket_folder() -> Path:
+    """A folder that only this user may enter, for a socket: its path has 107 bytes at most, and TMPDIR may be longer.
+
+    Raises:
+        WorkerError: none can be made.
+
+    """
+    tried = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp"]
+    for parent in tried:
+        if parent and len(os.fsencode(parent)) <= LONGEST_PARENT and os.access(parent, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix="fedspect-", dir=parent))
+    raise WorkerError(
+        "there is no folder for the worker's socket",
+        seen=", ".join(filter(None, tried)),
+        accepted=f"one that can be written, with a path of up to {LONGEST_PARENT} bytes",
+        remedy="set TMPDIR to such a folder",
+    )
 
 
 def _listens(path: Path) -> bool:

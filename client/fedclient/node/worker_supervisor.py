@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.node_status import NodeStatus
 from fedclient.node.worker_client import WorkerClient
 from fedclient.plant_settings import PlantSettings
@@ -179,6 +180,7 @@ def worker_settings(home: PlantHome, membership: Membership, settings: PlantSett
         "training": training,
         "freeze_levels": prescribed.get("freeze_levels"),
         "seed": prescribed.get("seed", 0),
+        "closed_form": prescribed.get("closed_form", False),
     }
 
 

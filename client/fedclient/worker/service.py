@@ -31,7 +31,7 @@ from fedclient.worker.settings import WorkerSettings
 from fedclient.worker.training.yielding import TaskYielded, polite
 from fedclient.yield_policy import YieldPolicy
 from fedspect.errors import FedspectError, WorkerError
-from fedspect.graceful_shutdown import stop_event
+from fedspect.graceful_shutdown import exit_with_parent, stop_event
 from fedspect.protocol.grpc_services import WORKER, handler
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.worker_pb2 import (
@@ -231,16 +231,6 @@ def _step_back(settings: Path) -> None:
         os.nice(SettingsFile(WorkerSettings.read(settings).home).current().device.nice)
 
 
-def _watch_parent(stop: threading.Event) -> None:
-    """Leave with the node: nobody else can reach this process."""
-    parent = os.getppid()
-    while os.getppid() == parent and not stop.wait(0.5):
-        pass
-    stop.set()
-    time.sleep(5.0)
-    os._exit(1)
-
-
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run the worker's process."""
     parser = argparse.ArgumentParser(description="The worker of a plant; started by its node.")
@@ -251,7 +241,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     _step_back(given.settings)  # before there are threads: each has a priority of its own
     stop = stop_event(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's to answer
-    threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    exit_with_parent(os.getppid())
     try:
         serve(given.settings, given.socket, stop)
     except FedspectError as error:

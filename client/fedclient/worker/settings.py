@@ -33,6 +33,8 @@ class WorkerSettings(BaseModel):
     """What the federation prescribes, with the plant's own device, threads and limits."""
     freeze_levels: Optional[int] = None
     seed: int = 0
+    closed_form: bool = False
+    """Whether the federation's runs begin at a closed form."""
 
     @property
     def home(self) -> Path:

@@ -6,17 +6,18 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.operations.backup import Copied, back_up
-from fedserver.operations.restore import restore
-from fedserver.workspace import Workspace
+from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
 from fedspect.console import JsonOption, note, print_json, warn
 from fedspect.errors import SettingsError, WorkspaceError, storage_error
 from fedspect.files import replacing
+
+if TYPE_CHECKING:
+    from fedserver.operations.backup import Copied
+    from fedserver.workspace import Workspace
 
 STANDARD = Path("-")  # standard output or input, for a pipe through an encrypting program
 
@@ -36,7 +37,9 @@ def backup_command(
     json: JsonOption = False,
 ) -> None:
     """Copy the workspace into one file, 0600, also while the server runs. It holds secrets: encrypt it."""
-    opened = Workspace.open(workspace)
+    from fedserver.operations.backup import back_up
+
+    opened = open_workspace(workspace)
     if output == STANDARD:
         if json or sys.stdout.isatty():
             raise SettingsError(
@@ -81,6 +84,8 @@ def restore_command(
     json: JsonOption = False,
 ) -> None:
     """Make a workspace from a backup, in a folder where nothing is yet."""
+    from fedserver.operations.restore import restore
+
     try:
         if source == STANDARD:
             copied = restore(sys.stdin.buffer, folder)

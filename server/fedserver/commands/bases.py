@@ -5,15 +5,17 @@ Both need torch, which is imported where the work begins.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, Any, List, Optional
+from typing import TYPE_CHECKING, Annotated, Any, List, Optional
 
 import typer
 
-from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.workspace import Workspace
+from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
 from fedspect.console import JsonOption, note, print_json, progress_bar
-from fedspect.settings import assigned, load_settings
+
+if TYPE_CHECKING:
+    from fedserver.workspace import Workspace
 
 Name = Annotated[
     Optional[str],
@@ -43,7 +45,7 @@ def import_weights_command(
     """Make a base model of a CondenseNetV2 checkpoint of its authors, as trained or as converted."""
     from fedserver.registry.base_models import making, name_from, new_place, torch_needed
 
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     place = new_place(opened, name or name_from(file))
     try:
         from fedspect.model.import_weights import import_weights
@@ -80,9 +82,12 @@ def pretrain_command(
     json: JsonOption = False,
 ) -> None:
     """Make a base model: learn from pictures of any surface, condense, and say what it reaches."""
+    # Before torch is loaded: threads that spin while they wait made a step 17 times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from fedserver.registry.base_models import making, name_from, new_place, torch_needed
+    from fedspect.settings import assigned, load_settings
 
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     place = new_place(opened, name or name_from(sources[0]))
     try:
         from fedspect.training.base_recipe import BaseRecipe, make_base, named_sources

@@ -10,10 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fedserver.commands.options import HERE, WorkspaceOption
+from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
 from fedserver.commands.serving import LOG
-from fedserver.rounds.event_log import EventTail
-from fedserver.workspace import Workspace
 from fedspect.console import note
 
 LOOK = 0.3  # seconds between two looks at the file
@@ -31,7 +29,9 @@ def logs_command(
     json: Annotated[bool, typer.Option("--json", help="A JSON object a line, as they are stored.")] = False,
 ) -> None:
     """Print what the server said: its own sentences and the events of the rounds, oldest first."""
-    opened = Workspace.open(workspace)
+    from fedserver.rounds.event_log import EventTail
+
+    opened = open_workspace(workspace)
     path = opened.logs / LOG
     tail = EventTail(path, from_start=True)
     old = EventTail(path.with_suffix(".old.jsonl"), from_start=True).new()

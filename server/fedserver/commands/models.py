@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.registry.versions import SHORT, PublishedVersion
-from fedserver.workspace import Workspace
+from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
 from fedspect.console import JsonOption, note, print_json, print_table, warn
+
+if TYPE_CHECKING:
+    from fedserver.registry.versions import PublishedVersion
+    from fedserver.workspace import Workspace
 
 models_app = typer.Typer(
     help="The versions of the model that plants are given: publish, look, hand out, take back.",
@@ -38,7 +40,7 @@ def models(workspace: WorkspaceOption = HERE) -> None:
 @models_app.command("list")
 def list_command(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
     """List the versions, newest last."""
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     rows = [_row(opened, version) for version in opened.models.versions()]
     if json:
         print_json(rows)
@@ -68,7 +70,7 @@ def show(
     version: VersionArgument = "published", workspace: WorkspaceOption = HERE, json: JsonOption = False
 ) -> None:
     """Show one version: where it comes from, what the plants measured of it, where it runs."""
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     found = opened.models.named(version)
     card, plants = found.card, _plants(opened, found)
     if json:
@@ -121,7 +123,7 @@ def publish(
     from fedserver.registry.publishing import publish as publish_round
     from fedserver.storage.runs import named_run
 
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     version, new = publish_round(opened, named_run(opened.runs, run), round_name=round_, note=note_[:2000])
     if json:
         print_json({**_row(opened, version), "new": new, "folder": str(version.folder)})
@@ -141,8 +143,9 @@ def export(
 ) -> None:
     """Write a version as a base model's folder: base and head in one, for fedsim, another federation, anybody."""
     from fedserver.registry.publishing import export_version
+    from fedserver.registry.versions import SHORT
 
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     found = opened.models.named(version)
     content_hash = export_version(opened, found, folder)
     if found.card.batch_norm == "per-plant":
@@ -164,7 +167,7 @@ def retire(
     """Take a version back: plants go to the newest one that is not retired. Nothing is deleted."""
     from fedserver.registry.publishing import latest_offer
 
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     found = opened.models.named(version)
     if undo:
         found = opened.models.reinstate(found)
@@ -181,6 +184,8 @@ def retire(
 
 
 def _row(workspace: Workspace, version: PublishedVersion) -> dict[str, Any]:
+    from fedserver.registry.versions import SHORT
+
     card = version.card
     lines = [workspace.deployments.of(plant).line for plant in sorted(workspace.registry.read().plants)]
     return {

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from fedserver.workspace import Workspace
 
 
 def _nearest(context: typer.Context, value: Path) -> Path:
@@ -27,3 +30,10 @@ WorkspaceOption = Annotated[
     ),
 ]
 HERE = Path()
+
+
+def open_workspace(folder: Path) -> Workspace:
+    """The workspace in this folder; its imports take longer than `fedserver --help` may."""
+    from fedserver.workspace import Workspace
+
+    return Workspace.open(folder)

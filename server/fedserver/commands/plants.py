@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.enrolment.plant_registry import RegisteredPlant
-from fedserver.enrolment.plant_reports import ReportedSite
-from fedserver.enrolment.tokens import duration, invite, revoke
-from fedserver.registry.deployment_reports import PlantDeployments
-from fedserver.storage.runs import readmit, standings
-from fedserver.workspace import Workspace
+from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
 from fedspect.console import JsonOption, note, print_json, print_table
 from fedspect.protocol.join_token import JoinToken
+
+if TYPE_CHECKING:
+    from fedserver.enrolment.plant_registry import RegisteredPlant
+    from fedserver.enrolment.plant_reports import ReportedSite
+    from fedserver.registry.deployment_reports import PlantDeployments
+    from fedserver.workspace import Workspace
 
 plants_app = typer.Typer(
     help="Who is invited, joined, online, runs which version; shut a plant out.", invoke_without_command=True
@@ -42,7 +42,9 @@ def invite_command(
     json: JsonOption = False,
 ) -> None:
     """Print a join token: one line for `fedclient join`, good once. Hand it over as you would a password."""
-    opened = Workspace.open(workspace)
+    from fedserver.enrolment.tokens import duration, invite
+
+    opened = open_workspace(workspace)
     network = opened.settings().network
     token = invite(
         opened.registry,
@@ -71,7 +73,7 @@ def plants(context: typer.Context, workspace: WorkspaceOption = HERE, json: Json
     """List the plants: state, online, pictures, last round, last refusal."""
     if context.invoked_subcommand is not None:
         return
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     rows = plant_rows(opened)
     if json:
         print_json(rows)
@@ -87,22 +89,25 @@ def plants(context: typer.Context, workspace: WorkspaceOption = HERE, json: Json
 
 def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """A row for each plant, from the registry, the running server and the newest run."""
+    from fedserver.enrolment.plant_reports import ReportedSite
+    from fedserver.storage.runs import client_records
+
     online = (workspace.running() or {}).get("online", [])
-    known = standings(workspace.runs)
+    known = client_records(workspace.runs)
     rows = []
     for plant in sorted(workspace.registry.read().plants.values(), key=lambda each: each.name):
-        standing = known.get(plant.name, {})
+        record = known.get(plant.name, {})
         deployed = workspace.deployments.of(plant.name)
         told = ReportedSite.of(plant.report)
         rows.append(
             {
                 "plant": plant.name,
-                "state": "set aside" if standing.get("set_aside") else _state(plant, told),
+                "state": "quarantined" if record.get("quarantined") else _state(plant, told),
                 "online": "yes" if plant.name in online else "no",
                 "pictures": told.pictures,
                 "version on the line": _on_the_line(deployed),
-                "last round": standing.get("last_round"),
-                "last refusal": standing.get("last_refusal"),
+                "last round": record.get("last_round"),
+                "last refusal": record.get("last_refusal"),
                 "training waits": told.training and told.training.reason,
                 "software": plant.software,
                 "seen": plant.seen,
@@ -136,7 +141,7 @@ def show_command(
     json: JsonOption = False,
 ) -> None:
     """Show all that is known of one plant: its pictures, and what became of each version there."""
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     opened.registry.read().named(plant)
     row = next(each for each in plant_rows(opened) if each["plant"] == plant)
     if json:
@@ -164,18 +169,20 @@ def show_command(
     )
 
 
-@plants_app.command("readmit")
-def readmit_command(
+@plants_app.command("release")
+def release_command(
     plant: Annotated[str, typer.Argument(help="The plant's name.")],
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
-    """Let a plant take part again that was set aside after refused updates, at once if rounds are going on."""
-    opened = Workspace.open(workspace)
+    """Let a plant take part again that was quarantined after refused updates, at once if rounds are going on."""
+    from fedserver.storage.runs import release
+
+    opened = open_workspace(workspace)
     opened.registry.read().admissible(plant)
-    readmit(opened.runs, plant)
+    release(opened.runs, plant)
     if json:
-        print_json({"plant": plant, "readmitted": True})
+        print_json({"plant": plant, "released": True})
     else:
         note(f"{plant} takes part again from the next round on")
 
@@ -191,7 +198,9 @@ def revoke_command(
     json: JsonOption = False,
 ) -> None:
     """Shut a plant out: its key and its tokens are worth nothing from now on."""
-    opened = Workspace.open(workspace)
+    from fedserver.enrolment.tokens import revoke
+
+    opened = open_workspace(workspace)
     entry = revoke(opened.registry, plant)
     if json:
         print_json({"plant": entry.name, "state": entry.state})

@@ -9,8 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.workspace import Workspace
+from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
 from fedspect import files
 from fedspect.console import JsonOption, note, print_json, stdout, warn
 from fedspect.errors import WorkspaceError
@@ -46,7 +45,7 @@ def report_command(
     from fedserver.report.page import render
     from fedserver.storage.runs import named_run
 
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     folder = named_run(opened.runs, run)
     place = output or opened.folder / "reports" / folder.name
     _check_place(place)

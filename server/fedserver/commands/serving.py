@@ -7,17 +7,18 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from fedserver.commands.options import HERE, WorkspaceOption
-from fedserver.storage.runs import prepare_run, read_status, run_folders
-from fedserver.workspace import Workspace
+from fedserver.commands.options import HERE, WorkspaceOption, open_workspace
 from fedspect.background import detach
 from fedspect.console import JsonOption, note, print_json, stderr, stdout
 from fedspect.errors import WorkspaceError
 from fedspect.graceful_shutdown import stop_event
+
+if TYPE_CHECKING:
+    from fedserver.workspace import Workspace
 
 LOG = "server.jsonl"
 ENDED = ("finished", "stopped")
@@ -52,7 +53,7 @@ def start(
     After the last round what it made is published and the server stays: plants join, fetch the version and
     report what became of it.
     """
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     opened.occupied().check()
     if detach:
         _detach(opened)
@@ -60,6 +61,7 @@ def start(
     from fedserver.operations.live_view import LiveView
     from fedserver.operations.operator_log import OperatorLog
     from fedserver.operations.supervisor import Supervisor
+    from fedserver.storage.runs import prepare_run
 
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     finished, store = False, None
@@ -97,7 +99,9 @@ def _detach(workspace: Workspace) -> None:
 
 def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
     """Say whether a server runs on the workspace, what the rounds are doing, and who is online."""
-    opened = Workspace.open(workspace)
+    from fedserver.storage.runs import read_status, run_folders
+
+    opened = open_workspace(workspace)
     running = opened.running()
     folders = run_folders(opened.runs)
     run = read_status(folders[-1]) if folders else {}
@@ -137,7 +141,7 @@ def _run_line(name: str, run: Mapping[str, Any], running: Mapping[str, Any] | No
 
 def stop(workspace: WorkspaceOption = HERE) -> None:
     """End the running server; what was finished is on disk."""
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     lock = opened.occupied()
     host = (lock.holder() or {}).get("host", os.uname().nodename)
     if host != os.uname().nodename:

@@ -7,7 +7,6 @@ from typing import Annotated, List, Optional
 
 import typer
 
-from fedserver.workspace import Workspace, create
 from fedspect.console import JsonOption, note, print_json, warn
 
 
@@ -29,6 +28,8 @@ def init(
     json: JsonOption = False,
 ) -> None:
     """Make a workspace: certificate authority, certificate, settings, registry. Twice changes nothing."""
+    from fedserver.workspace import Workspace, create
+
     wanted = [each.strip() for each in classes.split(",") if each.strip()]
     report = create(folder, host, name=name, classes=wanted)
     if json:

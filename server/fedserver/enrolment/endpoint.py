@@ -10,6 +10,7 @@ from fedserver.enrolment.service import EnrolmentService, Offer
 from fedserver.flower.superlink import check_port
 from fedserver.registry.base_files import BaseFiles
 from fedserver.settings import ServerSettings
+from fedserver.storage.runs import begins_closed
 from fedserver.workspace import Workspace
 from fedspect.protocol.names import join_address
 
@@ -85,5 +86,6 @@ def offer_of(settings: ServerSettings, base: BaseFiles) -> Offer:
             "training": settings.training.model_dump(mode="json"),
             "freeze_levels": settings.model.freeze_levels,
             "seed": settings.run.seed,
+            "closed_form": begins_closed(settings, base),
         },
     )

@@ -15,7 +15,7 @@ from fedserver.enrolment.grpc_service import open_handler
 from fedserver.enrolment.service import EnrolmentService
 from fedspect.errors import FederationError
 from fedspect.protocol.grpc_services import ENROLMENT
-from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, grpc_options
+from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, grpc_options, ping_options
 from fedspect.protocol.names import join_address
 
 THREADS = 8  # that work on requests
@@ -46,7 +46,7 @@ class EnrolmentServer:
 
         async def listen() -> int:
             self._server = grpc.aio.server(
-                options=[*grpc_options(LARGEST_ENROLMENT_MESSAGE), *LIMITS],
+                options=[*grpc_options(LARGEST_ENROLMENT_MESSAGE), *ping_options(), *LIMITS],
                 maximum_concurrent_rpcs=CALLS_AT_ONCE,
             )
             self._server.add_generic_rpc_handlers((open_handler(ENROLMENT, service, self._pool),))

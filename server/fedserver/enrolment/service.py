@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 
+from fedserver.enrolment.clone_detector import CloneDetector
 from fedserver.enrolment.device_keys import proved_key
 from fedserver.enrolment.plant_registry import PlantRegistry, RegisteredPlant
 from fedserver.enrolment.plant_reports import deployment_report, site_report
@@ -89,7 +90,8 @@ class EnrolmentService:
     """The methods of ``enrolment.proto``.
 
     ``on_admitted`` and ``on_left`` let the SuperLink know a device's key or forget it; both may raise.
-    ``on_deployed`` hears what plants report of versions, after it is on disk.
+    ``on_deployed`` hears what plants report of versions, after it is on disk; ``on_clone`` that two devices use one
+    key.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class EnrolmentService:
         on_admitted: Callable[[RegisteredPlant], None] = lambda plant: None,
         on_left: Callable[[RegisteredPlant], None] = lambda plant: None,
         on_deployed: Callable[[str, DeploymentReport], None] = lambda plant, report: None,
+        on_clone: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -115,7 +118,10 @@ class EnrolmentService:
         self._on_deployed = on_deployed
         self._clock = clock
         self._nonces: TTLCache[bool] = TTLCache(NONCE_LIFE)
-        self._sessions: TTLCache[str] = TTLCache(SESSION_LIFE)  # the keys of those who opened them
+        self._sessions: TTLCache[tuple[str, bytes]] = TTLCache(
+            SESSION_LIFE
+        )  # key and start of who opened them
+        self._clones = CloneDetector(on_clone)
         self._tries = RateLimit(TRIES, TRIES_PER_SECOND)
         self._tries_of_all = RateLimit(TRIES_OF_ALL, TRIES_OF_ALL_PER_SECOND)
         self._questions = RateLimit(TRIES, TRIES_PER_SECOND)
@@ -149,7 +155,7 @@ class EnrolmentService:
         key = self._proved(request.public_key, request.nonce, request.signature, statement)
         plant = redeem(self._registry, request.token_id, request.secret, key, now=self._clock())
         logger.info("%s was admitted from %s", plant.name, context.peer())
-        return self._admission(plant, request.software)
+        return self._admission(plant, request, context)
 
     def authenticate(self, request: AuthenticateRequest, context: grpc.ServicerContext) -> Admission:
         """Open a session for a device that was admitted before."""
@@ -165,11 +171,11 @@ class EnrolmentService:
                 seen=None if plant is None else plant.name,
                 remedy="ask headquarters for a new join token (`fedserver invite`)",
             )
-        return self._admission(plant, request.software)
+        return self._admission(plant, request, context)
 
     def fetch_base(self, request: FetchBaseRequest, context: grpc.ServicerContext) -> Iterator[BaseChunk]:
         """Stream one file of the base model."""
-        name = self._plant_of(request.session)
+        name = self._plant_of(request.session, context)
         if request.base_hash != self._offer.base.content_hash:
             raise EnrolmentError(
                 "headquarters has another base model by now",
@@ -181,7 +187,7 @@ class EnrolmentService:
 
     def report(self, request: ReportRequest, context: grpc.ServicerContext) -> ReportReply:
         """Store a plant's site report."""
-        name = self._plant_of(request.session)
+        name = self._plant_of(request.session, context)
         report = site_report(request.report_json)
         with self._registry.change() as records:
             records.named(name).report = report
@@ -190,7 +196,7 @@ class EnrolmentService:
 
     def leave(self, request: LeaveRequest, context: grpc.ServicerContext) -> LeaveReply:
         """Forget a plant's key at the plant's own request."""
-        name = self._plant_of(request.session)
+        name = self._plant_of(request.session, context)
         with self._registry.change() as records:
             plant = records.named(name)
             if plant.state == "joined":
@@ -201,7 +207,7 @@ class EnrolmentService:
 
     def published(self, request: PublishedRequest, context: grpc.ServicerContext) -> PublishedReply:
         """The published version, if it belongs to the base model that plants are given."""
-        self._asking(request.session)
+        self._asking(request.session, context)
         version = self._models.published()
         if version is None or version.card.base_hash != self._offer.base.content_hash:
             return PublishedReply()
@@ -216,7 +222,7 @@ class EnrolmentService:
         self, request: FetchVersionRequest, context: grpc.ServicerContext
     ) -> Iterator[BaseChunk]:
         """Stream one file of a version that is not retired."""
-        name = self._asking(request.session)
+        name = self._asking(request.session, context)
         version = self._models.by_hash(request.version_hash)
         if version is None or version.retired is not None:
             raise FederationError(
@@ -230,7 +236,7 @@ class EnrolmentService:
         self, request: ReportDeploymentRequest, context: grpc.ServicerContext
     ) -> ReportDeploymentReply:
         """Store what became of a version at a plant."""
-        name = self._asking(request.session)
+        name = self._asking(request.session, context)
         report = deployment_report(request.report_json)
         self._deployments.add(name, report, at=self._clock())
         logger.info("%s: version %d was %s", name, report.number, report.outcome)
@@ -266,16 +272,22 @@ class EnrolmentService:
             raise ConnectionLostError("the answer to the challenge came too late", remedy="try again")
         return proved_key(public_key, signature, statement)
 
-    def _admission(self, plant: RegisteredPlant, software: str) -> Admission:
+    def _admission(
+        self,
+        plant: RegisteredPlant,
+        request: EnrolRequest | AuthenticateRequest,
+        context: grpc.ServicerContext,
+    ) -> Admission:
         self._on_admitted(plant)
-        now, software = self._clock(), software[:64]
+        now, software, start = self._clock(), request.software[:64], request.start[:16]
+        self._clones.heard(plant.name, start, address_of(context.peer()))
         if plant.software != software or plant.seen is None or abs(now - plant.seen) > SEEN_EVERY:
             with self._registry.change() as records:
                 entry = records.named(plant.name)
                 entry.seen, entry.software = now, software
         offer = self._offer
         session = secrets.token_bytes(32)
-        self._sessions.put(session, plant.public_key or "")
+        self._sessions.put(session, (plant.public_key or "", start))
         return Admission(
             federation=offer.federation,
             plant=plant.name,
@@ -288,17 +300,18 @@ class EnrolmentService:
             settings_json=json.dumps(offer.settings),
         )
 
-    def _plant_of(self, session: bytes) -> str:
+    def _plant_of(self, session: bytes, context: grpc.ServicerContext) -> str:
         """The plant that the session belongs to, while the key is still that plant's."""
-        key = self._sessions.get(session)
-        plant = None if key is None else self._registry.read().by_key(key)
+        key, start = self._sessions.get(session) or ("", b"")
+        plant = self._registry.read().by_key(key) if key else None
         if plant is None or plant.state != "joined":
             raise EnrolmentError("this session is over", remedy="join again")
+        self._clones.heard(plant.name, start, address_of(context.peer()))
         return plant.name
 
-    def _asking(self, session: bytes) -> str:
+    def _asking(self, session: bytes, context: grpc.ServicerContext) -> str:
         """The plant of a session, within its rate limit; many plants may share one address."""
-        name = self._plant_of(session)
+        name = self._plant_of(session, context)
         if not self._questions.allow(name):
             raise ConnectionLostError("too many questions from this plant", remedy="ask again in a minute")
         return name

@@ -1,4 +1,4 @@
-"""The calls that we make of a running SuperLink, and the bundle that a run is started with.
+"""Control API client: the calls that we make of a running SuperLink, and the bundle that a run is started with.
 
 Flower's Control API lets devices in and out and starts, watches and ends runs. A run's bundle is thin: it
 imports what is installed here.
@@ -31,6 +31,7 @@ from fedspect.toml_writer import toml_value
 
 SECRET_HEADER = "fedspect-control-secret"
 CALL_TIMEOUT = 15.0  # seconds
+NO_PROXY = ("grpc.enable_http_proxy", 0)  # whatever the environment says: it is this machine
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ControlAddress:
 
 
 @dataclass(frozen=True)
-class RunState:
+class FlowerRun:
     """A run as Flower sees it: pending, starting, running or finished, and how it finished."""
 
     status: str
@@ -64,7 +65,7 @@ class Control:
 
     def __init__(self, where: ControlAddress, authority_pem: bytes) -> None:
         credentials = grpc.ssl_channel_credentials(authority_pem)
-        self._channel = grpc.secure_channel(where.address, credentials)
+        self._channel = grpc.secure_channel(where.address, credentials, options=[NO_PROXY])
         self._stub = ControlStub(self._channel)
         self._metadata = ((SECRET_HEADER, where.secret),)
 
@@ -103,11 +104,11 @@ class Control:
             raise FederationError("Flower refused the run")
         return run_id
 
-    def state(self, run_id: int) -> RunState:
+    def state(self, run_id: int) -> FlowerRun:
         """How the run stands."""
         runs = self._call("ListRuns", ListRunsRequest(run_id=run_id)).run_dict
         status = runs[run_id].status
-        return RunState(status.status, status.sub_status, status.details)
+        return FlowerRun(status.status, status.sub_status, status.details)
 
     def stop(self, run_id: int) -> None:
         """End a run; one that is over is fine."""

@@ -1,11 +1,8 @@
-"""The server's end of what ``fedclient.node.flower.clientapp`` carries: bodies of bytes in Flower's messages.
-
-The two sides never import each other, so the few names below stand twice; a test holds them together.
-"""
+"""Envelope: a body of bytes in Flower's messages, the server's end of ``fedclient.node.flower.envelope``."""
 
 from __future__ import annotations
 
-from flwr.common import Array, ArrayRecord, Message, MessageType, RecordDict
+from flwr.common import Array, ArrayRecord, Message, RecordDict
 from flwr.server.superlink.linkstate.utils import (
     MESSAGE_UNAVAILABLE_ERROR_REASON,
     NODE_UNAVAILABLE_ERROR_REASON,
@@ -13,13 +10,8 @@ from flwr.server.superlink.linkstate.utils import (
 )
 
 from fedspect.errors import UpdateFormatError
+from fedspect.protocol.messages import BODY, BYTES, BYTES_STYPE
 
-BODY = "body"
-BYTES = "bytes"
-BYTES_STYPE = "fedspect.bytes"
-TRAIN = MessageType.TRAIN
-DESCRIBE = f"{MessageType.QUERY}.describe"
-NOTICE = f"{MessageType.QUERY}.notice"
 IN_OUR_WORDS = {
     MESSAGE_UNAVAILABLE_ERROR_REASON: "no answer came in time",
     REPLY_MESSAGE_UNAVAILABLE_ERROR_REASON: "its answer came too late",
@@ -56,12 +48,6 @@ def take_body(message: Message) -> bytes:
 
 
 def failure_of(message: Message) -> str:
-    """The reason of an answer that is an error, in one line.
-
-    Flower reports an exception as class, message and sometimes a whole traceback: the first line says enough. For
-    what its database does not know any more it has words of its own.
-    """
+    """The reason of an answer that is an error; for what its database does not know any more Flower has its own."""
     reason = (message.error.reason or "").strip()
-    if reason in IN_OUR_WORDS:
-        return IN_OUR_WORDS[reason]
-    return reason.splitlines()[0][:500] if reason else f"Flower's error {message.error.code} without a reason"
+    return IN_OUR_WORDS.get(reason, reason) or f"Flower's error {message.error.code} without a reason"

@@ -1,4 +1,4 @@
-"""The port of Flower's Fleet API, with bounds: whose call it is comes first, then what it brings.
+"""Fleet API port with bounds: authenticate before reading, request timeouts, concurrency limits.
 
 Flower 1.30 makes room for a thousand calls at once, a thread each, takes them all from one connection if it likes,
 and reads what a call brings before it looks at who calls. ``bounded_server`` stands in for the function by which
@@ -21,7 +21,7 @@ from flwr.server.superlink.fleet.grpc_rere.node_auth_server_interceptor import N
 from flwr.supercore.utils import get_metadata_bytes
 
 from fedserver.enrolment.rate_limits import ConcurrencyLimit
-from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE, grpc_options
+from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE, grpc_options, ping_options
 
 CALLS_AT_ONCE = 256  # and threads: heartbeats must not wait behind uploads; deploy/server allows 512 threads
 CALLS_OF_ONE_CONNECTION = 16
@@ -35,11 +35,11 @@ def bounded_server(
     servicer_and_add_fn: tuple[Any, Callable[[Any, grpc.Server], None]],
     server_address: str,
     *,
+    max_message_length: int,
     certificates: tuple[bytes, bytes, bytes],
     interceptors: Sequence[grpc.ServerInterceptor],
-    **_others: object,
 ) -> grpc.Server:
-    """As Flower's ``generic_create_grpc_server``, for the Fleet API."""
+    """As Flower's ``generic_create_grpc_server``, for the Fleet API; Flower's ``max_message_length`` is too large."""
     flower = next(one for one in interceptors if isinstance(one, NodeAuthServerInterceptor))
 
     def key_known(key: bytes) -> bool:
@@ -51,6 +51,7 @@ def bounded_server(
         interceptors=[AuthenticateFirst(key_known), *interceptors],
         options=[
             *grpc_options(LARGEST_FLEET_MESSAGE),
+            *ping_options(),
             ("grpc.max_concurrent_streams", CALLS_OF_ONE_CONNECTION),
             ("grpc.server_handshake_timeout_ms", 10_000),
             ("grpc.keepalive_time_ms", 210_000),

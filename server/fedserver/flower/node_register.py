@@ -1,4 +1,4 @@
-"""Which of Flower's nodes is which plant: kept by the running server, read by its ServerApp."""
+"""Node register: which of Flower's nodes is which plant: kept by the running server, read by its ServerApp."""
 
 from __future__ import annotations
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from flwr.common import Context
 from flwr.server import Grid, ServerApp
 
-from fedserver.flower.strategies import build_strategy
+from fedserver.flower.transport import GridTransport
 from fedserver.rounds.client_manager import Admit, admit_all
 from fedserver.rounds.event_log import EventLog
 from fedserver.rounds.events import OnEvent
 from fedserver.rounds.loop import RoundLoop
+from fedserver.rounds.transport import Transport
 from fedserver.storage.run_store import RunStore
 from fedspect.errors import FedspectError, SettingsError
 
@@ -34,7 +35,7 @@ def build_server_app(
     on_error: Callable[[FedspectError], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     admit: Admit = admit_all,
-    grid_for: Callable[[Grid], Grid] = lambda grid: grid,
+    transport_for: Callable[[Grid], Transport] = GridTransport,
 ) -> ServerApp:
     """A ServerApp that goes on with the run in the folder that ``folder_for`` finds.
 
@@ -44,7 +45,7 @@ def build_server_app(
         on_error: is given what ended the run too early; not set: the error is logged and raised.
         should_stop: asked at every pause.
         admit: a further look at who joins.
-        grid_for: makes the Grid that rounds use from Flower's.
+        transport_for: makes the rounds' transport of Flower's Grid.
 
     """
     app = ServerApp()
@@ -53,11 +54,8 @@ def build_server_app(
     def main(grid: Grid, context: Context) -> None:
         try:
             store = RunStore(folder_for(context))
-            strategy = build_strategy(store.facts.strategy, store.facts.strategy_options)
             listen = on_event or EventLog(store.folder / "events.jsonl")
-            RoundLoop(
-                grid_for(grid), strategy, store, on_event=listen, should_stop=should_stop, admit=admit
-            ).run()
+            RoundLoop(transport_for(grid), store, listen, should_stop=should_stop, admit=admit).run()
         except FedspectError as error:
             if on_error is None:
                 logger.error("%s", error)

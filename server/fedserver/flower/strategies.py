@@ -1,55 +1,42 @@
-"""Flower's strategies by name, and what our round loop must know about each.
+"""Flower's strategies as aggregators: Flower's own ``aggregate_train`` does the arithmetic.
 
-Flower's own ``aggregate_train`` does the arithmetic of every rule. Two things differ from Flower's loop:
+Which plants take part is the round loop's business, so a strategy samples no nodes; and it is shown changes, as if
+the model stood at zero (``fedserver.aggregation.aggregator``).
 
-* *Changes, not models.* A strategy is shown what each plant changed, as if the model stood at zero, and its
-  answer is the change that the model makes. Mean, median, trimmed mean, Krum and the adaptive steps all move
-  along with a shift of the origin, so the result is the same; but a distance between changes is not lost in
-  the rounding of large models, and an update is never added to the model before it is accepted.
-* *No sampling.* Which plants take part is the round loop's business (quorum, deadline, who is set aside), so
-  ``fraction_train`` is 0 and ``configure_train`` only lets a strategy note the round and write its settings.
+Running statistics of batch norms are measured, not learned, so a server's optimiser never steps them: they are given
+the plain weighted mean, by Krum those of the plant that it chose. Median and trimmed mean work value by value and
+treat them as any other tensor.
 
-What a strategy carries from round to round (the moments of FedAdam and FedYogi, the momentum of FedAvgM) is
-read and put back by ``strategy_state`` and ``restore_strategy``, for a server that is started again.
+Flower takes a second to import, so that is done when a strategy is made, not when its options are listed.
 """
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, Callable, Mapping
+import contextlib
+import logging
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from flwr.common import Array, ArrayRecord, ConfigRecord
-from flwr.serverapp.strategy import (
-    FedAdam,
-    FedAvg,
-    FedAvgM,
-    FedMedian,
-    FedProx,
-    FedTrimmedAvg,
-    FedYogi,
-    Krum,
-    Strategy,
-)
 from pydantic import Field
 
-from fedspect.errors import DamagedFileError, SettingsError
-from fedspect.settings import Settings, settings_from
-from fedspect.update.schema import Arrays
+from fedserver.aggregation.aggregator import Aggregate, Aggregator, foreign_state, single
+from fedserver.aggregation.means import RunningMean
+from fedspect.errors import FederationError
+from fedspect.settings import Settings
+from fedspect.update.schema import Arrays, is_statistic
+
+if TYPE_CHECKING:
+    from flwr.common import ArrayRecord
+    from flwr.serverapp import strategy as flower
 
 WEIGHT_KEY = "num-examples"  # Flower's own default
+POSITION_KEY = "position"  # tells which of the updates Krum took
 
-
-class NoOptions(Settings):
-    """FedAvg and FedMedian have nothing to set."""
-
-
-class ProximalOptions(Settings):
-    """FedProx (Li et al., 2020): plants are held near the model that they received."""
-
-    proximal_mu: float = Field(0.01, ge=0, le=100)
-    """Weight of half the squared distance in each plant's loss; 0 is FedAvg."""
+Moments = Mapping[str, Arrays]
+"""Arrays by tensor, by the moment's name."""
 
 
 class AdaptiveOptions(Settings):
@@ -88,118 +75,244 @@ class KrumOptions(Settings):
     """How many plants may be wrong; Krum's promise needs at least twice as many plants plus three."""
 
 
-_Builder = Callable[[Any], FedAvg]
-_RULES: Mapping[str, tuple[type[Settings], _Builder]] = {
-    "fedavg": (NoOptions, lambda options: FedAvg()),
-    "fedprox": (ProximalOptions, lambda options: FedProx(**options.model_dump())),
-    "fedadam": (AdaptiveOptions, lambda options: FedAdam(**options.model_dump())),
-    "fedyogi": (AdaptiveOptions, lambda options: FedYogi(**options.model_dump())),
-    "fedavgm": (MomentumOptions, lambda options: FedAvgM(**options.model_dump())),
-    "fedmedian": (NoOptions, lambda options: FedMedian()),
-    "trimmed": (TrimmedOptions, lambda options: FedTrimmedAvg(beta=options.beta)),
-    "krum": (KrumOptions, lambda options: Krum(num_malicious_nodes=options.malicious_plants)),
-}
+class ServerOptimizer(Aggregator):
+    """A mean, then a step of the server's own: the strategy is shown one update, the running mean."""
+
+    moments: ClassVar[Sequence[str]]
+    """What the strategy carries from round to round."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self._mean = RunningMean()
+        self._moments: Moments = {}
+
+    @abstractmethod
+    def step(self, round_number: int, mean: Arrays, moments: Moments) -> tuple[Arrays, Moments]:
+        """The change that Flower's strategy makes of the learned tensors' mean, and its moments afterwards."""
+
+    def add(self, plant: str, weight: float, change: Arrays) -> None:
+        """Fold the update into the mean."""
+        self._mean.add(plant, weight, change)
+
+    def result(self, round_number: int) -> Aggregate:
+        """The step; statistics get their plain mean."""
+        mean, shares = self._mean.take()
+        learned = single({name: values for name, values in mean.items() if not is_statistic(name)})
+        change, self._moments = self.step(round_number, learned, self._moments)
+        return Aggregate(single({**mean, **change}), shares)
+
+    def state_dict(self) -> Arrays:
+        """The moments, by ``moment/tensor name``."""
+        return {
+            f"{moment}/{name}": np.asarray(values, dtype=np.float32)
+            for moment, arrays in self._moments.items()
+            for name, values in arrays.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on with these moments."""
+        moments: dict[str, Arrays] = {}
+        for key, values in state.items():
+            moment, _, name = key.partition("/")
+            moments.setdefault(moment, {})[name] = np.array(values)
+        tensors = [set(arrays) for arrays in moments.values()]
+        if moments and (set(moments) != set(self.moments) or any(one != tensors[0] for one in tensors)):
+            raise foreign_state(state, self)
+        self._moments = moments
 
 
-def strategy_names() -> list[str]:
-    """The names that ``build_strategy`` accepts."""
-    return list(_RULES)
+class _Adaptive(ServerOptimizer):
+    Options = AdaptiveOptions
+    moments = ("m", "v")
+
+    @abstractmethod
+    def make(self) -> flower.FedAdam | flower.FedYogi:
+        """Flower's strategy."""
+
+    def step(self, round_number: int, mean: Arrays, moments: Moments) -> tuple[Arrays, Moments]:
+        strategy = self.make()
+        if moments:
+            strategy.m_t, strategy.v_t = dict(moments["m"]), dict(moments["v"])
+        change, _ = _aggregated(strategy, round_number, [(mean, 1.0)])
+        return change, {"m": strategy.m_t or {}, "v": strategy.v_t or {}}
 
 
-def strategy_options(name: str) -> type[Settings]:
-    """The model of a strategy's options, each documented under its field.
+class FedAdam(_Adaptive):
+    """Adam at the server."""
 
-    Raises:
-        SettingsError: there is no such strategy; the nearest name is suggested.
+    def make(self) -> flower.FedAdam:
+        """Flower's strategy."""
+        from flwr.serverapp.strategy import FedAdam
 
-    """
-    if name not in _RULES:
-        near = difflib.get_close_matches(name, _RULES, n=1)
-        raise SettingsError(
-            "there is no such strategy",
-            seen=name,
-            accepted=", ".join(_RULES),
-            remedy=f"did you mean {near[0]}?" if near else None,
-        )
-    return _RULES[name][0]
+        return FedAdam(**self.options.model_dump())
 
 
-def build_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
-    """One of Flower's strategies, ready for ``RoundLoop``.
+class FedYogi(_Adaptive):
+    """Yogi at the server."""
 
-    Raises:
-        SettingsError: the name, an option's name or its value is not accepted.
+    def make(self) -> flower.FedYogi:
+        """Flower's strategy."""
+        from flwr.serverapp.strategy import FedYogi
 
-    """
-    model = strategy_options(name)
-    return _RULES[name][1](settings_from(options or {}, model, origin=f"the options of {name}"))
-
-
-def holds_every_update(strategy: Strategy) -> bool:
-    """Whether a rule must see all updates at once; a mean is folded one update at a time instead.
-
-    A strategy that is not known here is given them all: that is always right, and only costs memory.
-    """
-    return type(strategy) not in (FedAvg, FedProx, FedAdam, FedYogi, FedAvgM)
+        return FedYogi(**self.options.model_dump())
 
 
-def keeps_moments(strategy: Strategy) -> bool:
-    """Whether the server takes a step of its own, through which batch-norm statistics must never go."""
-    return isinstance(strategy, (FedAdam, FedYogi, FedAvgM))
+class FedAvgM(ServerOptimizer):
+    """Momentum at the server."""
+
+    Options = MomentumOptions
+    moments = ("momentum",)
+
+    def step(self, round_number: int, mean: Arrays, moments: Moments) -> tuple[Arrays, Moments]:
+        """Flower's step; it keeps its momentum as a list in the tensors' order."""
+        from flwr.serverapp.strategy import FedAvgM
+
+        strategy = FedAvgM(**self.options.model_dump())
+        if moments:
+            strategy.momentum_vector = [moments["momentum"][name] for name in mean]
+        change, _ = _aggregated(strategy, round_number, [(mean, 1.0)])
+        momentum = strategy.momentum_vector
+        return change, {} if momentum is None else {"momentum": dict(zip(mean, momentum, strict=True))}
 
 
-def begin_round(strategy: Strategy, round_number: int, zeros: ArrayRecord) -> ConfigRecord:
-    """Let the strategy note that the model stands at ``zeros``; what it writes for the plants comes back."""
-    if isinstance(strategy, FedAvgM):
-        strategy.current_arrays = None  # it would go on from its last answer, but changes start at zero
-    if isinstance(strategy, FedAvg):
-        strategy.fraction_train = 0.0  # so that it asks no grid for plants
-    config = ConfigRecord()
-    strategy.configure_train(round_number, zeros, config, None)  # type: ignore[arg-type]
-    return config
+class HeldUpdates(Aggregator):
+    """A rule that has to see all updates of a round together."""
+
+    streams = False
+    weighted = False
+    statistics: ClassVar[Literal["as weights", "of the chosen", "mean"]] = "mean"
+    """How running statistics are made: by the rule itself, taken from the plant that it chose, or by a mean."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self._strategy = self.make()
+        self._held: list[tuple[str, float, Arrays]] = []
+
+    @abstractmethod
+    def make(self) -> flower.FedAvg:
+        """Flower's strategy."""
+
+    def add(self, plant: str, weight: float, change: Arrays) -> None:
+        """Hold the update."""
+        self._held.append((plant, weight, change))
+
+    def result(self, round_number: int) -> Aggregate:
+        """What the rule makes of all updates."""
+        held, self._held = self._held, []
+        together = self.statistics == "as weights"
+        updates = [
+            ({name: values for name, values in change.items() if together or not is_statistic(name)}, weight)
+            for _, weight, change in held
+        ]
+        found, metrics = _aggregated(self._strategy, round_number, updates)
+        if self.statistics == "of the chosen":
+            taken = round(float(metrics[POSITION_KEY]))
+            shares = {plant: float(place == taken) for place, (plant, _, _) in enumerate(held)}
+            note = f"{type(self).__name__} took the update of {held[taken][0]}"
+            return Aggregate(single({**held[taken][2], **found}), shares, [note])
+        shares = {plant: 1 / len(held) for plant, _, _ in held}
+        if self.statistics == "mean":
+            mean = RunningMean()
+            for update in held:
+                mean.add(*update)
+            found = {**mean.take()[0], **found}
+        return Aggregate(single(found), shares, self.notes(len(held)))
+
+    def notes(self, updates: int) -> list[str]:
+        """What there is to say of a result."""
+        return []
+
+    def state_dict(self) -> Arrays:
+        """Nothing: rounds know nothing of each other."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Nothing is expected."""
+        if state:
+            raise foreign_state(state, self)
 
 
-def strategy_state(strategy: Strategy, names: list[str]) -> Arrays:
-    """What the strategy carries to the next round, by ``moment/tensor name``; empty for most rules."""
-    moments: dict[str, Mapping[str, npt.NDArray[Any]]] = {}
-    if isinstance(strategy, (FedAdam, FedYogi)):
-        moments = {"m": strategy.m_t or {}, "v": strategy.v_t or {}}
-    elif isinstance(strategy, FedAvgM) and strategy.momentum_vector is not None:
-        moments = {"momentum": dict(zip(names, strategy.momentum_vector, strict=True))}
-    return {
-        f"{moment}/{name}": np.asarray(value, dtype=np.float32)
-        for moment, arrays in moments.items()
-        for name, value in arrays.items()
-    }
+class FedMedian(HeldUpdates):
+    """The median of every value (Yin et al., 2018)."""
+
+    statistics = "as weights"
+
+    def make(self) -> flower.FedMedian:
+        """Flower's strategy."""
+        from flwr.serverapp.strategy import FedMedian
+
+        return FedMedian()
 
 
-def restore_strategy(strategy: Strategy, state: Mapping[str, npt.NDArray[Any]], names: list[str]) -> None:
-    """Put back what ``strategy_state`` gave.
+class FedTrimmedAvg(HeldUpdates):
+    """The mean of every value without the largest and smallest."""
 
-    Raises:
-        DamagedFileError: the state is of another strategy or of other tensors.
+    Options = TrimmedOptions
+    statistics = "as weights"
 
-    """
-    if not state:
-        return
-    moments: dict[str, Arrays] = {}
-    for key, value in state.items():
-        moment, _, name = key.partition("/")
-        moments.setdefault(moment, {})[name] = np.array(value)
-    expected = {"m", "v"} if isinstance(strategy, (FedAdam, FedYogi)) else {"momentum"}
-    fits = set(moments) == expected and all(set(arrays) == set(names) for arrays in moments.values())
-    if fits and isinstance(strategy, (FedAdam, FedYogi)):
-        strategy.m_t, strategy.v_t = moments["m"], moments["v"]
-    elif fits and isinstance(strategy, FedAvgM):
-        strategy.momentum_vector = [moments["momentum"][name] for name in names]
-    else:
-        raise DamagedFileError(
-            "the stored state of the strategy does not fit",
-            seen=f"{', '.join(sorted(moments))} for {type(strategy).__name__}",
-            remedy="go on with the strategy that the run was started with",
-        )
+    def make(self) -> flower.FedTrimmedAvg:
+        """Flower's strategy."""
+        from flwr.serverapp.strategy import FedTrimmedAvg
+
+        return FedTrimmedAvg(beta=self.options.beta)
+
+    def notes(self, updates: int) -> list[str]:
+        """How many values were cut."""
+        cut = int(self.options.beta * updates)
+        return [f"cut the {cut} largest and {cut} smallest of {updates} values everywhere"]
 
 
-def array_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
-    """Named numpy arrays as Flower's record."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+class Krum(HeldUpdates):
+    """The one update that lies nearest to its neighbours."""
+
+    Options = KrumOptions
+    statistics = "of the chosen"
+
+    def make(self) -> flower.Krum:
+        """Flower's strategy."""
+        from flwr.serverapp.strategy import Krum
+
+        return Krum(num_malicious_nodes=self.options.malicious_plants)
+
+
+def _aggregated(
+    strategy: flower.FedAvg, round_number: int, updates: Sequence[tuple[Arrays, float]]
+) -> tuple[Arrays, Mapping[str, Any]]:
+    """What the strategy makes of updates with their weights, told that the model stands at zero."""
+    from flwr.common import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+
+    replies = []
+    for place, (arrays, weight) in enumerate(updates):
+        metrics = MetricRecord({WEIGHT_KEY: float(weight), POSITION_KEY: float(place)})
+        content = RecordDict({"arrays": _record(arrays), "metrics": metrics})
+        replies.append(Message(content, dst_node_id=0, message_type=MessageType.TRAIN))
+    zeros = _record({name: np.zeros_like(values) for name, values in updates[0][0].items()})
+    strategy.fraction_train = 0.0  # so that it asks no grid for nodes
+    with _quiet_flower():
+        strategy.configure_train(round_number, zeros, ConfigRecord(), None)  # type: ignore[arg-type]
+        found, metrics_found = strategy.aggregate_train(round_number, replies)
+    if found is None or metrics_found is None:
+        raise FederationError(f"{type(strategy).__name__} made no model of {len(updates)} updates")
+    arrays = {name: values.numpy() for name, values in found.items()}
+    for reply in replies:  # Flower's records refer to themselves: emptied, they need not wait to be collected
+        for record in reply.content.array_records.values():
+            record.clear()
+    return arrays, metrics_found
+
+
+def _record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+    from flwr.common import Array, ArrayRecord
+
+    return ArrayRecord({name: Array(np.ascontiguousarray(values)) for name, values in arrays.items()})
+
+
+@contextlib.contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """Flower logs a line for every call."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

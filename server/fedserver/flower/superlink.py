@@ -1,7 +1,6 @@
-"""Flower's SuperLink as a supervised child process, and the calls that we make of it.
+"""Flower's SuperLink as a supervised child process, and the ServerApp's process beside it.
 
-With ``superlink_process`` this is the only module of the server that knows Flower 1.30's commands and
-private parts. The Fleet API, for the devices, listens where the settings say; the Control API and the
+The Fleet API, for the devices, listens where the settings say; the Control API and the
 ServerApp API listen on loopback ports that the system picks. Flower's database is made anew at every start:
 which devices there are is read from our registry, and what a run has achieved from its own folder, so
 nothing in it needs to last.
@@ -224,6 +223,7 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "no_grpc_proxy": "127.0.0.1",  # the ServerApp calls the SuperLink, with a channel of Flower's own
         "FLWR_LOG_LEVEL": os.environ.get("FLWR_LOG_LEVEL", "WARNING"),
     }
 

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import hmac
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 
 from flwr.common.constant import AuthnType
@@ -31,6 +28,7 @@ from flwr.superlink.auth_plugin.noop_auth_plugin import NOOP_ACCOUNT_INFO
 from fedserver.flower.control_api import SECRET_HEADER
 from fedserver.flower.fleet_port import bounded_server
 from fedserver.flower.superlink import PARENT_VARIABLE, SECRET_VARIABLE
+from fedspect.graceful_shutdown import exit_with_parent
 
 SERVERAPP_PATIENCE = 120  # seconds without a sign of life from a ServerApp
 
@@ -55,15 +53,6 @@ class SecretAuthn(NoOpControlAuthnPlugin):
         return None, None
 
 
-def end_with(parent: int) -> None:
-    """Leave when ``parent`` is gone: politely first, so that Flower ends what it started."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(5.0)
-    os._exit(1)
-
-
 def main() -> None:
     """Flower's ``flower-superlink`` with the above in place."""
     SecretAuthn.secret = os.environ.pop(SECRET_VARIABLE)
@@ -72,8 +61,7 @@ def main() -> None:
     flower.get_control_authn_plugins = lambda: {AuthnType.NOOP: SecretAuthn}
     vars(flower)["generic_create_grpc_server"] = bounded_server
     vars(sql_corestate)["HEARTBEAT_DEFAULT_INTERVAL"] = SERVERAPP_PATIENCE
-    parent = int(os.environ.pop(PARENT_VARIABLE))
-    threading.Thread(target=end_with, args=(parent,), name="parent", daemon=True).start()
+    exit_with_parent(int(os.environ.pop(PARENT_VARIABLE)))
     flower.run_superlink()
 
 

@@ -15,6 +15,7 @@ from fedserver.flower.grid import NonBlockingGrid
 from fedserver.flower.node_register import NODES_FILE, read_nodes
 from fedserver.flower.serverapp import build_server_app, folder_from_configuration
 from fedserver.flower.superlink import MARK_VARIABLE
+from fedserver.flower.transport import GridTransport
 from fedspect.errors import EnrolmentError
 from fedspect.graceful_shutdown import stop_event
 from fedspect.update.round_messages import PlantDescription
@@ -40,5 +41,8 @@ def admit_registered(node: int, description: PlantDescription) -> None:
 # In place of Flower's handler, which leaves in the middle of whatever is being done.
 stopping = stop_event(signal.SIGTERM)
 app = build_server_app(
-    folder_from_configuration, should_stop=stopping.is_set, admit=admit_registered, grid_for=NonBlockingGrid
+    folder_from_configuration,
+    should_stop=stopping.is_set,
+    admit=admit_registered,
+    transport_for=lambda grid: GridTransport(NonBlockingGrid(grid)),
 )

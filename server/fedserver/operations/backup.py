@@ -34,6 +34,7 @@ from fedserver.storage.runs import run_folders
 from fedserver.workspace import Workspace
 from fedspect.errors import WorkspaceError
 from fedspect.files import TEMPORARY_PREFIX
+from fedspect.shipped_bases import SHIPPED
 
 FORMAT_VERSION = 1
 MANIFEST = "backup.json"
@@ -123,7 +124,11 @@ def back_up(workspace: Workspace, stream: IO[bytes]) -> Copied:
         archive.addfile(info, BytesIO(manifest))
     notes = []
     base = settings.base_folder(workspace.folder)
-    if base is not None and not base.resolve().is_relative_to(workspace.folder):
+    if (
+        base is not None
+        and base not in SHIPPED.values()
+        and not base.resolve().is_relative_to(workspace.folder)
+    ):
         notes.append(f"the base model is outside the workspace and not in this backup: {base.resolve()}")
     return Copied(settings.federation.name, len(hashes), size, made, tuple(notes))
 

@@ -121,6 +121,7 @@ class Supervisor:
             on_admitted=self._admit,
             on_left=lambda plant: None,  # the watch follows the registry
             on_deployed=self._announcer.deployed,
+            on_clone=self._say,
         )
 
     def _admit(self, plant: RegisteredPlant) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import fedspect
 from fedserver.registry.served_files import ServedFiles
 from fedspect.errors import BaseModelError, storage_error
 from fedspect.protocol.limits import LARGEST_BASE_MODEL
+from fedspect.shipped_bases import DEFAULT, SHIPPED
 
 FILES = ("card.json", "model.safetensors")
 LARGEST_CARD = 4 << 20
-DEFAULT_FOLDER = Path(fedspect.__file__).parent / "model" / "default_base"
+DEFAULT_FOLDER = SHIPPED[DEFAULT]
 
 
 @dataclass(frozen=True)

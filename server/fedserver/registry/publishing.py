@@ -44,6 +44,7 @@ def publish(
         architecture=base.architecture or "unknown",
         classes=facts.classes,
         freeze_levels=base.default_freeze_levels if levels is None else levels,
+        closed_form=facts.closed_form is not None,
         batch_norm=facts.rounds.batch_norm,
         run=run.name,
         rounds=number,
@@ -80,7 +81,7 @@ def export_version(workspace: Workspace, version: PublishedVersion, folder: Path
     try:
         import torch
 
-        from fedspect.model import freeze, load_base, load_head_state, save_base
+        from fedspect.model import load_base, load_head_state, save_base
     except ImportError as error:
         raise FederationError(
             "exporting needs torch at headquarters",
@@ -88,8 +89,9 @@ def export_version(workspace: Workspace, version: PublishedVersion, folder: Path
             remedy="install the extra `worker` of fedspect here",
         ) from error
     base, card = load_base(base_files.folder), version.card
-    network = base.network(card.classes, seed=0)
-    freeze(network, card.freeze_levels)
+    network = base.starting_network(
+        card.classes, seed=0, freeze_levels=card.freeze_levels, closed_form=card.closed_form
+    )
     load_head_state(network, {name: torch.from_numpy(values.copy()) for name, values in head.items()})
     saved = save_base(
         folder,

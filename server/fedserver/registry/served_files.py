@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedspect.errors import FederationError, storage_error
+from fedspect.files import file_hash
 from fedspect.protocol.enrolment_pb2 import FileEntry
 from fedspect.protocol.limits import CHUNK
 
@@ -64,9 +64,4 @@ class ServedFiles:
 
 
 def _hashed(path: Path) -> ServedFile:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-            size += len(piece)
-    return ServedFile(path.name, size, digest.digest())
+    return ServedFile(path.name, path.stat().st_size, bytes.fromhex(file_hash(path)))

@@ -1,4 +1,4 @@
-"""Who takes part: which plant is behind which node, what it holds, and how it stands.
+"""Client manager: which plant is behind which node, what it holds, and what is remembered of it.
 
 A node is asked to describe itself once, when it is first seen or comes back. The description must fit the
 run: the same classes, the same base model, a name that nobody else here has. A node that does not fit is
@@ -36,10 +36,10 @@ class ClientManager:
     """The plants of a run, by name."""
 
     def __init__(
-        self, facts: RunFacts, standings: Mapping[str, ClientRecord], *, admit: Admit = admit_all
+        self, facts: RunFacts, records: Mapping[str, ClientRecord], *, admit: Admit = admit_all
     ) -> None:
         self.members: dict[str, ConnectedClient] = {}
-        self.standings = dict(standings)
+        self.records = dict(records)
         self.kept_out: dict[int, str] = {}
         """Nodes that may not take part, with the reason."""
         self._facts = facts
@@ -83,10 +83,10 @@ class ClientManager:
         self._admit(node, description)
         self.kept_out.pop(node, None)
         self.members[plant] = ConnectedClient(node, description, description.holds)
-        standing = self.standing(plant)
-        if standing.pictures is None:
-            standing = standing.model_copy(update={"pictures": sum(description.counts.values()) or None})
-        self.standings[plant] = standing
+        record = self.record(plant)
+        if record.pictures is None:
+            record = record.model_copy(update={"pictures": sum(description.counts.values()) or None})
+        self.records[plant] = record
         return self.members[plant]
 
     def keep_out(self, node: int, reason: str, until: float) -> None:
@@ -99,36 +99,36 @@ class ClientManager:
         return next((name for name, one in self.members.items() if one.node == node), None)
 
     def free(self, busy: set[int]) -> list[str]:
-        """The plants that can be given a task, by name: here, not set aside, and owing nothing."""
+        """The plants that can be given a task, by name: here, not quarantined, and owing nothing."""
         return sorted(
             name
             for name, one in self.members.items()
-            if one.node not in busy and not self.standing(name).set_aside
+            if one.node not in busy and not self.record(name).quarantined
         )
 
-    def standing(self, plant: str) -> ClientRecord:
+    def record(self, plant: str) -> ClientRecord:
         """How a plant stands."""
-        return self.standings.get(plant, ClientRecord())
+        return self.records.get(plant, ClientRecord())
 
     def refused(self, plant: str, reason: str, limit: int) -> ClientRecord:
-        """Count a refused update; at ``limit`` in a row the plant is set aside."""
-        before = self.standing(plant)
+        """Count a refused update; at ``limit`` in a row the plant is quarantined."""
+        before = self.record(plant)
         refusals = before.refusals + 1
-        self.standings[plant] = before.model_copy(
-            update={"refusals": refusals, "last_refusal": reason, "set_aside": refusals >= limit}
+        self.records[plant] = before.model_copy(
+            update={"refusals": refusals, "last_refusal": reason, "quarantined": refusals >= limit}
         )
-        return self.standings[plant]
+        return self.records[plant]
 
-    def readmit(self, plant: str) -> None:
+    def release(self, plant: str) -> None:
         """An operator looked: the plant takes part again, with a clean sheet and the pictures that it has now."""
         member = self.members.get(plant)
         pictures = sum(member.description.counts.values()) if member is not None else 0
-        update = {"refusals": 0, "set_aside": False, "pictures": pictures or None}
-        self.standings[plant] = self.standing(plant).model_copy(update=update)
+        update = {"refusals": 0, "quarantined": False, "pictures": pictures or None}
+        self.records[plant] = self.record(plant).model_copy(update=update)
 
     def accepted(self, plant: str, round_number: int) -> None:
         """Count an update that was used."""
-        self.standings[plant] = self.standing(plant).model_copy(
+        self.records[plant] = self.record(plant).model_copy(
             update={"refusals": 0, "last_round": round_number}
         )
 
@@ -138,8 +138,8 @@ class ClientManager:
 
     def missing(self) -> list[str]:
         """Why not more plants take part, in clauses."""
-        aside = [name for name, one in sorted(self.standings.items()) if one.set_aside]
-        clauses = [f"{name} is set aside ({self.standing(name).last_refusal})" for name in aside]
+        quarantined = [name for name, one in sorted(self.records.items()) if one.quarantined]
+        clauses = [f"{name} is quarantined ({self.record(name).last_refusal})" for name in quarantined]
         return clauses + [reason for _, reason in sorted(self.kept_out.items())]
 
 

@@ -1,7 +1,7 @@
-"""The plants as the round loop sees them: asked by name, heard through one look at a time.
+"""Clients of the round loop (the plants): tasks are sent by name, replies are read at one look at a time.
 
-Between the loop and ``MessageDispatcher`` (messages), ``ClientManager`` (who is who) and ``Exchange`` (the open round)
-this decides what an arriving answer means: a description, an answer in time, one that is late, one that
+Between the loop, ``MessageDispatcher`` (messages), ``ClientManager`` (who is who) and ``RoundState`` (the open
+round) this decides what an arriving reply means: a description, an answer in time, one that is late, one that
 cannot be read, a failure, or a plant that lacks the version that it was sent a change for.
 """
 
@@ -10,18 +10,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 
-from flwr.server import Grid
-
 from fedserver.aggregation.checking import largest_reply
-from fedserver.flower.envelope import DESCRIBE, NOTICE, TRAIN
 from fedserver.rounds.client_manager import Admit, ClientManager
 from fedserver.rounds.dispatcher import Delivery, MessageDispatcher, Sent
 from fedserver.rounds.events import OnEvent, PlantJoined, PlantLost, PlantRefused, PlantReplied
 from fedserver.rounds.history import PlantResult, Refusal
-from fedserver.rounds.round_state import Exchange
+from fedserver.rounds.inquiry import Inquiry
+from fedserver.rounds.round_state import RoundState
 from fedserver.rounds.settings import RoundSettings
+from fedserver.rounds.transport import Transport
 from fedserver.storage.run_state import ClientRecord, RunFacts
 from fedspect.errors import FedspectError, UpdateError
+from fedspect.protocol.messages import DESCRIBE, NOTICE, TRAIN
 from fedspect.update.checks import Expected, refusal
 from fedspect.update.round_messages import RoundReply
 
@@ -31,62 +31,63 @@ NOTICE_LIFETIME = 3600.0
 NO_DEADLINE = 30 * 86_400.0
 
 
-class Plants:
+class Clients:
     """All plants of a run.
 
     Args:
-        grid: Flower's.
+        transport: the way to the nodes.
         facts: what a plant must fit.
         settings: how late is too late, and when to ask again.
-        standings: what is remembered of each plant.
+        records: what is remembered of each plant.
         on_event: is told what happens.
         clock: seconds that never go back.
         admit: a further look at who joins.
-        readmitted: the plants that an operator has let in again since the last call.
+        released: the plants that an operator has let in again since the last call.
 
     """
 
     def __init__(
         self,
-        grid: Grid,
+        transport: Transport,
         facts: RunFacts,
         settings: RoundSettings,
-        standings: Mapping[str, ClientRecord],
+        records: Mapping[str, ClientRecord],
         on_event: OnEvent,
         clock: Callable[[], float],
         admit: Admit,
-        readmitted: Callable[[], list[str]] = list,
+        released: Callable[[], list[str]] = list,
     ) -> None:
-        self.manager = ClientManager(facts, standings, admit=admit)
-        self._dispatcher = MessageDispatcher(grid, clock)
+        self.manager = ClientManager(facts, records, admit=admit)
+        self._dispatcher = MessageDispatcher(transport, clock)
         self._facts = facts
         self._settings = settings
         self._emit = on_event
         self._clock = clock
-        self._readmitted = readmitted
+        self._readmitted = released
         self._next_look = clock()
+        self._inquiry: Inquiry | None = None
         self._between_rounds: list[Delivery] = []  # came when no round was open; the next one sees to them
 
     def free(self) -> list[str]:
         """The plants that can be given a task, by name."""
         return self.manager.free(self._dispatcher.busy())
 
-    def ask(self, exchange: Exchange, plants: list[str]) -> None:
+    def ask(self, round_state: RoundState, plants: list[str]) -> None:
         """Give each of these plants the task of the open round."""
-        context = exchange.context
+        context = round_state.context
         for plant in plants:
             member = self.manager.members[plant]
-            kind, body = exchange.tasks.for_holder_of(member.holds)
+            kind, body = round_state.tasks.for_holder_of(member.holds)
             expected = Expected(
                 plant=plant,
                 run_id=context.run_id,
                 round=context.round,
                 base_hash=self._facts.base_hash,
                 version=context.version,
-                schema=exchange.tasks.schema,
+                schema=round_state.tasks.schema,
                 classes=self._facts.classes,
                 enrolled=member.description.counts or None,
-                at_first=self.manager.standing(plant).pictures,
+                at_first=self.manager.record(plant).pictures,
             )
             lifetime = (self._settings.deadline or NO_DEADLINE) * (1 + self._settings.late_rounds)
             self._dispatcher.send(
@@ -98,7 +99,18 @@ class Plants:
                 expected=expected,
                 payload_kind=kind,
             )
-            exchange.ask(plant, len(body))
+            round_state.ask(plant, len(body))
+
+    def inquire(self, inquiry: Inquiry, plants: list[str]) -> None:
+        """Put a question outside of rounds to each of these plants."""
+        self._inquiry = inquiry
+        for plant in plants:
+            lifetime = self._settings.deadline or NO_DEADLINE
+            node = self.manager.members[plant].node
+            inquiry.ask(plant)
+            self._dispatcher.send(
+                node, TRAIN, inquiry.body, lifetime=lifetime, group="0", inquiry=inquiry, plant=plant
+            )
 
     def tell(self, plant: str, text: str) -> None:
         """Send a plant a sentence for its log; whether it arrives is not waited for."""
@@ -106,37 +118,56 @@ class Plants:
         if member is not None:
             self._dispatcher.send(member.node, NOTICE, text.encode("utf-8"), lifetime=NOTICE_LIFETIME)
 
-    def look(self, exchange: Exchange | None) -> bool:
+    def look(self, round_state: RoundState | None) -> bool:
         """See who is online and take what has arrived; whether anything had."""
         if self._clock() >= self._next_look:
             self._next_look = self._clock() + LOOK_AT_NODES
-            self._see(exchange)
+            self._see(round_state)
         heard = False
         between: list[Delivery] = []
-        if exchange is not None:
+        if round_state is not None:
             between, self._between_rounds = self._between_rounds, []
         for delivery in itertools.chain(between, self._dispatcher.receive()):
             heard = True
             if delivery.sent.kind == DESCRIBE:
-                self._described(delivery, exchange)
+                self._described(delivery, round_state)
+            elif delivery.sent.inquiry is not None:
+                self._inquired(delivery, delivery.sent.inquiry)
             elif delivery.sent.expected is not None:
-                self._answered(delivery, delivery.sent.expected, exchange)
+                self._answered(delivery, delivery.sent.expected, round_state)
         return heard
 
-    def _see(self, exchange: Exchange | None) -> None:
-        for readmitted in self._readmitted():
-            self.manager.readmit(readmitted)
+    def _see(self, round_state: RoundState | None) -> None:
+        for released in self._readmitted():
+            self.manager.release(released)
         nodes = self._dispatcher.nodes()
         for node in sorted(self._dispatcher.busy() - nodes):
             self._dispatcher.excuse(node)
             plant = self.manager.plant_of(node)
-            if exchange is not None and plant in exchange.open_plants:
-                self._lose(exchange, str(plant), "it went offline")
+            if round_state is not None and plant in round_state.open_plants:
+                self._lose(round_state, str(plant), "it went offline")
+            elif self._inquiry is not None and plant in self._inquiry.open:
+                self._inquiry.lose(str(plant), "it went offline", self._clock() - self._settings.retry)
         for node in self.manager.see(nodes, self._clock()):
             lifetime = max(DESCRIBE_LIFETIME, self._settings.gather)
             self._dispatcher.send(node, DESCRIBE, b"", lifetime=lifetime)
 
-    def _described(self, delivery: Delivery, exchange: Exchange | None) -> None:
+    def _inquired(self, delivery: Delivery, inquiry: Inquiry) -> None:
+        """An answer to a question outside of rounds, or why there is none."""
+        plant, reason = delivery.sent.plant, delivery.failure
+        if reason is None:
+            try:
+                inquiry.take(plant, delivery.body)
+            except FedspectError as error:
+                reason = str(error)
+            else:
+                inquiry.answer(plant)
+                return
+        if plant not in inquiry.answered:
+            inquiry.lose(plant, reason, self._clock())
+            self._emit(PlantLost(plant, 0, reason))
+
+    def _described(self, delivery: Delivery, round_state: RoundState | None) -> None:
         node = delivery.sent.node
         again = self._clock() + self._settings.retry
         if delivery.failure is not None:
@@ -150,14 +181,16 @@ class Plants:
             self.manager.keep_out(node, str(error), again)
         else:
             description = member.description
-            if exchange is not None:
-                exchange.back(description.plant)
+            if round_state is not None:
+                round_state.back(description.plant)
             self._emit(PlantJoined(description.plant, sum(description.counts.values())))
 
-    def _answered(self, delivery: Delivery, expected: Expected, exchange: Exchange | None) -> None:
+    def _answered(self, delivery: Delivery, expected: Expected, round_state: RoundState | None) -> None:
         """What an answer to a task means for the open round, which may be another one than the task's."""
         plant = expected.plant
-        current = exchange if exchange is not None and exchange.context.round == expected.round else None
+        current = (
+            round_state if round_state is not None and round_state.context.round == expected.round else None
+        )
         if delivery.failure is not None:
             if current is not None:
                 self._lose(current, plant, delivery.failure)
@@ -167,95 +200,103 @@ class Plants:
             if reply.plant != plant:
                 raise refusal(plant, "it comes under another plant's name", seen=reply.plant, accepted=plant)
         except UpdateError as error:
-            self._unreadable(exchange, delivery, expected, str(error))
+            self._unreadable(round_state, delivery, expected, str(error))
             return
         member = self.manager.members.get(plant)
         if member is not None:
             member.holds = reply.holds
-        if exchange is None:
+        if round_state is None:
             self._between_rounds.append(delivery)
         elif reply.error is not None:
-            self._failed(exchange, delivery.sent, expected, f"{reply.error.kind}: {reply.error.message}")
+            self._failed(round_state, delivery.sent, expected, f"{reply.error.kind}: {reply.error.message}")
         elif current is not None:
             self._take(current, delivery, expected, reply, late_by=0)
         else:
-            self._late(exchange, delivery, expected, reply)
+            self._late(round_state, delivery, expected, reply)
 
     def _unreadable(
-        self, exchange: Exchange | None, delivery: Delivery, expected: Expected, reason: str
+        self, round_state: RoundState | None, delivery: Delivery, expected: Expected, reason: str
     ) -> None:
         """An answer that is none: refused, and in the round that is open if it is late, or a plant whose every
         answer is late and spoilt would never hear of it.
         """
         plant = expected.plant
-        if exchange is None:
+        if round_state is None:
             self._between_rounds.append(delivery)
             return
-        late = exchange.context.round != expected.round
-        if late and (plant in exchange.open_plants or not exchange.takes_late(plant)):
-            self._count_refusal(exchange, plant, reason)  # it has answered this round, or still may
-        elif exchange.context.train:
-            self.refuse(exchange, plant, reason)
+        late = round_state.context.round != expected.round
+        if late and (plant in round_state.open_plants or not round_state.takes_late(plant)):
+            self._count_refusal(round_state, plant, reason)  # it has answered this round, or still may
+        elif round_state.context.train:
+            self.refuse(round_state, plant, reason)
         else:
-            self._lose(exchange, plant, reason)
+            self._lose(round_state, plant, reason)
 
-    def _failed(self, exchange: Exchange, sent: Sent, expected: Expected, reason: str) -> None:
+    def _failed(self, round_state: RoundState, sent: Sent, expected: Expected, reason: str) -> None:
         """A plant's work failed; if it was sent less than the whole head, that may be why. Nothing waits for
         what fails after its round, yet the reason is what somebody has to mend.
         """
         plant = expected.plant
         member = self.manager.members.get(plant)
-        if exchange.context.round != expected.round:
+        if round_state.context.round != expected.round:
             reason = f"its work of round {expected.round} failed: {reason}"
-            self._emit(PlantLost(plant, exchange.context.round, reason))
-        elif sent.payload_kind != "full" and plant not in exchange.sent_whole and member is not None:
-            exchange.sent_whole.add(plant)
+            self._emit(PlantLost(plant, round_state.context.round, reason))
+        elif sent.payload_kind != "full" and plant not in round_state.sent_whole and member is not None:
+            round_state.sent_whole.add(plant)
             member.holds = None
-            self.ask(exchange, [plant])
+            self.ask(round_state, [plant])
         else:
-            self._lose(exchange, plant, reason)
+            self._lose(round_state, plant, reason)
 
     def _take(
-        self, exchange: Exchange, delivery: Delivery, expected: Expected, reply: RoundReply, *, late_by: int
+        self,
+        round_state: RoundState,
+        delivery: Delivery,
+        expected: Expected,
+        reply: RoundReply,
+        *,
+        late_by: int,
     ) -> None:
         result = PlantResult.of(
             reply,
             late_by=late_by,
             bytes_up=len(delivery.body),
-            bytes_down=exchange.bytes_down.get(expected.plant, 0),
+            bytes_down=round_state.bytes_down.get(expected.plant, 0),
         )
-        exchange.answer(result)
+        round_state.answer(result)
         if reply.trained:
-            exchange.keep(expected, delivery.body, late_by=late_by)
-        self._emit(PlantReplied(exchange.context, result))
+            round_state.keep(expected, delivery.body, late_by=late_by)
+        self._emit(PlantReplied(round_state.context, result))
 
-    def _late(self, exchange: Exchange, delivery: Delivery, expected: Expected, reply: RoundReply) -> None:
+    def _late(
+        self, round_state: RoundState, delivery: Delivery, expected: Expected, reply: RoundReply
+    ) -> None:
         """An answer to an earlier round's task: used in this one with a discount, or refused."""
         settings, plant = self._settings, expected.plant
-        late_by = exchange.context.round - expected.round
+        late_by = round_state.context.round - expected.round
         usable = settings.late == "use" and settings.late_discount > 0 and late_by <= settings.late_rounds
-        if usable and reply.trained and exchange.takes_late(plant):
-            self._take(exchange, delivery, expected, reply, late_by=late_by)
+        if usable and reply.trained and round_state.takes_late(plant):
+            self._take(round_state, delivery, expected, reply, late_by=late_by)
             return
         reason = f"its update of round {expected.round} came {late_by} rounds late"
-        if exchange.takes_late(plant) and plant not in exchange.open_plants:
-            exchange.refused[plant] = Refusal(plant=plant, kind="late", reason=reason)
-        self._emit(PlantRefused(plant, exchange.context.round, "late", reason))
+        if round_state.takes_late(plant) and plant not in round_state.open_plants:
+            round_state.refused[plant] = Refusal(plant=plant, kind="late", reason=reason)
+        self._emit(PlantRefused(plant, round_state.context.round, "late", reason))
 
-    def _lose(self, exchange: Exchange, plant: str, reason: str) -> None:
-        exchange.lose(plant, reason, self._clock())
-        self._emit(PlantLost(plant, exchange.context.round, reason))
+    def _lose(self, round_state: RoundState, plant: str, reason: str) -> None:
+        round_state.lose(plant, reason, self._clock())
+        self._emit(PlantLost(plant, round_state.context.round, reason))
 
-    def refuse(self, exchange: Exchange, plant: str, reason: str) -> None:
+    def refuse(self, round_state: RoundState, plant: str, reason: str) -> None:
         """Keep a plant's update from the model, count that, and tell the plant why."""
-        exchange.refuse(plant, "update", reason, self._clock())
-        self._count_refusal(exchange, plant, reason)
+        round_state.refuse(plant, "update", reason, self._clock())
+        self._count_refusal(round_state, plant, reason)
 
-    def _count_refusal(self, exchange: Exchange, plant: str, reason: str) -> None:
-        standing = self.manager.refused(plant, reason, self._settings.refusals_before_set_aside)
+    def _count_refusal(self, round_state: RoundState, plant: str, reason: str) -> None:
+        record = self.manager.refused(plant, reason, self._settings.refusals_before_quarantine)
         self._emit(
             PlantRefused(
-                plant, exchange.context.round, "update", reason, standing.refusals, standing.set_aside
+                plant, round_state.context.round, "update", reason, record.refusals, record.quarantined
             )
         )
         self.tell(plant, reason)

@@ -1,8 +1,7 @@
-"""Messages out, answers in: the only place where the round loop touches Flower's ``Grid``.
+"""Message dispatcher: which node owes a reply to what, and what becomes of each message.
 
-``push_messages`` and ``pull_messages`` never wait, so how long to wait is decided elsewhere. Answers are
-fetched a few at a time, because what a pull returns is in memory at once. A message whose answer does not
-come within its lifetime becomes a failure, like one whose node died or could not be reached.
+Replies are fetched a few at a time, because what a transport hands over is in memory at once. A message whose reply
+does not come within its lifetime becomes a failure, like one whose node died or could not be reached.
 """
 
 from __future__ import annotations
@@ -12,14 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from flwr.common import Message, RecordDict
-from flwr.server import Grid
-
-from fedserver.flower.envelope import TRAIN, content_with, failure_of, take_body
-from fedspect.errors import UpdateFormatError
+from fedserver.rounds.inquiry import Inquiry
+from fedserver.rounds.transport import Transport
+from fedspect.protocol.messages import TRAIN
 from fedspect.update.checks import Expected
 
-BATCH = 8  # answers that may be in memory at once
+LONGEST_REASON = 500  # characters
+BATCH = 8  # replies that may be in memory at once
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,15 @@ class Sent:
     """Of a task: whether it carried the whole head, changes or nothing."""
     size: int = 0
     """The body's bytes."""
+    inquiry: Inquiry | None = None
+    """Of a question outside of rounds: where its answer goes."""
+    plant: str = ""
+    """Of such a question: who was asked."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a message: the answer's body, or why there is none."""
+    """What became of a message: the reply's body, or why there is none."""
 
     sent: Sent
     body: bytes = b""
@@ -47,19 +49,18 @@ class Delivery:
 
 
 class MessageDispatcher:
-    """Keeps the books of one grid: which node owes an answer to what."""
+    """Sends messages over one transport and matches replies with them."""
 
-    def __init__(self, grid: Grid, clock: Callable[[], float]) -> None:
-        self._grid = grid
+    def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
+        self._transport = transport
         self._clock = clock
         self._under_way: dict[str, Sent] = {}
         self._failed: deque[Delivery] = deque()
         self._excused: set[str] = set()
-        self._content: tuple[bytes, RecordDict] | None = None
 
     def nodes(self) -> set[int]:
         """The nodes that are online."""
-        return set(self._grid.get_node_ids())
+        return self._transport.nodes()
 
     def busy(self) -> set[int]:
         """The nodes that owe the answer to a task."""
@@ -83,17 +84,16 @@ class MessageDispatcher:
         group: str = "",
         expected: Expected | None = None,
         payload_kind: str = "",
+        inquiry: Inquiry | None = None,
+        plant: str = "",
     ) -> None:
-        """Give a message to Flower, which keeps it for an absent node as long as it lives (in seconds)."""
-        sent = Sent(node, kind, self._clock() + lifetime, expected, payload_kind, len(body))
-        if self._content is None or self._content[0] is not body:
-            self._content = (body, content_with(body))  # many plants get the same bytes: wrap them once
-        message = Message(self._content[1], dst_node_id=node, message_type=kind, ttl=lifetime, group_id=group)
-        identities = list(self._grid.push_messages([message]))
-        if identities and identities[0]:
-            self._under_way[identities[0]] = sent
+        """Send a message that an absent node gets as long as it lives (in seconds)."""
+        sent = Sent(node, kind, self._clock() + lifetime, expected, payload_kind, len(body), inquiry, plant)
+        identity = self._transport.send(node, kind, body, lifetime=lifetime, group=group)
+        if identity is None:
+            self._failed.append(Delivery(sent, failure="the message was not taken"))
         else:
-            self._failed.append(Delivery(sent, failure="Flower did not take the message"))
+            self._under_way[identity] = sent
 
     def receive(self) -> Iterator[Delivery]:
         """One look at everything that is under way."""
@@ -101,22 +101,17 @@ class MessageDispatcher:
             yield self._failed.popleft()
         waiting = iter(list(self._under_way))
         while batch := list(itertools.islice(waiting, BATCH)):
-            for message in self._grid.pull_messages(batch):
-                identity = message.metadata.reply_to_message_id
-                self._excused.discard(identity)
-                sent = self._under_way.pop(identity, None)
+            for reply in self._transport.receive(batch):
+                self._excused.discard(reply.message)
+                sent = self._under_way.pop(reply.message, None)
                 if sent is not None:
-                    yield _delivery(sent, message)
+                    yield Delivery(sent, reply.body, _first_line(reply.failure))
         now = self._clock()
         for identity in [one for one, sent in self._under_way.items() if sent.expires < now]:
             self._excused.discard(identity)
             yield Delivery(self._under_way.pop(identity), failure="no answer came in time")
 
 
-def _delivery(sent: Sent, message: Message) -> Delivery:
-    if message.has_error():
-        return Delivery(sent, failure=failure_of(message))
-    try:
-        return Delivery(sent, body=take_body(message))
-    except UpdateFormatError as error:
-        return Delivery(sent, failure=str(error))
+def _first_line(reason: str | None) -> str | None:
+    """What is worth showing of a reason: some come with a whole traceback."""
+    return None if reason is None else next(iter(reason.splitlines()), "no reason given")[:LONGEST_REASON]

@@ -1,4 +1,4 @@
-"""Events as JSON lines, for a live view in another process, and as sentences in the log of this one."""
+"""Event log: events as JSON lines, for a live view in another process, and as sentences in the log of this one."""
 
 from __future__ import annotations
 

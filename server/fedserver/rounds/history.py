@@ -1,4 +1,4 @@
-"""What is known of each round afterwards: records that are stored, drawn, reported and never changed."""
+"""Run history: records of closed rounds, which are stored, drawn, reported and never changed."""
 
 from __future__ import annotations
 

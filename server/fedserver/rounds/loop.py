@@ -16,16 +16,17 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 
-import numpy as np
-from flwr.server import Grid
-from flwr.serverapp.strategy import Strategy
-
-from fedserver.aggregation.checking import Accepted, aggregate, check_updates
-from fedserver.flower.strategies import array_record, begin_round, restore_strategy, strategy_state
+from fedserver.aggregation.aggregate import aggregate
+from fedserver.aggregation.aggregator import Aggregator
+from fedserver.aggregation.checking import Accepted, check_updates
+from fedserver.aggregation.registry import build_aggregator
+from fedserver.closed_form.exchange import StatisticsExchange
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.client_manager import Admit, admit_all
-from fedserver.rounds.clients import Plants
+from fedserver.rounds.clients import Clients
 from fedserver.rounds.events import (
     OnEvent,
     PlantLost,
@@ -37,14 +38,14 @@ from fedserver.rounds.events import (
 )
 from fedserver.rounds.history import Evaluation, RunHistory
 from fedserver.rounds.outcome import STOPPED, last_words
-from fedserver.rounds.round_state import Exchange, Tasks
+from fedserver.rounds.round_state import RoundState, Tasks
 from fedserver.rounds.run_status import RunStatus
 from fedserver.rounds.settings import RoundSettings
+from fedserver.rounds.transport import Transport
 from fedserver.storage.run_store import RunState, RunStore
 from fedspect.errors import FedspectError, QuorumError
 from fedspect.update.change import apply_change
 from fedspect.update.checks import CheckSettings
-from fedspect.update.schema import is_statistic
 
 EARLIER_ROUNDS = 3  # whose accepted steps say what is usual
 
@@ -55,11 +56,11 @@ class RoundLoop:
     """Runs what is left of a run.
 
     Args:
-        grid: Flower's way to the nodes.
-        strategy: one of ``strategies.build_strategy``, or any other of Flower's.
+        transport: the way to the nodes.
         store: where the run is; it goes on from there.
-        settings: the store's own when not given.
         on_event: is told what happens, in this thread.
+        aggregator: the run's strategy when not given.
+        settings: the store's own when not given.
         should_stop: asked at every pause; ``True`` ends the run as if interrupted.
         admit: a further look at who joins.
         checks: how far an update may stray; by default what ``settings`` says of it.
@@ -69,20 +70,20 @@ class RoundLoop:
 
     def __init__(
         self,
-        grid: Grid,
-        strategy: Strategy,
+        transport: Transport,
         store: RunStore,
-        settings: RoundSettings | None = None,
         on_event: OnEvent = ignore,
         *,
+        aggregator: Aggregator | None = None,
+        settings: RoundSettings | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         admit: Admit = admit_all,
         checks: CheckSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._grid = grid
-        self._strategy = strategy
+        self._transport = transport
         self._store = store
+        self._aggregator = aggregator or build_aggregator(store.facts.strategy, store.facts.strategy_options)
         self._settings = settings or store.facts.rounds
         self._on_event = on_event
         self._admit = admit
@@ -112,20 +113,21 @@ class RoundLoop:
         store, settings = self._store, self._settings
         state = store.latest()
         store.empty_spool()
-        learned = [name for name in state.served.head if not is_statistic(name)]
-        restore_strategy(self._strategy, state.moments, learned)
+        self._aggregator.load_state_dict(state.moments)
         self._history = RunHistory(store.history(), store.evaluations(), settings.early_stop_metric)
-        self._plants = Plants(
-            self._grid,
+        self._clients = Clients(
+            self._transport,
             store.facts,
             settings,
             state.plants,
             self._on_event,
             self._clock,
             self._admit,
-            store.readmissions.take,
+            store.quarantine_releases.take,
         )
         self._expecting = self._clock() + settings.gather
+        if store.facts.closed_form is not None and state.round == 0 and store.closed_forms.latest() is None:
+            state = self._closed_form(state, store.facts.closed_form)
         while state.round < settings.rounds and not self._history.should_stop_early(settings.early_stop):
             state = self._round(state)
         early = state.round < settings.rounds
@@ -135,33 +137,45 @@ class RoundLoop:
         self._on_event(finished)
         return finished
 
+    def _closed_form(self, state: RunState, settings: ClosedFormSettings) -> RunState:
+        """Where the run stands after the plants' class statistics made its beginning."""
+        context = replace(self._context(state, train=True), round=0)
+        self._await_quorum(context, give_up=self._settings.give_up)
+        StatisticsExchange(
+            self._store,
+            self._clients,
+            self._status,
+            self._settings,
+            settings,
+            context,
+            self._on_event,
+            self._clock,
+        ).run()
+        return replace(state, served=self._store.latest().served)
+
     # -- a round -------------------------------------------------------------------------------------------
 
     def _round(self, state: RunState) -> RunState:
         context = self._context(state, train=True)
         self._await_quorum(context, give_up=self._settings.give_up)
         head = state.served.head
-        zeros = {name: np.zeros_like(values) for name, values in head.items() if not is_statistic(name)}
-        config = begin_round(self._strategy, context.round, array_record(zeros))
         began, started = self._clock(), datetime.now(timezone.utc)
-        exchange = self._open(context, state, proximal_mu=config.get("proximal-mu", 0.0))
-        accepted = self._collect(exchange, state)
-        found = aggregate(self._strategy, context.round, accepted)
+        round_state = self._open(context, state)
+        accepted = self._collect(round_state, state)
+        found = aggregate(self._aggregator, context.round, accepted)
         served = state.served.advance(
             apply_change(head, found.change),
             encoding=self._settings.encoding_down,
             density=self._settings.density,
         )
         for one in accepted:
-            self._plants.manager.accepted(one.spooled.plant, context.round)
+            self._clients.manager.accepted(one.spooled.plant, context.round)
         seconds = self._clock() - began
-        record = exchange.record(served.version, found, accepted, started=started, seconds=seconds)
+        record = round_state.record(served.version, found, accepted, started=started, seconds=seconds)
         self._history.add(record)
-        closed = RunState(
-            context.round, served, strategy_state(self._strategy, list(zeros)), self._plants.manager.standings
-        )
+        closed = RunState(context.round, served, self._aggregator.state_dict(), self._clients.manager.records)
         self._store.close_round(closed, record, best=self._history.best())
-        exchange.close()
+        round_state.close()
         self._on_event(RoundClosed(record, self._history.seconds_for(self._settings.rounds - context.round)))
         return closed
 
@@ -174,79 +188,79 @@ class RoundLoop:
             train,
         )
 
-    def _open(self, context: RoundContext, state: RunState, *, proximal_mu: object = 0.0) -> Exchange:
+    def _open(self, context: RoundContext, state: RunState) -> RoundState:
         """Begin a round: everyone who is free gets the task."""
         settings = self._settings
         tasks = Tasks(
             state.served,
             run_id=context.run_id,
             round=context.round,
-            total_rounds=context.total_rounds,
+            total_rounds=max(1, context.total_rounds),
             base_hash=self._store.facts.base_hash,
             encoding=settings.encoding_down,
             reply_encoding=settings.encoding,
             reply_density=settings.density,
             local_epochs=settings.local_epochs,
             learning_rate=settings.learning_rate,
-            proximal_mu=proximal_mu,
             batch_norm=settings.batch_norm,
             train=context.train,
             seed=self._store.facts.seed,
+            **(self._aggregator.task_options if context.train else {}),
         )
-        exchange = Exchange(context, tasks, self._store.spool)
-        plants = self._plants.free()
-        self._plants.ask(exchange, plants)
+        round_state = RoundState(context, tasks, self._store.spool)
+        plants = self._clients.free()
+        self._clients.ask(round_state, plants)
         started = RoundStarted(context, tuple(plants))
         self._status.say("running", str(started), round=context.round, plants=plants)
         self._on_event(started)
-        return exchange
+        return round_state
 
-    def _collect(self, exchange: Exchange, state: RunState) -> list[Accepted]:
+    def _collect(self, round_state: RoundState, state: RunState) -> list[Accepted]:
         """Wait for answers until the round may close; the updates that were accepted."""
         quorum, deadline = self._settings.quorum, self._settings.deadline
         closing_time = None if deadline is None else self._clock() + deadline
         waiting_since: float | None = None
         while True:
-            heard = self._plants.look(exchange)
+            heard = self._clients.look(round_state)
             in_time = closing_time is None or self._clock() < closing_time
-            if exchange.open_plants and in_time:
+            if round_state.open_plants and in_time:
                 self._status.rest(heard)
                 continue
-            if exchange.in_time() >= quorum:
-                accepted = self._check(exchange, state)
-                if exchange.in_time() >= quorum:
-                    for plant in sorted(exchange.open_plants):
-                        exchange.lose(plant, "it had not answered at the deadline", self._clock())
-                        self._on_event(PlantLost(plant, exchange.context.round, exchange.lost[plant]))
+            if round_state.in_time() >= quorum:
+                accepted = self._check(round_state, state)
+                if round_state.in_time() >= quorum:
+                    for plant in sorted(round_state.open_plants):
+                        round_state.lose(plant, "it had not answered at the deadline", self._clock())
+                        self._on_event(PlantLost(plant, round_state.context.round, round_state.lost[plant]))
                     return accepted
             waiting_since = waiting_since if waiting_since is not None else self._clock()
             retry_before = self._clock() - self._settings.retry
-            others = [one for one in self._plants.free() if exchange.askable(one, retry_before)]
-            self._plants.ask(exchange, others)
+            others = [one for one in self._clients.free() if round_state.askable(one, retry_before)]
+            self._clients.ask(round_state, others)
             if not others:
                 give_up = self._settings.give_up
                 enough = give_up is not None and self._clock() - waiting_since >= give_up
                 self._status.wait(
-                    exchange.context,
-                    exchange.in_time(),
+                    round_state.context,
+                    round_state.in_time(),
                     "update",
-                    exchange.reasons(),
+                    round_state.reasons(),
                     enough=enough,
-                    remedy=exchange.remedy(),
+                    remedy=round_state.remedy(),
                 )
             self._status.rest(heard)
 
-    def _check(self, exchange: Exchange, state: RunState) -> list[Accepted]:
+    def _check(self, round_state: RoundState, state: RunState) -> list[Accepted]:
         """Refuse what must not touch the model; the rest may be averaged."""
         accepted, refused = check_updates(
-            exchange.updates.values(),
+            round_state.updates.values(),
             state.served.head,
             discount=self._settings.late_discount,
             earlier=self._history.recent_steps(EARLIER_ROUNDS),
             settings=self._checks,
         )
         for plant, error in sorted(refused.items()):
-            self._plants.refuse(exchange, plant, str(error))
+            self._clients.refuse(round_state, plant, str(error))
         return accepted
 
     def _closing_evaluation(self, state: RunState) -> Evaluation | None:
@@ -261,11 +275,11 @@ class RoundLoop:
         except QuorumError as error:
             logger.warning("%s; the last version stays without it", error)
             return None
-        exchange = self._open(context, state)
+        round_state = self._open(context, state)
         closing_time = self._clock() + (self._settings.deadline or float("inf"))
-        while exchange.open_plants and self._clock() < closing_time:
-            self._status.rest(self._plants.look(exchange))
-        evaluation = Evaluation.of(state.round, state.served.version, exchange.results.values())
+        while round_state.open_plants and self._clock() < closing_time:
+            self._status.rest(self._clients.look(round_state))
+        evaluation = Evaluation.of(state.round, state.served.version, round_state.results.values())
         if evaluation is not None:
             self._store.close_run(state.round, evaluation)
         return evaluation
@@ -276,16 +290,16 @@ class RoundLoop:
         """Return when enough plants are free; at first, those that are expected."""
         since = self._clock()
         while True:
-            heard = self._plants.look(None)
+            heard = self._clients.look(None)
             now = self._clock()
-            if self._plants.manager.heard_of() >= (self._settings.expected_plants or 0):
+            if self._clients.manager.heard_of() >= (self._settings.expected_plants or 0):
                 self._expecting = now
-            free = self._plants.free()
+            free = self._clients.free()
             if len(free) >= self._settings.quorum and now >= self._expecting:
                 self._expecting = now
                 return
             if not heard:
                 enough = give_up is not None and now >= max(since + give_up, self._expecting)
-                missing = self._plants.manager.missing()
+                missing = self._clients.manager.missing()
                 self._status.wait(context, len(free), "plant", missing, enough=enough)
             self._status.rest(heard)

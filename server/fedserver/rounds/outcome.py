@@ -1,4 +1,4 @@
-"""How the process with the rounds ended: what it writes into the run's ``status.json`` and who starts it reads.
+"""Run outcome: how the process with the rounds ended, which it writes into ``status.json`` for who starts it.
 
 Flower says of a ServerApp that it completed or failed, not why. Whether it is worth another start depends on that.
 """

@@ -1,6 +1,6 @@
-"""Plants that an operator lets in again: a file for each, which stays until a closed round tells of it.
+"""Quarantine releases: plants that an operator lets in again, a file for each until a closed round has it.
 
-The server takes note of a file when it sees it, and removes it only when the plant's new standing is on disk: one
+The server takes note of a file when it sees it, and removes it only when the plant's new record is on disk: one
 that is killed before takes note of it once more.
 """
 
@@ -20,7 +20,7 @@ class QuarantineReleases:
         self._taken: dict[Path, object] = {}
 
     def add(self, plant: str) -> None:
-        """Let a plant that was set aside take part again, at once if the run is going on."""
+        """Let a plant that was quarantined take part again, at once if the run is going on."""
         write_text(self._folder / plant, "")
 
     def take(self) -> list[str]:

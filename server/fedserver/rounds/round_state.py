@@ -1,4 +1,4 @@
-"""One round while it is open: what is asked, who answered, who failed, and which answers wait on disk."""
+"""Round state: one round while it is open, what is asked, who answered, who failed, and which answers wait on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedserver.aggregation.checking import Accepted, Aggregate, Spooled
+from fedserver.aggregation.aggregator import Aggregate
+from fedserver.aggregation.checking import Accepted, Spooled
 from fedserver.rounds.events import RoundContext
 from fedserver.rounds.history import Evaluation, PlantResult, Refusal, RoundRecord, mean_train_loss
 from fedspect.errors import storage_error
@@ -28,7 +29,7 @@ class Tasks:
     """The tasks of a round as bytes: one for each version that some plant holds, made once."""
 
     def __init__(self, served: ServedModelState, **facts: Any) -> None:
-        self.schema = Schema.of(served.head)
+        self.schema = Schema.of(served.head).changing
         self._served = served
         self._facts = facts
         self._made: dict[str | None, tuple[str, bytes]] = {}
@@ -52,8 +53,8 @@ class Tasks:
 
 
 @dataclass
-class Exchange:
-    """The books of an open round; nothing here outlives it."""
+class RoundState:
+    """What is known of an open round; nothing here outlives it."""
 
     context: RoundContext
     tasks: Tasks

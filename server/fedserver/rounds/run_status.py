@@ -1,4 +1,4 @@
-"""Waiting in public: why a run does not go on is an event and a line in ``status.json``, never silence."""
+"""Run status: what a run is doing, or why it waits, is an event and a line in ``status.json``, never silence."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.settings import RoundSettings
 from fedspect.errors import DamagedFileError, WorkspaceError
 from fedspect.files import read_json
@@ -16,7 +17,7 @@ from fedspect.update.downlink import ServedModelState
 from fedspect.update.round_messages import ContentHash, RunId
 from fedspect.update.schema import Arrays
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class RunFacts(BaseModel):
@@ -37,6 +38,8 @@ class RunFacts(BaseModel):
     strategy: str
     strategy_options: dict[str, Any]
     rounds: RoundSettings
+    closed_form: ClosedFormSettings | None = None
+    """How the run's closed form is found; not set: the run begins at a new classifier."""
 
 
 class ClientRecord(BaseModel):
@@ -46,7 +49,7 @@ class ClientRecord(BaseModel):
 
     refusals: int = 0
     """Refused updates in a row."""
-    set_aside: bool = False
+    quarantined: bool = False
     """Left out until an operator looks."""
     last_refusal: str | None = None
     last_round: int | None = None

@@ -12,7 +12,8 @@
     history.jsonl             the records again, a line a round, for whoever likes to follow a file
     status.json               what the run is doing, and why its process ended (``outcome``)
     spool/                    answers of the round in progress; worthless after a restart
-    readmit/                  a file for each plant that an operator lets in again, until a round has it
+    closed-form/              plants' class statistics and what was made of them (``closed_form.store``)
+    released/                 a file for each plant that an operator lets in again, until a round has it
 
 A round's folder is filled under another name and then renamed, so a server that is killed at any moment
 finds the rounds that were finished and nothing else. What can be derived (the history) is mended on
@@ -32,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from fedserver.closed_form.store import ClosedFormStore
 from fedserver.rounds.history import Evaluation, RoundRecord
 from fedserver.rounds.quarantine import QuarantineReleases
 from fedserver.rounds.settings import RoundSettings
@@ -65,7 +67,8 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.spool = folder / "spool"
-        self.readmissions = QuarantineReleases(folder / "readmit")
+        self.quarantine_releases = QuarantineReleases(folder / "released")
+        self.closed_forms = ClosedFormStore(folder / "closed-form")
         self.facts = read_facts(folder)
 
     @classmethod
@@ -114,7 +117,7 @@ class RunStore:
         """The state after the last round; ``history.jsonl`` is repaired and leftovers are removed on the way."""
         number = self.rounds()[-1]
         head = self.head(number)
-        version = self._row(number)["version"]
+        version = self.version(number)
         if version_of(head) != version:
             raise _damaged(self._round(number) / "head.safetensors", "its hash is another")
         server = self._tensors(number, "server.safetensors")
@@ -141,7 +144,8 @@ class RunStore:
                 f"the model of round {number} is not kept",
                 accepted=", ".join(str(one) for one in self.kept_heads()),
             )
-        return self._tensors(number, "head.safetensors")
+        head = self._tensors(number, "head.safetensors")
+        return head if number else {**head, **self.closed_forms.tensors(self._first_version())}
 
     def kept_heads(self) -> list[int]:
         """The rounds whose heads are on disk."""
@@ -149,7 +153,12 @@ class RunStore:
 
     def version(self, number: int) -> str:
         """The hash of the head that a round made, whether or not it is kept."""
-        return str(self._row(number)["version"])
+        first = self._first_version() if number == 0 else None
+        return str(self._row(number)["version"]) if first is None else first
+
+    def version_with(self, tensors: Arrays) -> str:
+        """The version of the run's beginning with a closed form of these tensors."""
+        return version_of({**self._tensors(0, "head.safetensors"), **tensors})
 
     def history(self) -> list[RoundRecord]:
         """Every closed round, in order, each once."""
@@ -179,14 +188,14 @@ class RunStore:
         """Store a finished round: all of it or, after a crash, nothing.
 
         Args:
-            state: where the run stands now; it tells of every readmission that was taken.
+            state: where the run stands now; it tells of every release that was taken.
             record: what happened.
             best: the round whose head is kept beside the last few.
 
         """
         self._put(state, record, parent=record.parent)
         append_line(self.folder / "history.jsonl", record.model_dump_json())
-        self.readmissions.settle()
+        self.quarantine_releases.settle()
         self._prune(state.round, best)
 
     def close_run(self, number: int, evaluation: Evaluation) -> None:
@@ -203,6 +212,13 @@ class RunStore:
         remove_folder(self.spool)
 
     # -- inside --------------------------------------------------------------------------------------------
+
+    def _first_version(self) -> str | None:
+        """The version that round 1 began with, or will; ``None`` while the run has no closed form."""
+        if (self._round(1) / "round.json").exists():
+            return str(self._row(1)["parent"])
+        latest = self.closed_forms.latest()
+        return None if latest is None else latest.version
 
     def _put(self, state: RunState, record: RoundRecord | None, *, parent: str | None) -> None:
         files = {"head.safetensors": save_tensors(dict(state.served.head))}

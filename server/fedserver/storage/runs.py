@@ -30,7 +30,8 @@ def run_folders(runs: Path) -> list[Path]:
     """The folders of all runs, oldest first."""
     if not runs.is_dir():
         return []
-    return sorted(each for each in runs.iterdir() if NAME.fullmatch(each.name))
+    found = [each for each in runs.iterdir() if NAME.fullmatch(each.name)]
+    return sorted(found, key=lambda each: int(each.name.partition("-")[2]))  # run-10000 comes after run-9999
 
 
 def named_run(runs: Path, name: str | None = None) -> Path:
@@ -96,6 +97,7 @@ def prepare_run(
         strategy=settings.run.strategy,
         strategy_options=dict(settings.run.strategy_options),
         rounds=settings.rounds if rounds is None else settings.rounds.model_copy(update={"rounds": rounds}),
+        closed_form=settings.run.closed_form if begins_closed(settings, base) else None,
     )
     return RunStore.create(folder, facts, first_head(settings, base, classes))
 
@@ -109,16 +111,17 @@ def first_head(settings: ServerSettings, base: BaseFiles, classes: list[str]) ->
 
     """
     try:
-        from fedspect.model import freeze, head_state, load_base
+        from fedspect.model import head_state, load_base
     except ImportError as error:
         raise FederationError(
             "beginning a run needs torch at headquarters",
             seen=str(error),
             remedy="install the extra `worker` of fedspect here; going on with a run does not need it",
         ) from error
-    network = load_base(base.folder).network(classes, seed=settings.run.seed)
     levels = frozen_levels(settings, base)
-    freeze(network, levels)
+    network = load_base(base.folder).starting_network(
+        classes, seed=settings.run.seed, freeze_levels=levels, closed_form=begins_closed(settings, base)
+    )
     return {name: value.numpy().astype("float32") for name, value in head_state(network, levels).items()}
 
 
@@ -126,6 +129,11 @@ def frozen_levels(settings: ServerSettings, base: BaseFiles) -> int:
     """How many stages (levels) of the base model are frozen."""
     wanted = settings.model.freeze_levels
     return base.default_freeze_levels if wanted is None else wanted
+
+
+def begins_closed(settings: ServerSettings, base: BaseFiles) -> bool:
+    """Whether runs begin at a closed form; only frozen levels can be looked at."""
+    return settings.run.start == "closed-form" and frozen_levels(settings, base) > 0
 
 
 def read_status(run_folder: Path) -> dict[str, Any]:
@@ -137,46 +145,53 @@ def read_status(run_folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def standings(runs: Path) -> dict[str, dict[str, Any]]:
-    """Client record of each plant in the newest run: last round, refusals, whether it is quarantined."""
+def client_records(runs: Path) -> dict[str, dict[str, Any]]:
+    """How each plant stands in the newest run: last round, refusals, whether it is quarantined."""
     folders = run_folders(runs)
-    rounds = sorted(folders[-1].glob("[0-9]*/round.json")) if folders else []
-    content = files.read_json(rounds[-1]) if rounds else {}
+    newest = _newest_round(folders[-1]) if folders else None
+    content = {} if newest is None else files.read_json(newest / "round.json")
     plants = content.get("plants") if isinstance(content, dict) else None
     return plants if isinstance(plants, dict) else {}
 
 
-def readmit(runs: Path, plant: str) -> None:
-    """Release a plant from quarantine in the newest run.
+def release(runs: Path, plant: str) -> None:
+    """Let a plant take part again in the newest run, which left it out after refused updates.
 
     Raises:
         WorkspaceError: there is no run.
-        FederationError: the plant was not set aside.
+        FederationError: the plant was not quarantined.
 
     """
     from fedserver.storage.run_store import RunStore
 
     folder = named_run(runs)
-    if not (standings(runs).get(plant, {}).get("set_aside") or _set_aside_meanwhile(folder, plant)):
+    if not (client_records(runs).get(plant, {}).get("quarantined") or _quarantined_meanwhile(folder, plant)):
         raise FederationError(
-            f"{plant} was not set aside",
+            f"{plant} was not quarantined",
             seen=folder.name,
             remedy=f"nothing is to be done; `fedserver plants show {plant}` says how it stands",
         )
-    RunStore(folder).readmissions.add(plant)
+    RunStore(folder).quarantine_releases.add(plant)
 
 
-def _set_aside_meanwhile(folder: Path, plant: str) -> bool:
+def _quarantined_meanwhile(folder: Path, plant: str) -> bool:
     """Whether it happened in the round that is open, of which nothing but events is on disk."""
-    closed = max((int(each.parent.name) for each in folder.glob("[0-9]*/round.json")), default=0)
+    newest = _newest_round(folder)
+    closed = 0 if newest is None else int(newest.name)
     logs = (folder / "events.old.jsonl", folder / "events.jsonl")
     rows = (row for log in logs for row in EventTail(log, from_start=True).new())
     return any(
         row.get("event") == "PlantRefused"
-        and (row.get("plant"), row.get("set_aside")) == (plant, True)
+        and (row.get("plant"), row.get("quarantined")) == (plant, True)
         and row.get("round", 0) > closed
         for row in rows
     )
+
+
+def _newest_round(folder: Path) -> Path | None:
+    """The folder of a run's last closed round; by number, for 10000 comes after 9999."""
+    rounds = [each.parent for each in folder.glob("[0-9]*/round.json") if each.parent.name.isdigit()]
+    return max(rounds, key=lambda each: int(each.name), default=None)
 
 
 def is_finished(store: RunStore) -> bool:
@@ -200,6 +215,7 @@ def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles,
         "strategy_options": (facts.strategy_options, dict(run.strategy_options)),
         "batch_norm": (facts.rounds.batch_norm, settings.rounds.batch_norm),
     }
+    pairs["start"] = (facts.closed_form is not None, begins_closed(settings, base))
     if facts.freeze_levels is not None:
         pairs["freeze_levels"] = (facts.freeze_levels, frozen_levels(settings, base))
     for what, (before, now) in pairs.items():

@@ -7,12 +7,11 @@ case and to the signs between words, then among the aliases.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
-from fedspect.errors import ClassError
+from fedspect.errors import ClassError, nearest
 
 
 def folded(label: str) -> str:
@@ -96,8 +95,8 @@ class ClassList:
     def nearest(self, label: str) -> Optional[str]:
         """The class that an unknown label looks most like, if any does."""
         words: Dict[str, str] = self.__dict__["_words"]
-        near = difflib.get_close_matches(folded(label), words, n=1)
-        return words[near[0]] if near else None
+        near = nearest(folded(label), words)
+        return None if near is None else words[near]
 
     def index(self, label: str) -> int:
         """The place among the network's outputs of the class that a label means; errors as ``resolve``."""

@@ -83,7 +83,10 @@ class GlobalPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Pooled features."""
-        return F.avg_pool2d(features, kernel_size=features.shape[2:])
+        height, width = (
+            int(side) for side in features.shape[2:]
+        )  # numbers, so that an export sees a fixed size
+        return F.avg_pool2d(features, kernel_size=(height, width))
 
 
 class GroupConv3x3(nn.Sequential):
@@ -122,6 +125,8 @@ class DenseLayer(nn.Module):
 
 class CondenseNetV2(LevelledNetwork):
     """Models A, B and C: (N, C, H, W) -> (N, K), from 64 pixels on, one or three channels."""
+
+    taps = ("transition2", "transition3", "transition4")
 
     def __init__(self, architecture: str, num_classes: int, *, channels: int, form: str) -> None:
         plan, condensed = PLANS[architecture], form == "condensed"

@@ -22,32 +22,36 @@ class ChallengeReply(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., nonce: _Optional[bytes] = ..., server_time: _Optional[float] = ...) -> None: ...
 
 class EnrolRequest(_message.Message):
-    __slots__ = ("token_id", "secret", "public_key", "nonce", "signature", "software")
+    __slots__ = ("token_id", "secret", "public_key", "nonce", "signature", "software", "start")
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     SECRET_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     token_id: bytes
     secret: bytes
     public_key: bytes
     nonce: bytes
     signature: bytes
     software: str
-    def __init__(self, token_id: _Optional[bytes] = ..., secret: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., software: _Optional[str] = ...) -> None: ...
+    start: bytes
+    def __init__(self, token_id: _Optional[bytes] = ..., secret: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., software: _Optional[str] = ..., start: _Optional[bytes] = ...) -> None: ...
 
 class AuthenticateRequest(_message.Message):
-    __slots__ = ("public_key", "nonce", "signature", "software")
+    __slots__ = ("public_key", "nonce", "signature", "software", "start")
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     public_key: bytes
     nonce: bytes
     signature: bytes
     software: str
-    def __init__(self, public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., software: _Optional[str] = ...) -> None: ...
+    start: bytes
+    def __init__(self, public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., software: _Optional[str] = ..., start: _Optional[bytes] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("name", "size", "sha256")

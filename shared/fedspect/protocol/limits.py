@@ -40,6 +40,15 @@ CLOCK_TOLERANCE: Final = 60.0
 """Seconds that a plant's clock may differ from headquarters' before the plant is told."""
 
 
+LEAST_PING: Final = 10.0
+"""Seconds between two of a connection's keepalive pings; a server ends connections that ask more often."""
+
+
+def ping_options() -> List[Tuple[str, int]]:
+    """Options of a server that lets silent connections be kept alive."""
+    return [("grpc.http2.min_ping_interval_without_data_ms", int(1000 * LEAST_PING))]
+
+
 def grpc_options(largest: int) -> List[Tuple[str, int]]:
     """Channel and server options that bound a message in both directions."""
     return [("grpc.max_send_message_length", largest), ("grpc.max_receive_message_length", largest)]

@@ -22,6 +22,8 @@ VERSION_FILES: Final[Tuple[str, str]] = (HEAD_FILE, CARD_FILE)
 FORMAT_VERSION: Final = 1
 _HASH = "^[0-9a-f]{64}$"
 
+BatchNorm = Literal["average", "per-plant"]
+"""Whether running statistics of batch norms are averaged with the weights, or stay with each plant (FedBN)."""
 Outcome = Literal["activated", "refused", "failed", "rolled-back", "drifting", "as-learned"]
 
 
@@ -57,7 +59,9 @@ class VersionCard(BaseModel):
     """Names of the classifier's outputs, in order."""
     freeze_levels: int = Field(ge=0)
     """The levels of the base model that stand still; the head is the rest."""
-    batch_norm: Literal["average", "per-plant"] = "average"
+    closed_form: bool = False
+    """Whether the head has a linear discriminant on the frozen levels' taps."""
+    batch_norm: BatchNorm = "average"
     """"per-plant": the head has no running statistics, each plant has its own."""
     run: str
     """The run that made it."""

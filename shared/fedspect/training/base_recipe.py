@@ -28,6 +28,8 @@ from fedspect.training.reports import ProgressEvent
 
 MEAN, STD = 0.5, 0.25
 HELD_OUT_SHARE = 0.1
+CHECKPOINT_FILE = "pretraining.checkpoint"
+"""In the output folder while a pre-training is not done; the same command goes on from it."""
 
 Stage = Callable[[str], ContextManager[Callable[[int, int], None]]]
 """Opens a stage of the work under a name and yields what is to be told (done, total)."""
@@ -53,6 +55,11 @@ class BaseRecipe:
     channels: int
     settings: PretrainingSettings
     seed: int
+    start: Optional[BaseNetwork] = None
+    """A base model to go on from; none: fresh weights."""
+    drawn: Tuple[str, ...] = ()
+    """Names of the sources that were drawn: each picture shows a surface of its own, so none is compared with
+    another before pictures are held back."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ def make_base(
 ) -> TrainedBase:
     """Pre-train and save the base model in ``output``.
 
+    A run that was stopped left a checkpoint there: with the same plan it goes on after the last epoch that was done.
+
     Args:
         plan: what to learn from, and how.
         output: a folder.
@@ -107,7 +116,7 @@ def make_base(
     """
     started = time.monotonic()
     check_architecture(plan.architecture)
-    pictures = gather(plan.sources, stage)
+    pictures = gather(plan.sources, stage, drawn=plan.drawn)
     shares = {"train": 1.0 - HELD_OUT_SHARE, "held-out": HELD_OUT_SHARE}
     sides = split_pictures(pictures, shares, seed=plan.seed)
     classes = sorted({str(each.label) for each in pictures})
@@ -123,6 +132,8 @@ def make_base(
             Preprocessing(plan.training_size, plan.channels, mean, std),
             plan.settings,
             seed=plan.seed,
+            start=plan.start,
+            checkpoint=output / CHECKPOINT_FILE,
             progress=_by_epoch(progress, plan.settings.epochs),
         )
     provenance: Dict[str, Any] = {
@@ -132,6 +143,7 @@ def make_base(
         "training_size": plan.training_size,
         "epochs": plan.settings.epochs,
         "seed": plan.seed,
+        "started_from": plan.start.content_hash if plan.start else None,
         "held_out_accuracy": made.evaluation.accuracy if made.evaluation else None,
         "held_out_pictures": made.evaluation.num_examples if made.evaluation else 0,
         "torch": torch.__version__,
@@ -146,10 +158,13 @@ def make_base(
         provenance=provenance,
         half=True,
     )
+    (output / CHECKPOINT_FILE).unlink(missing_ok=True)
     return TrainedBase(base, made, tuple(classes), len(sides["train"]), time.monotonic() - started)
 
 
-def gather(sources: Mapping[str, Path], stage: Stage = unwatched) -> List[CheckedPicture]:
+def gather(
+    sources: Mapping[str, Path], stage: Stage = unwatched, *, drawn: Sequence[str] = ()
+) -> List[CheckedPicture]:
     """All usable pictures of all sources, each class named after its source.
 
     Raises:
@@ -163,7 +178,8 @@ def gather(sources: Mapping[str, Path], stage: Stage = unwatched) -> List[Checke
         listing = find_pictures(source)
         listing.require()
         with stage(f"checking {name}") as progress:
-            good = inspect_pictures(listing, progress=progress).pictures
+            compared = False if name in drawn else None
+            good = inspect_pictures(listing, progress=progress, overlaps=compared).pictures
         pictures.extend(_renamed(each, name) for each in good if each.label is not None)
     if not pictures:
         raise NoPicturesError("no picture can be used", remedy="`fedsim data` says what is wrong with each")

@@ -42,6 +42,33 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Optional[Tensor], smo
     return losses.mean()
 
 
+def within_source(logits: Tensor, labels: Tensor, sources: Tensor) -> Tensor:
+    """Logits (N, K) with the classes of other sources than the picture's own at minus infinity: one matrix
+    serves as a classifier for each source of pre-training.
+
+    Args:
+        logits: of all classes.
+        labels: of the pictures, (N,).
+        sources: the number of each class's source, (K,).
+
+    """
+    return logits.float().masked_fill(sources[labels][:, None] != sources[None], float("-inf"))
+
+
+def cross_entropy_within(
+    logits: Tensor, labels: Tensor, weights: Optional[Tensor], smoothing: float
+) -> Tensor:
+    """``cross_entropy`` of the logits of ``within_source``: smoothing reaches the picture's own source only."""
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    if smoothing:
+        own = torch.isfinite(logits)
+        even = F.log_softmax(logits, dim=1).masked_fill(~own, 0.0).sum(1) / own.sum(1)
+        losses = (1 - smoothing) * losses - smoothing * even
+    if weights is not None:
+        losses = losses * weights[labels]
+    return losses.mean()
+
+
 class ProximalTerm:
     """The pull of FedProx: mu / 2 times the squared distance to the round's start, as its gradient.
 

@@ -11,7 +11,7 @@ from typing import List
 
 import numpy as np
 
-from fedspect.model.levels import derived_seed
+from fedspect.seeds import derived_seed
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> List[np.ndarray]:

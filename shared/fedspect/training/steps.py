@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from fedspect.errors import ModelError
 from fedspect.training.devices import gradient_scaler, precision
-from fedspect.training.objective import ProximalTerm, build_optimizer, class_weights, cross_entropy
+from fedspect.training.objective import (
+    ProximalTerm,
+    build_optimizer,
+    class_weights,
+    cross_entropy,
+    cross_entropy_within,
+    within_source,
+)
 from fedspect.training.sampling import learning_rate_share
 from fedspect.training.settings import TrainingSettings
 
@@ -24,6 +31,8 @@ class Hooks:
     """Called with the share of the whole schedule that is done."""
     extra_loss: Optional[Callable[[], Tensor]] = None
     """Added to each batch's loss."""
+    sources: Optional[Tensor] = None
+    """The number of each class's source, (K,): a picture is told from the classes of its own source only."""
 
 
 class Steps:
@@ -86,7 +95,12 @@ class Steps:
         self.statistics.begin_batch()
         with norms_at_rest(self.module, at_rest=len(labels) < 2), precision(self.device, half=self.half):
             logits = self.module(inputs)
-        loss = cross_entropy(logits, labels, self.weights, self.settings.label_smoothing)
+        smoothing = self.settings.label_smoothing
+        if self.hooks.sources is None:
+            loss = cross_entropy(logits, labels, self.weights, smoothing)
+        else:
+            logits = within_source(logits, labels, self.hooks.sources)
+            loss = cross_entropy_within(logits, labels, self.weights, smoothing)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ModelError(

@@ -179,14 +179,14 @@ def check_step(step: Step, head: StepSize, settings: CheckSettings = DEFAULT_CHE
             )
 
 
-def believed(claim: int, expected: Expected, settings: CheckSettings = DEFAULT_CHECKS) -> int:
+def cap_by_enrolment(claim: int, expected: Expected, settings: CheckSettings = DEFAULT_CHECKS) -> int:
     """The pictures that a plant may count for by what it first said of itself."""
     if expected.at_first is None:
         return claim
     return min(claim, math.ceil(settings.growth * max(1, expected.at_first)))
 
 
-def weighed(
+def cap_by_median(
     steps: Sequence[Step], *, earlier: Sequence[Step] = (), settings: CheckSettings = DEFAULT_CHECKS
 ) -> List[Step]:
     """The steps with the pictures that they count for beside the others': nobody else can check a plant's own number.
@@ -207,7 +207,7 @@ def step_outliers(
 ) -> Dict[str, UpdateRefusedError]:
     """The plants whose steps are far longer than the others', each with its refusal.
 
-    Steps are compared per root of the pictures that they count for (``weighed``). With four or more
+    Steps are compared per root of the pictures that they count for (``cap_by_median``). With four or more
     (``earlier`` counts: accepted steps of the rounds before) the limit is the median and so many deviations,
     estimated from the median absolute deviation, but at least ``slack`` medians. With two or three it is a
     generous multiple of the lower median. A step alone has nothing to be compared with; ``check_step`` still
@@ -215,7 +215,7 @@ def step_outliers(
 
     """
     refused: Dict[str, UpdateRefusedError] = {}
-    everybody = weighed([*steps, *earlier], settings=settings)
+    everybody = cap_by_median([*steps, *earlier], settings=settings)
     paces = [step.pace for step in everybody]
     moves = [step.size.statistics for step in everybody]
     pace_limit = _limit(paces, settings.slack, settings)

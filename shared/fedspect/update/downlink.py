@@ -161,7 +161,7 @@ def receive_head(
         schema.check(held, "the head that the plant holds")
         head = {name: np.array(held[name], dtype=np.float32) for name in schema.names}
         for blob in unpack_chain(payload, schema) if kind == "change" else ():
-            head = apply_change(head, decode(blob, schema))
+            head = apply_change(head, decode(blob, schema.changing))
     seen = version_of(head)
     if seen != version:
         raise UpdateRefusedError(

@@ -33,6 +33,14 @@ def is_statistic(name: str) -> bool:
     return name.endswith(STATISTICS_SUFFIXES)
 
 
+CONSTANT_PREFIX = "discriminant."
+
+
+def is_constant(name: str) -> bool:
+    """Whether a tensor of a head follows from sums (``fedspect.discriminant``) and no round may change it."""
+    return name.startswith(CONSTANT_PREFIX)
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """The name and shape of one tensor; it travels as float32 or something coarser."""
@@ -125,6 +133,11 @@ class Schema:
     def keeping(self, wanted: Callable[[str], bool]) -> Schema:
         """The schema of the tensors whose names are wanted (FedBN leaves the statistics at home)."""
         return Schema(tuple(spec for spec in self.specs if wanted(spec.name)))
+
+    @property
+    def changing(self) -> Schema:
+        """The schema of changes: without the tensors that no round may change."""
+        return self.keeping(lambda name: not is_constant(name))
 
     def check(self, state: Mapping[str, np.ndarray], what: str = "a state") -> None:
         """Raise ``UpdateFormatError`` unless the state has exactly these tensors in these shapes."""

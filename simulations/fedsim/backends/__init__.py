@@ -7,13 +7,12 @@ the same model, bit for bit when the workers compute with one thread.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from fedserver.rounds.events import OnEvent, RunFinished, ignore
 from fedsim.backends.job import SimulationJob, prepare_run
 from fedsim.backends.outcome import never
-from fedspect.errors import SettingsError
+from fedspect.errors import SettingsError, did_you_mean
 
 __all__ = ["SimulationJob", "engine_names", "prepare_run", "run_engine"]
 
@@ -49,11 +48,10 @@ def run_engine(
     elif name == "ray":
         from fedsim.backends.ray import run_ray as run
     else:
-        near = difflib.get_close_matches(name, engine_names(), n=1)
         raise SettingsError(
             "there is no such engine",
             seen=name,
             accepted=", ".join(engine_names()),
-            remedy=f"did you mean {near[0]}?" if near else None,
+            remedy=did_you_mean(name, engine_names()),
         )
     return run(job, on_event, should_stop)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.settings import RoundSettings
 from fedserver.storage.run_store import RunFacts, RunStore
 from fedspect.errors import SettingsError
@@ -37,6 +38,8 @@ class SimulationJob:
     strategy: str = "fedavg"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    closed_form: ClosedFormSettings | None = None
+    """How the run's closed form is found; None: the run begins at ``head`` as it is."""
     threads: int = 1
     """``local``: how many plants work at once."""
     cpus_per_plant: float = 1.0
@@ -73,11 +76,12 @@ def prepare_run(job: SimulationJob) -> RunStore:
                 "poll": min(job.rounds.poll, 0.05),
             }
         ),
+        closed_form=job.closed_form,
     )
     if not RunStore.exists(job.store_folder):
         return RunStore.create(job.store_folder, facts, job.head)
     store = RunStore(job.store_folder)
-    for name in ("base_hash", "classes", "seed", "strategy", "strategy_options"):
+    for name in ("base_hash", "classes", "seed", "strategy", "strategy_options", "closed_form"):
         before, now = getattr(store.facts, name), getattr(facts, name)
         if before != now:
             raise SettingsError(

@@ -31,6 +31,8 @@ RAY_ENVIRONMENT = {
     "RAY_enable_metrics_collection": "0",
 }
 
+PARTITION_KEY = "partition-id"  # Flower's own name for the number of a simulated node
+
 logger = logging.getLogger("fedsim.backends")
 
 
@@ -51,7 +53,9 @@ def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], boo
         try:
             flwr.simulation.run_simulation(
                 server_app=outcome.server_app(store.folder, lambda: stop.is_set() or should_stop()),
-                client_app=build_client_app(workers),
+                client_app=build_client_app(
+                    lambda context: workers.handler(int(context.node_config[PARTITION_KEY]))
+                ),
                 num_supernodes=len(job.plants),
                 backend_config=config,
             )

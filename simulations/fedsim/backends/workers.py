@@ -14,12 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from flwr.common import Context
-
-from fedclient.node.flower.clientapp import WorkerPort
+from fedclient.node.message_handler import MessageHandler, WorkerPort
 from fedspect.errors import SettingsError
 
-PARTITION_KEY = "partition-id"  # Flower's own name for the number of a simulated node
 MOST_KEPT = 64  # workers, each with a network
 
 _kept: OrderedDict[tuple[str, Path, str], WorkerPort] = OrderedDict()
@@ -28,16 +25,16 @@ _lock = Lock()
 
 @dataclass(frozen=True)
 class FactoryWorkers:
-    """The workers of a run, by the node's number; can be sent to another process."""
+    """The workers of a run, by the plant's number from 0; can be sent to another process."""
 
     factory: str
     """``module:function``."""
     run_folder: Path
     plants: tuple[str, ...]
 
-    def __call__(self, context: Context) -> WorkerPort:
-        """The worker of the node that a message is for."""
-        plant = self.plants[int(context.node_config[PARTITION_KEY])]
+    def worker(self, number: int) -> WorkerPort:
+        """A plant's worker, made now or kept from before."""
+        plant = self.plants[number]
         key = (self.factory, self.run_folder, plant)
         with _lock:
             worker = _kept.pop(key, None)
@@ -48,6 +45,10 @@ class FactoryWorkers:
             while len(_kept) > MOST_KEPT:
                 _kept.popitem(last=False)
         return worker
+
+    def handler(self, number: int) -> MessageHandler:
+        """What answers a plant's messages; its worker is made when the first one comes."""
+        return MessageHandler(lambda: self.worker(number))
 
 
 def forget_workers() -> None:

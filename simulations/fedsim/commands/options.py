@@ -9,8 +9,10 @@ from typing import Annotated, Optional, get_args
 import click
 import typer
 
-from fedsim.config import STRATEGIES, Engine, SimulatedFederationSettings, SimulationSettings, Split
+from fedserver.aggregation.registry import strategy_names
+from fedsim.config import Engine, SimulatedFederationSettings, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
+from fedspect.update.encoding import NAMES as ENCODINGS
 
 DEFAULTS = SimulationSettings()
 PICTURES, PLANTS, ROUNDS, MODEL, RUN = "Pictures", "Plants", "Rounds", "Model", "Run"
@@ -121,7 +123,7 @@ Strategy = Annotated[
     Optional[str],
     typer.Option(
         help=with_default("How changes become one.", DEFAULTS.federation.strategy),
-        click_type=_choice(STRATEGIES),
+        click_type=_choice(strategy_names()),
         rich_help_panel=ROUNDS,
     ),
 ]
@@ -129,7 +131,7 @@ Encoding = Annotated[
     Optional[str],
     typer.Option(
         help=with_default("How changes travel.", DEFAULTS.federation.encoding),
-        click_type=_choice(_field(SimulatedFederationSettings, "encoding")),
+        click_type=_choice(ENCODINGS.names()),
         rich_help_panel=ROUNDS,
     ),
 ]
@@ -173,9 +175,7 @@ Model = Annotated[
 ]
 Base = Annotated[
     Optional[Path],
-    typer.Option(
-        help="Folder of a base model.", show_default="the one that ships with it", rich_help_panel=MODEL
-    ),
+    typer.Option(help="Folder of a base model, or a-grey.", show_default="a-grey", rich_help_panel=MODEL),
 ]
 Scratch = Annotated[
     Optional[bool],

@@ -61,9 +61,11 @@ def _worth(settings: Path, state: Path) -> tuple[bool, int]:
     return waits, state.stat().st_mtime_ns
 
 
-def check_new(path: Path, *, resumable: bool = False) -> None:
-    """Make sure that what comes out writes over nothing; raises WorkspaceError."""
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+def check_new(path: Path, *, resumable: bool = False, besides: str = "") -> None:
+    """Make sure that what comes out writes over nothing, a file named ``besides`` apart; raises
+    WorkspaceError.
+    """
+    if path.is_file() or (path.is_dir() and any(each.name != besides for each in path.iterdir())):
         raise WorkspaceError(
             "the folder for the result is not empty",
             seen=path,

@@ -6,11 +6,11 @@ draws it. Lengths are given for a picture of 128 pixels and grow with the pictur
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.synthetic.lattice import cell_borders
 from fedsim.synthetic.noise import Field, cloudy_noise, frame, smooth_noise, splatted, streaky_noise
 
 Layer = Callable[[int, float, np.random.Generator], Field]
@@ -26,7 +26,7 @@ def crazing(size: int, angle: float, rng: np.random.Generator) -> Field:
     x = (turned.along + bend * smooth_noise(size, rng, length=8 * unit)) / (cell * stretch)
     y = (turned.across + bend * smooth_noise(size, rng, length=8 * unit)) / cell
     width = float(rng.uniform(0.7, 1.5)) * unit / cell
-    net = np.clip(1.2 - _distance_to_cell_border(x, y, rng) / width, 0, 1)
+    net = np.clip(1.2 - cell_borders(x, y, rng) / width, 0, 1)
     present = smooth_noise(size, rng, length=float(rng.uniform(12, 40)) * unit) + rng.uniform(0.2, 1.6)
     return np.asarray(net * np.clip(3 * present, 0, 1), dtype=np.float32)
 
@@ -107,21 +107,6 @@ def scratches(size: int, angle: float, rng: np.random.Generator) -> Field:
         line = np.exp(-((across / width) ** 2)) * ends * np.clip(0.8 + 0.3 * depth, 0.15, 1)
         layer = np.maximum(layer, line * np.float32(rng.uniform(0.7, 1.2)))
     return layer.astype(np.float32)
-
-
-def _distance_to_cell_border(x: NDArray[Any], y: NDArray[Any], rng: np.random.Generator) -> Field:
-    """How much farther the second nearest of a jittered lattice's points is than the nearest, halved."""
-    table = rng.uniform(0.05, 0.95, (64, 64, 2)).astype(np.float32)
-    column, row = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
-    nearest = np.full(x.shape, np.inf, dtype=np.float32)
-    second = nearest.copy()
-    for step_y in (-1, 0, 1):
-        for step_x in (-1, 0, 1):
-            point = table[(row + step_y) % 64, (column + step_x) % 64]
-            distance = np.hypot(column + step_x + point[..., 0] - x, row + step_y + point[..., 1] - y)
-            second = np.minimum(second, np.maximum(nearest, distance))
-            nearest = np.minimum(nearest, distance)
-    return np.asarray((second - nearest) / 2, dtype=np.float32)
 
 
 DEFECTS: dict[str, Layer] = {

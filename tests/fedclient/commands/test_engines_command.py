@@ -15,7 +15,8 @@ import safetensors.numpy
 from PIL import Image
 
 from fedclient.cli import app
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.training.head import head_of
 from fedspect.console import run_app

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 import fedspect.files
-from fedclient.commands.live import JoinView, plain, round_text
+from fedclient.commands.live import JoinView
+from fedclient.commands.wording import plain, round_text
 
 FACTS = {
     "state": "working",

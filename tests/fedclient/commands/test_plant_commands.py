@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from fedclient.cli import app
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.node_status import NodeStatus
 from fedclient.plant_settings import SettingsFile
 from fedclient.yield_policy import PauseFile

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from fedclient.node.doctor import Check, device, examine, software, worst
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedserver.enrolment.authority import Authority
 from fedspect.protocol.join_token import JoinToken
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fedclient.default_home import HOME_VARIABLE, default_home
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedspect.errors import DamagedFileError, WorkspaceError
 
 MEMBERSHIP = Membership(

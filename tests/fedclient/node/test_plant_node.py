@@ -12,7 +12,8 @@ import pytest
 
 from fedclient.node.enrolment.session import Session
 from fedclient.node.headquarters_sync import HeadquartersSync, site_report
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.node.node_status import WRITE_EVERY, NodeStatus
 from fedclient.node.policy_watcher import PolicyWatcher
 from fedclient.node.worker_supervisor import WorkerSupervisor, worker_settings

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from fedclient.node import worker_client as worker_link
-from fedclient.node.worker_client import WorkerClient
+from fedclient.node.worker_client import WorkerClient, _socket_folder
 from fedclient.yield_policy import PauseFile
 from fedspect.errors import ConnectionLostError, DamagedFileError, DataError, WorkerError, YieldedError
 from fedspect.model import freeze, head_state, load_base
@@ -273,8 +273,8 @@ def test_training_steps_back_from_other_programs(shared: Tuple[WorkerClient, Lis
 
 def test_a_worker_leaves_with_its_node(site: Path, tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom fedclient.node.worker_client import WorkerLink\n"
-        f"link = WorkerLink(Path({str(settings(site, tmp_path))!r}), Path({str(tmp_path / 'log')!r}))\n"
+        "import sys, time\nfrom pathlib import Path\nfrom fedclient.node.worker_client import WorkerClient\n"
+        f"link = WorkerClient(Path({str(settings(site, tmp_path))!r}), Path({str(tmp_path / 'log')!r}))\n"
         "link.about()\nprint(link.pid, flush=True)\ntime.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as node:
@@ -350,3 +350,20 @@ def test_an_interpreter_that_is_not_there_is_named(site: Path, tmp_path: Path) -
 def test_a_strangers_call_on_the_socket_path_answers_nothing(tmp_path: Path) -> None:
     with grpc.insecure_channel(f"unix:{tmp_path}/none.sock") as channel, pytest.raises(ConnectionLostError):
         Stub(channel, WORKER).about(AboutRequest(), timeout=2)
+
+
+def test_a_socket_lies_where_its_path_is_short_enough_whatever_tmpdir_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("t" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    folder = _socket_folder()
+    try:
+        assert len(str(folder / "worker.sock")) <= 107 and folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        folder.rmdir()
+    monkeypatch.setattr("fedclient.node.worker_client.LONGEST_PARENT", 3)
+    with pytest.raises(WorkerError, match=r"worker's socket.*TMPDIR"):
+        _socket_folder()

@@ -7,25 +7,20 @@ import itertools
 import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from flwr.common import Message, MetricRecord, RecordDict
+from flwr.common import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg, MultiKrum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
-from fedserver.aggregation.checking import Accepted, Spooled, aggregate, check_updates
-from fedserver.flower.strategies import (
-    array_record,
-    begin_round,
-    build_strategy,
-    restore_strategy,
-    strategy_names,
-    strategy_state,
-)
+from fedserver.aggregation.aggregate import aggregate
+from fedserver.aggregation.aggregator import Aggregator, NoOptions
+from fedserver.aggregation.checking import Accepted, Spooled, check_updates
+from fedserver.aggregation.registry import build_aggregator, strategy_names
+from fedserver.flower.strategies import HeldUpdates
 from fedspect.errors import DamagedFileError, FederationError, SettingsError
 from fedspect.update.change import StepSize
 from fedspect.update.checks import Expected, Step
@@ -87,10 +82,8 @@ def accepted(folder: Path, updates: Sequence[Arrays], weights: Sequence[float] =
     ]
 
 
-def one_round(strategy: Any, updates: Sequence[Accepted], number: int = 1) -> Arrays:
+def one_round(strategy: Aggregator, updates: Sequence[Accepted], number: int = 1) -> Arrays:
     """What a round of the strategy changes."""
-    learned = {name: np.zeros_like(values) for name, values in HEAD.items() if "running" not in name}
-    begin_round(strategy, number, array_record(learned))
     return dict(aggregate(strategy, number, updates).change)
 
 
@@ -110,9 +103,7 @@ def test_a_claim_of_a_million_pictures_is_no_weight_of_a_million(tmp_path: Path)
     spooled.append(spool(tmp_path, "plant-4", change(0.3), 1_000_000))
     found, refused = check_updates(spooled, HEAD)
     assert not refused and [one.weight for one in found] == [150, 150, 150, 1500]
-    strategy = build_strategy("fedavg")
-    begin_round(strategy, 1, array_record({"weight": np.zeros((2, 2), np.float32)}))
-    aggregated = aggregate(strategy, 1, found)
+    aggregated = aggregate(build_aggregator("fedavg"), 1, found)
     assert aggregated.shares["plant-4"] == pytest.approx(10 / 13)
     assert aggregated.notes == ["plant-4 counts for 1500 of the 1000000 pictures that it claims"]
 
@@ -139,12 +130,12 @@ def test_ordinary_unequal_plants_weigh_what_they_claim(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["fedavg", "fedprox"])
 def test_the_mean_weighs_1_2_3(tmp_path: Path, name: str) -> None:
     # (1*1 + 2*2 + 3*6) / 6 = 23/6; (1*0.3 + 2*0.6 + 3*0.9) / 6 = 0.7
-    found = one_round(build_strategy(name), accepted(tmp_path, THREE))
+    found = one_round(build_aggregator(name), accepted(tmp_path, THREE))
     assert values(found) == pytest.approx((23 / 6, 0.7, -0.7), rel=1e-6)
 
 
 def test_fedadam_steps_the_weights_and_only_averages_the_statistics(tmp_path: Path) -> None:
-    strategy = build_strategy("fedadam", {"eta": 0.1, "beta_1": 0.5, "beta_2": 0.75, "tau": 1.0})
+    strategy = build_aggregator("fedadam", {"eta": 0.1, "beta_1": 0.5, "beta_2": 0.75, "tau": 1.0})
     found = one_round(strategy, accepted(tmp_path, THREE))
     # d = 23/6, m = d/2, v = d*d/4, step = 0.1 * sqrt(1-0.75**2) / (1-0.5**2) * m / (sqrt(v) + 1)
     step = 0.1 * (1 - 0.75**2) ** 0.5 / (1 - 0.5**2) * (23 / 12) / (23 / 12 + 1)
@@ -152,14 +143,14 @@ def test_fedadam_steps_the_weights_and_only_averages_the_statistics(tmp_path: Pa
 
 
 def test_fedyogi_steps_the_weights_and_only_averages_the_statistics(tmp_path: Path) -> None:
-    strategy = build_strategy("fedyogi", {"eta": 0.1, "beta_1": 0.5, "beta_2": 0.75, "tau": 1.0})
+    strategy = build_aggregator("fedyogi", {"eta": 0.1, "beta_1": 0.5, "beta_2": 0.75, "tau": 1.0})
     found = one_round(strategy, accepted(tmp_path, THREE))
     # v = 0 - 0.25 * d*d * sign(0 - d*d) = d*d/4
     assert values(found) == pytest.approx((0.1 * (23 / 12) / (23 / 12 + 1), 0.7, -0.7), rel=1e-6)
 
 
 def test_fedavgm_carries_half_of_the_last_round_on(tmp_path: Path) -> None:
-    strategy = build_strategy("fedavgm", {"server_momentum": 0.5, "server_learning_rate": 1.0})
+    strategy = build_aggregator("fedavgm", {"server_momentum": 0.5, "server_learning_rate": 1.0})
     first = one_round(strategy, accepted(tmp_path, THREE), 1)
     second = one_round(strategy, accepted(tmp_path, THREE), 2)
     assert values(first) == pytest.approx((23 / 6, 0.7, -0.7), rel=1e-6)
@@ -167,18 +158,18 @@ def test_fedavgm_carries_half_of_the_last_round_on(tmp_path: Path) -> None:
 
 
 def test_the_median_takes_the_middle_of_every_value(tmp_path: Path) -> None:
-    found = one_round(build_strategy("fedmedian"), accepted(tmp_path, THREE))
+    found = one_round(build_aggregator("fedmedian"), accepted(tmp_path, THREE))
     assert values(found) == pytest.approx((2.0, 0.6, -0.6), rel=1e-6)
 
 
 def test_the_trimmed_mean_cuts_one_of_three_at_each_end(tmp_path: Path) -> None:
-    found = one_round(build_strategy("trimmed", {"beta": 0.34}), accepted(tmp_path, THREE))
+    found = one_round(build_aggregator("trimmed", {"beta": 0.34}), accepted(tmp_path, THREE))
     assert values(found) == pytest.approx((2.0, 0.6, -0.6), rel=1e-6)
 
 
 def test_krum_takes_weights_and_statistics_of_one_plant(tmp_path: Path) -> None:
     # of 1, 2 and 6 the first two lie nearest to a neighbour; plant 1 comes first
-    strategy = build_strategy("krum", {"malicious_plants": 0})
+    strategy = build_aggregator("krum", {"malicious_plants": 0})
     updates = accepted(tmp_path, THREE)
     found = aggregate(strategy, 1, updates)
     assert values(found.change) == pytest.approx((1.0, 0.3, -0.3), rel=1e-6)
@@ -188,20 +179,26 @@ def test_krum_takes_weights_and_statistics_of_one_plant(tmp_path: Path) -> None:
 
 def test_krum_chooses_by_small_distances_whatever_the_size_of_the_statistics(tmp_path: Path) -> None:
     near = [change(1.0, 500.0), change(1.001, -500.0), change(9.0, 499.0), change(1.0005, 0.0)]
-    found = aggregate(build_strategy("krum"), 1, accepted(tmp_path, near, (1, 1, 1, 1)))
+    found = aggregate(build_aggregator("krum"), 1, accepted(tmp_path, near, (1, 1, 1, 1)))
     assert found.shares["plant-3"] == 0.0
 
 
 def test_robust_rules_say_what_they_hold_in_memory(tmp_path: Path) -> None:
-    found = aggregate(build_strategy("trimmed", {"beta": 0.4}), 1, accepted(tmp_path, THREE))
+    found = aggregate(build_aggregator("trimmed", {"beta": 0.4}), 1, accepted(tmp_path, THREE))
     assert found.notes[0].startswith("FedTrimmedAvg held 3 updates in memory at once")
     assert found.notes[1] == "cut the 1 largest and 1 smallest of 3 values everywhere"
-    assert aggregate(build_strategy("fedavg"), 1, accepted(tmp_path, THREE)).notes == []
+    assert aggregate(build_aggregator("fedavg"), 1, accepted(tmp_path, THREE)).notes == []
+
+
+class TwoNearest(HeldUpdates):
+    def make(self) -> MultiKrum:
+        return MultiKrum(num_nodes_to_select=2)
 
 
 def test_a_strategy_of_flowers_that_has_no_name_here_works_too(tmp_path: Path) -> None:
-    strategy = MultiKrum(num_nodes_to_select=2)
-    found = one_round(strategy, accepted(tmp_path, [change(1.0), change(1.0), change(9.0)], (1, 1, 1)))
+    found = one_round(
+        TwoNearest(NoOptions()), accepted(tmp_path, [change(1.0), change(1.0), change(9.0)], (1, 1, 1))
+    )
     assert values(found) == pytest.approx((1.0, 0.0, 0.0))
 
 
@@ -216,10 +213,19 @@ def test_the_order_of_the_updates_changes_no_bit(tmp_path: Path, name: str) -> N
     ]
     ready = accepted(tmp_path, updates, (5, 1, 7, 2))
     found = [
-        one_round(build_strategy(name), order) for order in itertools.islice(itertools.permutations(ready), 6)
+        one_round(build_aggregator(name), order)
+        for order in itertools.islice(itertools.permutations(ready), 6)
     ]
     for other in found[1:]:
         assert all(np.array_equal(found[0][key], other[key]) for key in HEAD)
+
+
+def flowers(update: np.ndarray, weight: float) -> Message:
+    content = {
+        "arrays": ArrayRecord({"weight": Array(update)}),
+        "metrics": MetricRecord({"num-examples": weight}),
+    }
+    return Message(RecordDict(content), dst_node_id=1, message_type="train")
 
 
 @given(
@@ -227,24 +233,18 @@ def test_the_order_of_the_updates_changes_no_bit(tmp_path: Path, name: str) -> N
     weights=st.lists(st.integers(1, 10_000), min_size=5, max_size=5),
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_running_mean_is_flowers_mean_of_all_at_once(
+def test_the_running_mean_is_flowers_mean_of_two_again_and_again_and_nearly_that_of_all_at_once(
     tmp_path: Path, updates: np.ndarray, weights: list[int]
 ) -> None:
     ready = accepted(tmp_path, [{"weight": row} for row in updates], weights)
-    found = aggregate(build_strategy("fedavg"), 1, ready).change["weight"]
-    replies = [
-        Message(
-            RecordDict(
-                {
-                    "arrays": array_record({"weight": row.astype(np.float64)}),
-                    "metrics": MetricRecord({"num-examples": weight}),
-                }
-            ),
-            dst_node_id=1,
-            message_type="train",
-        )
-        for row, weight in zip(updates, weights, strict=True)
-    ]
+    found = aggregate(build_aggregator("fedavg"), 1, ready).change["weight"]
+    mean, total = updates[0].astype(np.float64), float(weights[0])
+    for row, weight in zip(updates[1:], weights[1:], strict=True):
+        step, _ = FedAvg().aggregate_train(1, [flowers(mean, total), flowers(row.astype(np.float64), weight)])
+        assert step is not None
+        mean, total = step["weight"].numpy(), total + weight
+    np.testing.assert_array_equal(found, mean.astype(np.float32))
+    replies = [flowers(row.astype(np.float64), weight) for row, weight in zip(updates, weights, strict=True)]
     whole, _ = FedAvg().aggregate_train(1, replies)
     assert whole is not None
     np.testing.assert_allclose(found, whole["weight"].numpy(), rtol=1e-6, atol=1e-6)
@@ -252,14 +252,14 @@ def test_the_running_mean_is_flowers_mean_of_all_at_once(
 
 @pytest.mark.parametrize("name", ["fedadam", "fedyogi", "fedavgm"])
 def test_a_strategy_restored_from_its_state_goes_on_to_the_same_bits(tmp_path: Path, name: str) -> None:
-    whole, first = build_strategy(name), build_strategy(name)
+    whole, first = build_aggregator(name), build_aggregator(name)
     draw = np.random.default_rng(9)
     rounds = [[change(*draw.normal(size=2)) for _ in range(3)] for _ in range(4)]
     for number in (1, 2):
         one_round(whole, accepted(tmp_path, rounds[number]), number)
         one_round(first, accepted(tmp_path, rounds[number]), number)
-    second = build_strategy(name)
-    restore_strategy(second, strategy_state(first, ["weight"]), ["weight"])
+    second = build_aggregator(name)
+    second.load_state_dict(first.state_dict())
     expected = one_round(whole, accepted(tmp_path, rounds[3]), 3)
     found = one_round(second, accepted(tmp_path, rounds[3]), 3)
     assert all(np.array_equal(found[key], expected[key]) for key in HEAD)
@@ -271,7 +271,7 @@ def test_the_memory_of_a_mean_does_not_grow_with_the_number_of_plants(tmp_path: 
         update = {"weight": np.ones((100, 1000), dtype=np.float32)}
         ready = accepted(tmp_path, [update] * count, [1.0] * count)
         tracemalloc.start()
-        aggregate(build_strategy("fedavg"), 1, ready)
+        aggregate(build_aggregator("fedavg"), 1, ready)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
@@ -282,23 +282,23 @@ def test_the_memory_of_a_mean_does_not_grow_with_the_number_of_plants(tmp_path: 
 
 def test_an_unknown_strategy_is_answered_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match="did you mean fedadam"):
-        build_strategy("fedadamm")
+        build_aggregator("fedadamm")
 
 
 def test_an_unknown_option_is_answered_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match="beta_1"):
-        build_strategy("fedadam", {"beta1": 0.9})
+        build_aggregator("fedadam", {"beta1": 0.9})
 
 
 def test_the_state_of_another_strategy_is_not_taken() -> None:
     with pytest.raises(DamagedFileError, match="does not fit"):
-        restore_strategy(build_strategy("fedadam"), {"momentum/weight": np.zeros(2)}, ["weight"])
+        build_aggregator("fedadam").load_state_dict({"momentum/weight": np.zeros(2)})
     with pytest.raises(DamagedFileError, match="does not fit"):
-        restore_strategy(build_strategy("fedavg"), {"m/weight": np.zeros(2)}, ["weight"])
+        build_aggregator("fedavg").load_state_dict({"m/weight": np.zeros(2)})
 
 
 def test_a_strategy_whose_step_overflows_ends_in_words(tmp_path: Path) -> None:
-    strategy = build_strategy("fedavgm", {"server_learning_rate": 10.0})
+    strategy = build_aggregator("fedavgm", {"server_learning_rate": 10.0})
     with pytest.raises(FederationError, match="not finite"), np.errstate(over="ignore"):
         one_round(strategy, accepted(tmp_path, [change(1e38)], [1]))
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app.error import Error
 from flwr.app.user_config import UserConfig
-from flwr.common import Context, Message, RecordDict
+from flwr.common import Context, RecordDict
 
 import fedspect.files
 import linear_plants
+from fedclient.node.message_handler import Answer, MessageHandler
 from fedserver.flower.serverapp import app, build_server_app
 from fedserver.rounds.event_log import EventLog
 from fedserver.rounds.events import Event, PlantLost
@@ -20,11 +20,12 @@ from fedserver.rounds.settings import RoundSettings
 from fedserver.storage.run_store import RunFacts, RunStore
 from fedspect.errors import FedspectError, QuorumError, SettingsError
 from fedspect.files import read_json_lines
+from fedspect.protocol.messages import DESCRIBE
+from flower_grid import InProcessGrid
 from linear_plants import LinearPlant
-from scripted_grid import ScriptedGrid
 
 
-def begun(folder: Path, **rounds: Any) -> tuple[RunStore, ScriptedGrid]:
+def begun(folder: Path, **rounds: Any) -> tuple[RunStore, InProcessGrid]:
     facts = RunFacts(
         run_id="a-run",
         base_hash=linear_plants.BASE_HASH,
@@ -35,18 +36,21 @@ def begun(folder: Path, **rounds: Any) -> tuple[RunStore, ScriptedGrid]:
         rounds=RoundSettings(**{"rounds": 2, "quorum": 2, "give_up": 0.0, "poll": 0.001, **rounds}),
     )
     store = RunStore.create(folder / "run", facts, linear_plants.start_head())
-    workers = [LinearPlant(f"plant-{n}", folder / f"plant-{n}") for n in (1, 2)]
-    return store, ScriptedGrid(workers)
+    handlers = [handler(LinearPlant(f"plant-{n}", folder / f"plant-{n}")) for n in (1, 2)]
+    return store, InProcessGrid(handlers)
+
+
+def handler(plant: LinearPlant) -> MessageHandler:
+    return MessageHandler(lambda: plant)
 
 
 def context(**config: Any) -> Context:
     return Context(1, 0, UserConfig(), RecordDict(), UserConfig(config))
 
 
-def refusing_to_train(message: Message) -> Message:
-    if message.metadata.message_type == "train":
-        message.__dict__.update(_content=None, _error=Error(8, "no memory"))
-    return message
+def refusing_to_train(kind: str, body: bytes) -> Answer:
+    description = LinearPlant("plant-2", Path("nowhere")).describe()
+    return Answer(description) if kind == DESCRIBE else Answer(failure="no memory")
 
 
 def test_the_bundles_app_runs_the_folder_that_the_configuration_names(tmp_path: Path) -> None:
@@ -66,7 +70,7 @@ def test_the_bundles_app_runs_the_folder_that_the_configuration_names(tmp_path: 
 
 def test_a_configuration_without_a_folder_is_an_error_of_settings() -> None:
     with pytest.raises(SettingsError, match="run folder"):
-        app(ScriptedGrid([]), context())
+        app(InProcessGrid([]), context())
 
 
 def test_what_ended_a_run_is_handed_over_where_someone_listens(tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def test_whoever_listens_hears_of_trouble_once_and_the_log_has_it_where_nobody_d
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, grid = begun(tmp_path)
-    grid.altered[2] = refusing_to_train
+    grid.handlers = [grid.handlers[0], refusing_to_train]
     heard: list[Event] = []
     errors: list[FedspectError] = []
     build_server_app(lambda _: store.folder, on_event=heard.append, on_error=errors.append)(grid, context())

@@ -18,7 +18,6 @@ import pytest
 import linear_plants
 from fedserver.cli import app
 from fedserver.enrolment.tokens import invite
-from fedserver.flower.strategies import build_strategy
 from fedserver.operations.backup import back_up
 from fedserver.operations.restore import restore
 from fedserver.rounds.history import RoundRecord
@@ -31,7 +30,7 @@ from fedserver.workspace import Workspace, create
 from fedspect.console import run_app
 from fedspect.errors import DamagedFileError, DiskFullError, WorkspaceError
 from linear_plants import LinearPlant
-from scripted_grid import ScriptedGrid
+from scripted_transport import ScriptedTransport
 
 
 def facts(rounds: int) -> RunFacts:
@@ -62,10 +61,8 @@ def workspace(folder: Path) -> Workspace:
 
 def work_on(store: RunStore, plants: Path) -> None:
     """Let two plants do the rounds that are left."""
-    strategy = build_strategy(store.facts.strategy, store.facts.strategy_options)
-    RoundLoop(
-        ScriptedGrid([LinearPlant(f"plant-{n}", plants / f"plant-{n}") for n in (1, 2)]), strategy, store
-    ).run()
+    workers = [LinearPlant(f"plant-{n}", plants / f"plant-{n}") for n in (1, 2)]
+    RoundLoop(ScriptedTransport(workers), store).run()
 
 
 def close_round(store: RunStore, state: RunState) -> RunState:

@@ -1,4 +1,4 @@
-"""The round loop, with real plants (a small network) behind a grid that the test directs."""
+"""The round loop, with real plants (a small network) behind a transport that the test directs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from flwr.app.error import Error
-from flwr.common import Message
 
 import linear_plants
-from fedserver.flower.envelope import content_with, take_body
-from fedserver.flower.strategies import build_strategy
 from fedserver.rounds.events import (
     Event,
     PlantLost,
@@ -29,13 +25,14 @@ from fedserver.rounds.events import (
 from fedserver.rounds.loop import RoundLoop
 from fedserver.rounds.outcome import RunOutcome
 from fedserver.rounds.settings import RoundSettings
+from fedserver.rounds.transport import Reply
 from fedserver.storage.run_store import RunFacts, RunStore
 from fedspect.errors import InterruptedRunError, QuorumError
 from fedspect.files import read_json
 from fedspect.update.round_messages import PlantDescription, RoundReply, RoundTask
 from fedspect.update.schema import Arrays
 from linear_plants import LinearPlant
-from scripted_grid import Clock, ScriptedGrid
+from scripted_transport import Clock, ScriptedTransport, Sent, failing
 
 
 class Federation:
@@ -54,7 +51,7 @@ class Federation:
         self.workers = workers or [
             LinearPlant(f"plant-{n}", folder / "work" / f"plant-{n}") for n in (1, 2, 3)
         ]
-        self.grid = ScriptedGrid(self.workers)
+        self.transport = ScriptedTransport(self.workers)
         self.clock = Clock()
         self.events: list[Event] = []
         self.reactions: list[Callable[[Event], None]] = []
@@ -82,15 +79,7 @@ class Federation:
         self.store = RunStore(folder / "run")
 
     def run(self, **more: Any) -> RunFinished:
-        facts = self.store.facts
-        return RoundLoop(
-            self.grid,
-            build_strategy(facts.strategy, facts.strategy_options),
-            self.store,
-            on_event=self._hear,
-            clock=self.clock,
-            **more,
-        ).run()
+        return RoundLoop(self.transport, self.store, self._hear, clock=self.clock, **more).run()
 
     def on(self, kind: type[Event], round_number: int, action: Callable[[], None]) -> None:
         """Do something at an event of a round."""
@@ -191,7 +180,7 @@ def test_the_order_in_which_answers_arrive_changes_nothing(tmp_path: Path, strat
     for seed in (1, 2):
         federation = Federation(tmp_path / str(seed), strategy=strategy, rounds=2, quorum=3)
         shuffle = random.Random(seed)
-        federation.grid.order = lambda ids, shuffle=shuffle: shuffle.sample(ids, len(ids))
+        federation.transport.order = lambda ids, shuffle=shuffle: shuffle.sample(ids, len(ids))
         federation.run()
         heads.append(federation.head())
     assert equal(*heads)
@@ -252,13 +241,13 @@ def test_a_plant_that_lost_its_head_is_sent_the_whole_one_in_the_same_round(tmp_
 
 def test_too_few_plants_make_the_run_wait_and_say_so(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=3, rounds=1)
-    federation.grid.offline = {2, 3}
+    federation.transport.offline = {2, 3}
     seen: list[dict[str, Any]] = []
 
     def come(event: Event) -> None:
         if isinstance(event, Waiting):
             seen.append(read_json(federation.store.folder / "status.json"))
-            federation.grid.offline = set()
+            federation.transport.offline = set()
 
     federation.reactions.append(come)
     federation.run()
@@ -271,7 +260,7 @@ def test_too_few_plants_make_the_run_wait_and_say_so(tmp_path: Path) -> None:
 
 def test_a_run_that_may_give_up_says_what_is_missing(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=3, give_up=5.0)
-    federation.grid.offline = {3}
+    federation.transport.offline = {3}
     with pytest.raises(QuorumError, match="needs 3 plants and has 2"):
         federation.run()
     outcome = RunOutcome.read(federation.store.folder)
@@ -282,7 +271,7 @@ def test_a_run_that_may_give_up_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_one_plant_is_said_in_the_singular(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=1, give_up=5.0)
-    federation.grid.offline = {1, 2, 3}
+    federation.transport.offline = {1, 2, 3}
     with pytest.raises(QuorumError, match="needs 1 plant and has 0"):
         federation.run()
 
@@ -308,8 +297,8 @@ def test_the_first_round_waits_for_the_plants_that_are_expected_but_not_for_ever
 
 def test_a_plant_that_comes_while_a_round_lacks_updates_takes_part_in_it(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=3, rounds=1)
-    federation.on(RoundStarted, 1, lambda: federation.grid.offline.add(3))
-    federation.on(Waiting, 1, lambda: federation.grid.offline.discard(3))
+    federation.on(RoundStarted, 1, lambda: federation.transport.offline.add(3))
+    federation.on(Waiting, 1, lambda: federation.transport.offline.discard(3))
     federation.run()
     waiting = federation.heard(Waiting)[0]
     assert waiting.text == "round 1 of 1 needs 3 updates and has 2; plant-3: it went offline"
@@ -318,11 +307,11 @@ def test_a_plant_that_comes_while_a_round_lacks_updates_takes_part_in_it(tmp_pat
 
 def test_a_plant_that_was_killed_and_is_back_is_asked_again_at_once(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=3, rounds=1, retry=3600.0)
-    federation.on(RoundStarted, 1, lambda: federation.grid.offline.add(3))
+    federation.on(RoundStarted, 1, lambda: federation.transport.offline.add(3))
 
     def back() -> None:
-        federation.grid.forget(3)  # what it was given is lost with it
-        federation.grid.offline.discard(3)
+        federation.transport.forget(3)  # what it was given is lost with it
+        federation.transport.offline.discard(3)
 
     federation.on(Waiting, 1, back)
     federation.run()
@@ -331,7 +320,7 @@ def test_a_plant_that_was_killed_and_is_back_is_asked_again_at_once(tmp_path: Pa
 
 def test_a_plant_that_failed_once_and_then_answered_is_not_asked_again(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=3, rounds=1, retry=0.0)
-    federation.on(RoundStarted, 1, lambda: federation.grid.offline.add(2))
+    federation.on(RoundStarted, 1, lambda: federation.transport.offline.add(2))
     third = federation.workers[2]
 
     def fails_once(task: RoundTask) -> RoundReply:
@@ -345,8 +334,8 @@ def test_a_plant_that_failed_once_and_then_answered_is_not_asked_again(tmp_path:
 
     def second_comes_back() -> None:
         if len(third.tasks) > 1:
-            federation.grid.forget(2)
-            federation.grid.offline.discard(2)
+            federation.transport.forget(2)
+            federation.transport.offline.discard(2)
 
     federation.on(Waiting, 1, second_comes_back)
     federation.run()
@@ -370,8 +359,8 @@ def test_a_run_whose_plants_fail_at_once_can_be_stopped(tmp_path: Path) -> None:
 
 def test_plants_come_and_go_between_rounds(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=2, rounds=3)
-    federation.grid.offline = {3}
-    federation.on(RoundClosed, 1, lambda: federation.grid.offline.symmetric_difference_update({1, 3}))
+    federation.transport.offline = {3}
+    federation.on(RoundClosed, 1, lambda: federation.transport.offline.symmetric_difference_update({1, 3}))
     federation.on(RoundClosed, 1, lambda: setattr(federation.clock, "now", federation.clock.now + 5))
     federation.run()
     plants = [[one.plant for one in record.plants] for record in federation.store.history()]
@@ -393,16 +382,9 @@ def test_a_plant_whose_work_fails_is_named_with_its_reason(tmp_path: Path) -> No
     assert federation.store.history()[0].lost.keys() == {"plant-3"}
 
 
-def test_a_node_that_answers_with_flowers_error_is_a_lost_plant(tmp_path: Path) -> None:
+def test_a_node_that_answers_with_a_failure_is_a_lost_plant_whose_reason_is_one_line(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=1)
-
-    def broken(message: Message) -> Message:
-        if message.metadata.message_type != "train":
-            return message
-        message.__dict__.update(_content=None, _error=Error(8, "the client app crashed\nTraceback ..."))
-        return message
-
-    federation.grid.altered[2] = broken
+    federation.transport.altered[2] = failing("the client app crashed\nTraceback ...")
     federation.run()
     assert federation.store.history()[0].lost == {"plant-2": "the client app crashed"}
 
@@ -413,8 +395,8 @@ def test_a_node_that_answers_with_flowers_error_is_a_lost_plant(tmp_path: Path) 
 def slow_federation(folder: Path, **rounds: Any) -> Federation:
     """Plant 3 does not answer in round 1, and answers when round 2 has begun."""
     federation = Federation(folder, quorum=2, deadline=2.0, **rounds)
-    federation.on(RoundStarted, 1, lambda: federation.grid.held.add(3))
-    federation.on(RoundStarted, 2, lambda: federation.grid.held.discard(3))
+    federation.on(RoundStarted, 1, lambda: federation.transport.held.add(3))
+    federation.on(RoundStarted, 2, lambda: federation.transport.held.discard(3))
     return federation
 
 
@@ -441,9 +423,9 @@ def test_a_late_update_is_used_in_the_next_round_with_its_discount(tmp_path: Pat
 
 def test_a_late_update_that_comes_between_two_rounds_is_used_in_the_next(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=2, deadline=2.0)
-    federation.on(RoundStarted, 1, lambda: federation.grid.held.add(3))
-    federation.on(RoundClosed, 1, lambda: federation.grid.held.discard(3))
-    federation.on(RoundStarted, 2, lambda: federation.grid.held.add(3))
+    federation.on(RoundStarted, 1, lambda: federation.transport.held.add(3))
+    federation.on(RoundClosed, 1, lambda: federation.transport.held.discard(3))
+    federation.on(RoundStarted, 2, lambda: federation.transport.held.add(3))
     federation.run()
     second = {one.plant: one for one in federation.store.history()[1].plants}
     assert second["plant-3"].late_by == 1 and second["plant-3"].weight > 0
@@ -451,8 +433,8 @@ def test_a_late_update_that_comes_between_two_rounds_is_used_in_the_next(tmp_pat
 
 def test_an_answer_in_time_takes_the_place_of_a_late_one(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=2, deadline=2.0)
-    federation.on(RoundStarted, 1, lambda: federation.grid.held.add(3))
-    federation.on(RoundClosed, 1, lambda: federation.grid.held.discard(3))
+    federation.on(RoundStarted, 1, lambda: federation.transport.held.add(3))
+    federation.on(RoundClosed, 1, lambda: federation.transport.held.discard(3))
     federation.run()
     second = {one.plant: one.late_by for one in federation.store.history()[1].plants}
     assert second == {"plant-1": 0, "plant-2": 0, "plant-3": 0}
@@ -460,7 +442,7 @@ def test_an_answer_in_time_takes_the_place_of_a_late_one(tmp_path: Path) -> None
 
 def test_a_closing_evaluation_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=1, give_up=2.0)
-    federation.on(RoundClosed, 1, lambda: federation.grid.offline.update({2, 3}))
+    federation.on(RoundClosed, 1, lambda: federation.transport.offline.update({2, 3}))
     federation.on(RoundClosed, 1, lambda: setattr(federation.clock, "now", federation.clock.now + 5))
     finished = federation.run()
     assert finished.rounds == 1 and finished.evaluation is None
@@ -484,15 +466,13 @@ def test_an_answer_that_is_late_and_cannot_be_read_is_refused_and_the_plant_is_t
     tmp_path: Path, moment: type[Event], number: int, asked_again: bool
 ) -> None:
     federation = Federation(tmp_path, quorum=2, deadline=2.0)
-    federation.on(RoundStarted, 1, lambda: federation.grid.held.add(3))
-    federation.on(moment, number, lambda: federation.grid.held.discard(3))
+    federation.on(RoundStarted, 1, lambda: federation.transport.held.add(3))
+    federation.on(moment, number, lambda: federation.transport.held.discard(3))
 
-    def cut(message: Message) -> Message:
-        if message.metadata.group_id == "1":
-            message.content = content_with(take_body(message)[:-20])
-        return message
+    def cut(sent: Sent, reply: Reply) -> Reply:
+        return Reply(reply.message, reply.body[:-20]) if sent.group == "1" else reply
 
-    federation.grid.altered[3] = cut
+    federation.transport.altered[3] = cut
     federation.run()
     first, second, third = federation.store.history()
     assert "plant-3" in first.lost
@@ -501,7 +481,7 @@ def test_an_answer_that_is_late_and_cannot_be_read_is_refused_and_the_plant_is_t
     assert [one.plant for one in second.refused] == ([] if asked_again else ["plant-3"])
     assert ("plant-3" in [one.plant for one in second.plants]) == asked_again
     assert [one.plant for one in third.plants] == ["plant-1", "plant-2", "plant-3"]
-    (notice,) = federation.grid.notices
+    (notice,) = federation.transport.notices
     assert "a message is damaged" in notice
 
 
@@ -525,8 +505,8 @@ def test_work_that_fails_after_its_round_has_closed_is_told_with_its_reason(tmp_
 
 def test_an_update_that_is_later_than_allowed_is_refused(tmp_path: Path) -> None:
     federation = Federation(tmp_path, quorum=2, deadline=2.0, rounds=4, late_rounds=1)
-    federation.on(RoundStarted, 1, lambda: federation.grid.held.add(3))
-    federation.on(RoundStarted, 3, lambda: federation.grid.held.discard(3))
+    federation.on(RoundStarted, 1, lambda: federation.transport.held.add(3))
+    federation.on(RoundStarted, 3, lambda: federation.transport.held.discard(3))
     federation.run()
     lifetimes_over = [event.reason for event in federation.heard(PlantLost) if event.plant == "plant-3"]
     assert lifetimes_over[0] == "it had not answered at the deadline"
@@ -544,7 +524,7 @@ def test_an_update_with_nan_is_refused_and_named_and_the_model_stays_finite(tmp_
     assert refused.plant == "plant-2" and "is not finite" in refused.reason
     assert all(np.isfinite(values).all() for values in federation.head().values())
     assert [one.plant for one in federation.store.history()[0].refused] == ["plant-2"]
-    assert any("is not finite" in notice for notice in federation.grid.notices)
+    assert any("is not finite" in notice for notice in federation.transport.notices)
 
 
 def test_the_result_is_as_if_the_refused_plant_had_not_been_there(tmp_path: Path) -> None:
@@ -552,19 +532,19 @@ def test_the_result_is_as_if_the_refused_plant_had_not_been_there(tmp_path: Path
     poisoned(with_it.workers, 3, value=np.inf)
     with_it.run()
     without = Federation(tmp_path / "without", rounds=1)
-    without.grid.offline = {3}
+    without.transport.offline = {3}
     without.run()
     assert equal(with_it.head(), without.head())
 
 
-def test_a_plant_refused_three_rounds_running_is_set_aside_until_an_operator_looks(tmp_path: Path) -> None:
+def test_a_plant_refused_three_rounds_running_is_quarantined_until_an_operator_looks(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=6)
     poisoned(federation.workers, 1)
-    federation.on(RoundClosed, 5, lambda: federation.store.readmissions.add("plant-1"))
+    federation.on(RoundClosed, 5, lambda: federation.store.quarantine_releases.add("plant-1"))
     federation.on(RoundClosed, 5, lambda: setattr(federation.clock, "now", federation.clock.now + 5))
     federation.run()
     refused = federation.heard(PlantRefused)
-    assert [(one.round, one.in_a_row, one.set_aside) for one in refused] == [
+    assert [(one.round, one.in_a_row, one.quarantined) for one in refused] == [
         (1, 1, False),
         (2, 2, False),
         (3, 3, True),
@@ -573,7 +553,7 @@ def test_a_plant_refused_three_rounds_running_is_set_aside_until_an_operator_loo
     assert [len(event.plants) for event in federation.heard(RoundStarted)][:6] == [3, 3, 3, 2, 2, 3]
 
 
-def test_being_set_aside_survives_a_restart(tmp_path: Path) -> None:
+def test_a_quarantine_survives_a_restart(tmp_path: Path) -> None:
     federation = Federation(tmp_path, rounds=4)
     poisoned(federation.workers, 1)
     federation.run()
@@ -589,14 +569,14 @@ def test_being_let_in_again_survives_a_server_that_ends_before_the_round_does(tm
     federation.run()
     cut = Federation(tmp_path)
     cut.store.change_settings(cut.store.facts.rounds.model_copy(update={"rounds": 4}))
-    cut.store.readmissions.add("plant-1")
+    cut.store.quarantine_releases.add("plant-1")
     with pytest.raises(InterruptedRunError):
         cut.run(should_stop=lambda: bool(cut.heard(RoundStarted)))
     again = Federation(tmp_path)
     again.run()
     started = [federation.heard(RoundStarted)[0].plants for federation in (cut, again)]
     assert started == [("plant-1", "plant-2", "plant-3")] * 2
-    assert again.store.readmissions.take() == []
+    assert again.store.quarantine_releases.take() == []
 
 
 def test_too_many_refusals_for_a_quorum_end_in_waiting_with_the_reasons(tmp_path: Path) -> None:
@@ -640,7 +620,7 @@ def test_one_plant_with_stray_statistics_does_not_put_the_blame_on_the_base_mode
         poisoned(federation.workers, 2)
         poisoned(federation.workers, 3)
     if others == "silent":
-        federation.on(RoundStarted, 1, lambda: federation.grid.offline.update({2, 3}))
+        federation.on(RoundStarted, 1, lambda: federation.transport.offline.update({2, 3}))
     with pytest.raises(QuorumError, match="step of the statistics") as ended:
         federation.run()
     assert "mend the plants" in str(ended.value.remedy)

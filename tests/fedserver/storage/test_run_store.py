@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import linear_plants
-from fedserver.flower.strategies import build_strategy
 from fedserver.rounds.history import RoundRecord
 from fedserver.rounds.loop import RoundLoop
 from fedserver.rounds.settings import RoundSettings
@@ -20,7 +19,7 @@ from fedserver.storage.run_store import RunStore
 from fedspect.errors import DamagedFileError, DiskFullError, WorkspaceError
 from fedspect.files import read_json_lines
 from linear_plants import LinearPlant
-from scripted_grid import ScriptedGrid
+from scripted_transport import ScriptedTransport
 
 
 def facts(**rounds: object) -> RunFacts:
@@ -126,16 +125,16 @@ def test_a_store_does_not_grow_but_for_its_records(tmp_path: Path) -> None:
 
 def test_a_plant_let_in_again_is_told_once_and_forgotten_when_a_round_is_closed(tmp_path: Path) -> None:
     store, operator = begun(tmp_path), RunStore(tmp_path)
-    operator.readmissions.add("plant-1")
-    assert store.readmissions.take() == ["plant-1"]
-    assert store.readmissions.take() == []
-    assert RunStore(tmp_path).readmissions.take() == ["plant-1"]  # a server that was started again
-    operator.readmissions.add("plant-1")  # once more before the round is closed
-    operator.readmissions.add("plant-2")
+    operator.quarantine_releases.add("plant-1")
+    assert store.quarantine_releases.take() == ["plant-1"]
+    assert store.quarantine_releases.take() == []
+    assert RunStore(tmp_path).quarantine_releases.take() == ["plant-1"]  # a server that was started again
+    operator.quarantine_releases.add("plant-1")  # once more before the round is closed
+    operator.quarantine_releases.add("plant-2")
     state = advance(store, store.latest())
-    assert store.readmissions.take() == ["plant-1", "plant-2"]
+    assert store.quarantine_releases.take() == ["plant-1", "plant-2"]
     advance(store, state)
-    assert RunStore(tmp_path).readmissions.take() == []
+    assert RunStore(tmp_path).quarantine_releases.take() == []
 
 
 def test_a_run_is_not_begun_over_another(tmp_path: Path) -> None:
@@ -152,7 +151,7 @@ def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
 def test_a_run_of_another_format_says_so(tmp_path: Path) -> None:
     begun(tmp_path)
     path = tmp_path / "run.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 9'))
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 9'))
     with pytest.raises(WorkspaceError, match="another format"):
         RunStore(tmp_path)
 
@@ -223,8 +222,7 @@ def run_rounds(folder: Path) -> None:
         )
     workers = [LinearPlant(f"plant-{n}", folder / f"plant-{n}") for n in (1, 2)]
     store = RunStore(folder / "run")
-    strategy = build_strategy(store.facts.strategy, store.facts.strategy_options)
-    RoundLoop(ScriptedGrid(workers), strategy, store).run()
+    RoundLoop(ScriptedTransport(workers), store).run()
 
 
 def in_a_process(work: Callable[[], None], die_at: int | None = None) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from headquarters_parts import begun_run, close_round, edit, finish, finished_run, made_workspace
 
-from fedserver.storage.runs import is_finished, named_run, run_folders
+from fedserver.storage.run_state import ClientRecord
+from fedserver.storage.runs import client_records, is_finished, named_run, run_folders
 from fedserver.workspace import Workspace
 from fedspect.errors import SettingsError, WorkspaceError
 
@@ -78,3 +79,16 @@ def test_runs_are_found_by_name_by_number_or_as_the_newest(workspace: Workspace)
     assert named_run(workspace.runs, "1").name == named_run(workspace.runs, "run-0001").name == "run-0001"
     with pytest.raises(WorkspaceError, match="no such run"):
         named_run(workspace.runs, "run-0009")
+
+
+def test_round_10000_comes_after_round_9999_and_run_10000_after_run_9999(workspace: Workspace) -> None:
+    """As text they would come before: a plant that is quarantined by now would stand as it did long ago."""
+    store = begun_run(workspace)
+    close_round(store, 0.5, client_records={"plant-1": ClientRecord(last_round=1)})
+    (store.folder / "0001").rename(store.folder / "9999")
+    close_round(store, 0.5, client_records={"plant-1": ClientRecord(last_round=2)})
+    assert store.rounds() == [0, 9999, 10000]
+    assert client_records(workspace.runs)["plant-1"]["last_round"] == 2
+    store.folder.rename(workspace.runs / "run-9999")
+    (workspace.runs / "run-10000").mkdir()
+    assert [each.name for each in run_folders(workspace.runs)] == ["run-9999", "run-10000"]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.common import Message, RecordDict
 
 import linear_plants
 from engine_jobs import head_of, linear_job
-from fedclient.node.flower.clientapp import WorkerPort, build_client_app
+from fedclient.node.message_handler import MessageHandler, WorkerPort
 from fedserver.rounds.events import Event, PlantReplied, RoundClosed, RunFinished
 from fedserver.storage.run_store import RunStore
 from fedsim.backends import run_engine
-from fedsim.backends.local import LocalGrid
+from fedsim.backends.local import LocalTransport
 from fedsim.backends.workers import FactoryWorkers, forget_workers
 from fedspect.errors import AlreadyRunningError, InterruptedRunError, QuorumError, SettingsError
+from fedspect.protocol.messages import TRAIN
 
 
 def test_a_run_learns_and_tells_of_every_round(tmp_path: Path) -> None:
@@ -102,7 +101,7 @@ def test_a_finished_job_finishes_again_without_work(tmp_path: Path) -> None:
     assert [type(event) for event in events] == [RunFinished]
 
 
-# -- the grid itself -----------------------------------------------------------------------------------------
+# -- the transport itself ------------------------------------------------------------------------------------
 
 
 class Keeping:
@@ -119,60 +118,52 @@ class Keeping:
         return b""
 
 
-def grid_of(make: Callable[[], WorkerPort], count: int = 2, threads: int = 1) -> LocalGrid:
-    workers = [make() for _ in range(count)]
-    app = build_client_app(lambda context: workers[context.node_id - 1])
-    return LocalGrid(app, [{} for _ in workers], threads=threads)
-
-
-def task(node: int) -> Message:
-    from fedserver.flower.envelope import content_with
-
-    return Message(content_with(f"task for {node}".encode()), dst_node_id=node, message_type="train")
+def send(transport: LocalTransport, node: int) -> str:
+    identity = transport.send(node, TRAIN, f"task for {node}".encode(), lifetime=60.0, group="1")
+    assert identity is not None
+    return identity
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_message_is_answered_once(threads: int) -> None:
-    grid = grid_of(Keeping, threads=threads)
-    replies = list(grid.send_and_receive([task(2), task(1), task(2)]))
-    assert sorted(reply.metadata.src_node_id for reply in replies) == [1, 2, 2]
-    assert len({reply.metadata.reply_to_message_id for reply in replies}) == 3
-    grid.close()
+    transport = LocalTransport([MessageHandler(Keeping) for _ in range(2)], threads=threads)
+    waiting = [send(transport, node) for node in (2, 1, 2)]
+    found: dict[str, bytes] = {}
+    while len(found) < 3:
+        found.update({reply.message: reply.body for reply in transport.receive(waiting)})
+    assert [found[one] for one in waiting] == [b"task for 2", b"task for 1", b"task for 2"]
+    assert list(transport.receive(waiting)) == []
+    transport.close()
 
 
 def test_work_begins_when_its_answer_is_asked_for() -> None:
     worker = Keeping()
-    grid = grid_of(lambda: worker, count=1)
-    (identity,) = grid.push_messages([task(1)])
+    transport = LocalTransport([MessageHandler(lambda: worker)])
+    identity = send(transport, 1)
     assert worker.given == []
-    assert list(grid.pull_messages(["another"])) == []
-    (reply,) = grid.pull_messages([identity])
+    assert list(transport.receive(["another"])) == []
+    (reply,) = transport.receive([identity])
     assert worker.given == [b"task for 1"]
-    assert list(grid.pull_messages([identity])) == []
-    assert reply.metadata.reply_to_message_id == identity
+    assert list(transport.receive([identity])) == []
+    assert reply.message == identity
 
 
-def test_an_app_that_raises_answers_with_flowers_error() -> None:
-    def no_worker(context: object) -> WorkerPort:
+def test_a_plant_without_a_worker_answers_with_a_failure() -> None:
+    def no_worker() -> WorkerPort:
         raise AssertionError("never asked")
 
-    grid = LocalGrid(build_client_app(no_worker), [{}])
-    unknown = Message(RecordDict(), dst_node_id=1, message_type="evaluate")
-    (reply,) = grid.send_and_receive([unknown])
-    assert reply.has_error()
+    transport = LocalTransport([MessageHandler(no_worker)])
+    (reply,) = transport.receive([send(transport, 1)])
+    assert reply.failure == "AssertionError: never asked"
 
 
 def test_workers_are_made_once_per_process_and_can_be_forgotten(tmp_path: Path) -> None:
-    from flwr.app.user_config import UserConfig
-    from flwr.common import Context
-
     workers = FactoryWorkers("linear_plants:make_worker", tmp_path, ("plant-1", "plant-2"))
-    context = Context(1, 1, UserConfig({"partition-id": 1}), RecordDict(), UserConfig())
-    first = workers(context)
+    first = workers.worker(1)
     assert isinstance(first, linear_plants.LinearPlant) and first.name == "plant-2"
-    assert workers(context) is first
+    assert workers.worker(1) is first
     forget_workers()
-    assert workers(context) is not first
+    assert workers.worker(1) is not first
     forget_workers()
 
 

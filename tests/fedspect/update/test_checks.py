@@ -12,11 +12,11 @@ from fedspect.update.checks import (
     CheckSettings,
     Expected,
     Step,
-    believed,
+    cap_by_enrolment,
+    cap_by_median,
     check_reply,
     check_step,
     step_outliers,
-    weighed,
 )
 from fedspect.update.encoding import encode
 from fedspect.update.round_messages import ReplyError, RoundReply
@@ -160,22 +160,22 @@ def test_a_claim_of_a_million_pictures_does_not_excuse_a_long_step() -> None:
 
 def test_a_plant_counts_for_a_bounded_number_of_the_others_pictures() -> None:
     claimed = steps(1.0, 1.0, 1.0, 1.0, examples=[100, 120, 200, 1_000_000])
-    assert [step.examples for step in weighed(claimed)] == [100, 120, 200, 1200]
-    assert [step.examples for step in weighed(claimed, settings=CheckSettings(of_others=2.0))] == [
+    assert [step.examples for step in cap_by_median(claimed)] == [100, 120, 200, 1200]
+    assert [step.examples for step in cap_by_median(claimed, settings=CheckSettings(of_others=2.0))] == [
         100, 120, 200, 240,
     ]  # fmt: skip
 
 
 def test_who_is_alone_counts_for_what_it_claims() -> None:
     alone = steps(1.0, examples=[1_000_000])
-    assert weighed(alone) == alone
-    assert weighed(alone, earlier=alone) == alone  # its own rounds before are no others
+    assert cap_by_median(alone) == alone
+    assert cap_by_median(alone, earlier=alone) == alone  # its own rounds before are no others
 
 
 def test_a_plant_counts_for_three_times_what_it_first_had_at_most() -> None:
-    assert believed(90, replace(EXPECTED, at_first=30)) == 90
-    assert believed(91, replace(EXPECTED, at_first=30)) == 90
-    assert believed(1_000_000, EXPECTED) == 1_000_000
+    assert cap_by_enrolment(90, replace(EXPECTED, at_first=30)) == 90
+    assert cap_by_enrolment(91, replace(EXPECTED, at_first=30)) == 90
+    assert cap_by_enrolment(1_000_000, EXPECTED) == 1_000_000
 
 
 def test_a_plant_alone_is_compared_with_the_rounds_before() -> None:

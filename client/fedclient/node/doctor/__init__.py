@@ -11,7 +11,8 @@ from pathlib import Path
 
 from fedclient.node.doctor import device, network, software
 from fedclient.node.doctor.checks import Check, failure, guarded, ok, warning, worst
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedclient.plant_settings import SettingsFile
 from fedspect.data.classes import ClassList
 from fedspect.data.sources import find_pictures
@@ -57,7 +58,7 @@ def examine(
     if source is not None:
         yield from guarded("pictures", lambda: _pictures(source, membership))
     if token is not None:
-        yield from network.invited(token)
+        yield from network.invited(home, token)
     if membership is not None:
         joined = membership
         yield from guarded("federation", lambda: network.joined(home, joined))

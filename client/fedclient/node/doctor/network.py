@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import time
 from collections.abc import Iterator
 
+from fedclient.node.channels import connect, proxy_for, way
 from fedclient.node.doctor.checks import Check, failure, guarded, ok, warning
 from fedclient.node.enrolment.enrol import clock_offset
 from fedclient.node.enrolment.trust import check_server, find_authority
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
+from fedclient.plant_settings import SettingsFile
 from fedspect.errors import ConnectionLostError, EnrolmentError
 from fedspect.protocol.join_token import JoinToken
 from fedspect.protocol.limits import CLOCK_TOLERANCE
@@ -24,16 +28,18 @@ Address = tuple[str, int]
 def joined(home: PlantHome, membership: Membership) -> Iterator[Check]:
     """Checks of the way to a headquarters that admitted this device."""
     authority = home.authority_path.read_bytes()
+    proxy = SettingsFile(home.folder).current().network.proxy
     for text in membership.enrolment_addresses:
         address = split_address(text)
-        yield from guarded(f"enrolment {text}", lambda address=address: _enrolment(address, authority))  # type: ignore[misc]
+        yield from guarded(f"enrolment {text}", functools.partial(_enrolment, address, authority, proxy))
     for text in membership.fleet_addresses:
         address = split_address(text)
-        yield from guarded(f"rounds {text}", lambda address=address: reachable("rounds", address))  # type: ignore[misc]
+        yield from guarded(f"rounds {text}", functools.partial(reachable, "rounds", address, proxy))
 
 
-def invited(token: JoinToken) -> Iterator[Check]:
+def invited(home: PlantHome, token: JoinToken) -> Iterator[Check]:
     """Checks of the way to a headquarters that a token names; the token is not used up."""
+    proxy = SettingsFile(home.folder).current().network.proxy
     left = token.expires - time.time()
     if left <= 0:
         yield failure(
@@ -43,14 +49,15 @@ def invited(token: JoinToken) -> Iterator[Check]:
         yield ok("token", f"for {token.plant}, good for another {left / 3600:.1f} hours")
     for address in token.addresses:
         text = join_address(*address)
-        found = list(guarded(f"enrolment {text}", lambda address=address: reachable("enrolment", address)))  # type: ignore[misc]
+        look = functools.partial(reachable, "enrolment", address, proxy)
+        found = list(guarded(f"enrolment {text}", look))
         yield from found
         if all(check.level == "ok" for check in found):
-            yield from guarded(f"certificate {text}", lambda address=address: _by_token(address, token))  # type: ignore[misc]
+            yield from guarded(f"certificate {text}", functools.partial(_by_token, address, token, proxy))
 
 
-def reachable(what: str, address: Address) -> Iterator[Check]:
-    """Name resolution and a TCP connection.
+def reachable(what: str, address: Address, proxy: str) -> Iterator[Check]:
+    """Name resolution and a TCP connection; behind a proxy the name is resolved by the proxy.
 
     Raises:
         ConnectionLostError: one of them does not.
@@ -58,39 +65,43 @@ def reachable(what: str, address: Address) -> Iterator[Check]:
     """
     host, port = address
     text = join_address(host, port)
+    told = way(text, proxy)
     try:
-        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        if proxy_for(address, proxy) is None:
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ConnectionLostError(
             "its name is not known here",
-            seen=f"{host}: {error.strerror or error}",
+            seen=", ".join(filter(None, [f"{host}: {error.strerror or error}", told])),
             remedy="ask whoever runs the network for the name, or headquarters for a token with an address",
         ) from error
     try:
-        with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT) as connection:
+        with connect(address, proxy=proxy, timeout=CONNECT_TIMEOUT) as connection:
             there = connection.getpeername()[0]
     except OSError as error:
         raise ConnectionLostError(
             "it cannot be reached",
-            seen=f"{text}: {error.strerror or error}",
-            remedy="see that `fedserver start` runs there, and the name, the port and firewalls in between",
+            seen=", ".join(filter(None, [f"{text}: {error.strerror or error}", told])),
+            remedy="see that `fedserver start` runs there, and the name, the port and firewalls in between; "
+            "where only a proxy leads out, set proxy under [network] in plant.toml",
         ) from error
-    yield ok(f"{what} {text}", f"reached {join_address(str(there), port)}")
+    reached = "reached" if proxy_for(address, proxy) else f"reached {join_address(str(there), port)}"
+    yield ok(f"{what} {text}", ", ".join(filter(None, [reached, told])))
 
 
-def _enrolment(address: Address, authority: bytes) -> Iterator[Check]:
-    yield from reachable("enrolment", address)
-    yield from guarded(f"certificate {join_address(*address)}", lambda: _certified(address, authority))
+def _enrolment(address: Address, authority: bytes, proxy: str) -> Iterator[Check]:
+    yield from reachable("enrolment", address, proxy)
+    yield from guarded(f"certificate {join_address(*address)}", lambda: _certified(address, authority, proxy))
 
 
-def _by_token(address: Address, token: JoinToken) -> Iterator[Check]:
-    authority, _ = find_authority([address], token.fingerprint)
-    yield from _certified(address, authority)
+def _by_token(address: Address, token: JoinToken, proxy: str) -> Iterator[Check]:
+    authority, _ = find_authority([address], token.fingerprint, proxy=proxy)
+    yield from _certified(address, authority, proxy)
 
 
-def _certified(address: Address, authority: bytes) -> Iterator[Check]:
+def _certified(address: Address, authority: bytes, proxy: str) -> Iterator[Check]:
     text = join_address(*address)
-    end = check_server(address, authority)
+    end = check_server(address, authority, proxy=proxy)
     until = time.strftime("%Y-%m-%d", time.localtime(end))
     if end - time.time() < ENDS_SOON:
         yield warning(
@@ -100,7 +111,7 @@ def _certified(address: Address, authority: bytes) -> Iterator[Check]:
         )
     else:
         yield ok(f"certificate {text}", f"of the authority that the token named, good until {until}")
-    ahead = -clock_offset(address, authority)
+    ahead = -clock_offset(address, authority, proxy=proxy)
     if abs(ahead) > CLOCK_TOLERANCE:
         yield warning(
             "clock",

@@ -122,16 +122,12 @@ def _advance(progress: Progress, before: int, total: int, received: int) -> None
 
 
 def _holds(path: Path, sha256: bytes) -> bool:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+        return files.file_hash(path) == sha256.hex()
     except FileNotFoundError:
         return False
     except OSError as error:
         raise storage_error(error, path, "reading a file") from error
-    return digest.digest() == sha256
 
 
 def plain_name(name: str) -> str:

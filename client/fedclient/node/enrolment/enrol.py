@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import grpc
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fedclient.node.channels import secure_channel
 from fedclient.node.enrolment.session import CALL_TIMEOUT, Session
 from fedclient.node.enrolment.trust import check_server, find_authority
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
+from fedclient.plant_settings import SettingsFile
 from fedspect.console import version
 from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError
 from fedspect.protocol.enrolment_pb2 import (
@@ -23,9 +26,12 @@ from fedspect.protocol.enrolment_pb2 import (
 )
 from fedspect.protocol.grpc_services import ENROLMENT, Stub
 from fedspect.protocol.join_token import JoinToken
-from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, PROTOCOL, grpc_options
-from fedspect.protocol.names import join_address, split_address
+from fedspect.protocol.limits import LARGEST_ENROLMENT_MESSAGE, PROTOCOL
+from fedspect.protocol.names import split_address
 from fedspect.protocol.proof_of_possession import authentication_statement, enrolment_statement
+
+START = secrets.token_bytes(16)
+"""Another one in each process and on no disk: by it headquarters notices that two devices use one key."""
 
 
 @contextmanager
@@ -37,10 +43,11 @@ def joined(home: PlantHome, token: JoinToken) -> Iterator[tuple[Session, bytes]]
         ConnectionLostError: it does not answer.
 
     """
-    authority, address = find_authority(token.addresses, token.fingerprint)
+    proxy = SettingsFile(home.folder).current().network.proxy
+    authority, address = find_authority(token.addresses, token.fingerprint, proxy=proxy)
     key = home.key()
     public_key = _public_bytes(key)
-    with _stub(address, authority) as stub:
+    with _stub(address, authority, proxy) as stub:
         challenge, offset = _challenge(stub)
         statement = enrolment_statement(
             nonce=challenge.nonce,
@@ -55,13 +62,14 @@ def joined(home: PlantHome, token: JoinToken) -> Iterator[tuple[Session, bytes]]
             nonce=challenge.nonce,
             signature=_sign(key, statement),
             software=software(),
+            start=START,
         )
         yield Session(stub, stub.enrol(request, timeout=CALL_TIMEOUT), offset), authority
 
 
 @contextmanager
-def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
-    """Authenticate with the registered key.
+def returned(home: PlantHome, membership: Membership, *, stays: bool = True) -> Iterator[Session]:
+    """Authenticate with the registered key; a command that asks beside the running plant does not stay.
 
     Raises:
         EnrolmentError: this device is not admitted any more, and why.
@@ -70,16 +78,17 @@ def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
 
     """
     authority = home.authority_path.read_bytes()
+    proxy = SettingsFile(home.folder).current().network.proxy
     problems: list[FederationError] = []
     for address in (split_address(each) for each in membership.enrolment_addresses):
         try:
-            check_server(address, authority)
+            check_server(address, authority, proxy=proxy)
         except (ConnectionLostError, EnrolmentError) as error:
             problems.append(error)
             continue
         key = home.key()
         public_key = _public_bytes(key)
-        with _stub(address, authority) as stub:
+        with _stub(address, authority, proxy) as stub:
             challenge, offset = _challenge(stub)
             statement = authentication_statement(
                 nonce=challenge.nonce,
@@ -91,6 +100,7 @@ def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
                 nonce=challenge.nonce,
                 signature=_sign(key, statement),
                 software=software(),
+                start=START if stays else b"",
             )
             yield Session(stub, stub.authenticate(request, timeout=CALL_TIMEOUT), offset)
             return
@@ -102,9 +112,9 @@ def returned(home: PlantHome, membership: Membership) -> Iterator[Session]:
     )
 
 
-def clock_offset(address: tuple[str, int], authority: bytes) -> float:
+def clock_offset(address: tuple[str, int], authority: bytes, *, proxy: str = "none") -> float:
     """Seconds to add to this device's clock to get headquarters'; errors as ``returned``."""
-    with _stub(address, authority) as stub:
+    with _stub(address, authority, proxy) as stub:
         return _challenge(stub)[1]
 
 
@@ -114,12 +124,8 @@ def software() -> str:
 
 
 @contextmanager
-def _stub(address: tuple[str, int], authority: bytes) -> Iterator[Stub]:
-    channel = grpc.secure_channel(
-        join_address(*address),
-        grpc.ssl_channel_credentials(authority),
-        options=grpc_options(LARGEST_ENROLMENT_MESSAGE),
-    )
+def _stub(address: tuple[str, int], authority: bytes, proxy: str) -> Iterator[Stub]:
+    channel = secure_channel(address, authority, largest=LARGEST_ENROLMENT_MESSAGE, proxy=proxy)
     try:
         yield Stub(channel, ENROLMENT)
     finally:

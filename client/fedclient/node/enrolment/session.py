@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Optional
 
 from fedclient.node.enrolment.download import Offered, Progress, check_version, hash_name, no_progress
-from fedclient.node.home import Membership, PlantHome
+from fedclient.node.home import PlantHome
+from fedclient.node.membership import Membership
 from fedspect.errors import DataError, EnrolmentError, FederationError
 from fedspect.protocol.enrolment_pb2 import (
     Admission,

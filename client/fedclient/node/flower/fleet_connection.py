@@ -1,9 +1,8 @@
-"""One connection of a device to Flower's Fleet API: signed calls with deadlines, and heartbeats beside them.
+"""Fleet API connection of one device: signed calls with deadlines, and heartbeats beside them.
 
-With ``fleet`` this is all of the plant that knows Flower 1.30's wire protocol (``flwr.proto.fleet_pb2`` and
-the three headers by which Flower's SuperLink knows a device). Flower's own connection has no deadlines, so
-a cut cable hangs it, signs with the device's own clock, which must not be five seconds fast, and beats
-every twenty-five seconds; here each is otherwise.
+Flower's SuperLink knows a device by three headers. Flower's own connection has no deadlines, so a cut cable hangs
+it, signs with the device's own clock, which must not be five seconds fast, and beats every twenty-five seconds; here
+each is otherwise.
 """
 
 from __future__ import annotations
@@ -24,8 +23,11 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
-from fedspect.errors import FederationError
-from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE, grpc_options
+from fedclient.node.channels import KEEPALIVE, secure_channel, way
+from fedclient.node.enrolment.trust import check_server
+from fedspect.errors import ConnectionLostError, EnrolmentError, FederationError
+from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE
+from fedspect.protocol.names import split_address
 
 HEARTBEAT_INTERVAL = 10.0
 """Seconds; the least that the Fleet API accepts. A device is offline after twice that."""
@@ -55,6 +57,11 @@ class _StillActiveError(FederationError):
 OF_ONE_MESSAGE = ("PullObject", "PushObject", "PushMessages", "ConfirmMessageReceived")
 """Calls about a message that the node has in hand, which can be over while the link is well."""
 
+FULL_PACKETS = (
+    "if this comes again while the plant is online, packets of full size are dropped on the way, as in a VPN: set a"
+    " smaller MTU on this device (ip link set dev eth0 mtu 1400)"
+)
+
 NOT_TAKEN = (
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.INTERNAL,
@@ -79,15 +86,24 @@ class FleetConnection:
         *,
         node_id: int | None = None,
         clock_offset: float = 0.0,
+        proxy: str = "none",
+        keepalive: float = KEEPALIVE,
     ) -> None:
         self.address = address
+        self._authority = authority
+        self._proxy = proxy
         self.node_id = node_id
         self._key = key
         self._public_key = public_key_to_bytes(key.public_key())
         self._clock_offset = dt.timedelta(seconds=clock_offset)
         self._version = RuntimeVersionMetadata.from_local_component("SuperNode")
-        credentials = grpc.ssl_channel_credentials(authority)
-        self._channel = grpc.secure_channel(address, credentials, options=grpc_options(LARGEST_FLEET_MESSAGE))
+        self._channel = secure_channel(
+            split_address(address),
+            authority,
+            largest=LARGEST_FLEET_MESSAGE,
+            proxy=proxy,
+            keepalive=keepalive,
+        )
         self._stub = FleetStub(self._channel)
         self._closed = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -96,6 +112,9 @@ class FleetConnection:
     def __enter__(self) -> FleetConnection:
         try:
             self._activate()
+        except LinkLostError as error:
+            self._channel.close()
+            raise self._explained(error) from error
         except BaseException:
             self._channel.close()
             raise
@@ -155,6 +174,16 @@ class FleetConnection:
             return
         self.node_id = int(answer.node_id)
 
+    def _explained(self, error: LinkLostError) -> LinkLostError:
+        """Why there is no connection: a handshake of our own tells more than gRPC, which names no certificate."""
+        try:
+            check_server(split_address(self.address), self._authority, proxy=self._proxy)
+        except EnrolmentError as found:
+            return LinkLostError(found.what, seen=found.seen, remedy=found.remedy)
+        except ConnectionLostError as found:
+            return LinkLostError(error.what, seen=found.seen)
+        return error
+
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_INTERVAL * random.uniform(0.7, 0.85)):
             request = SendNodeHeartbeatRequest(node=self.proto, heartbeat_interval=HEARTBEAT_INTERVAL)
@@ -189,6 +218,9 @@ class FleetConnection:
             )
         # gRPC tells how it got there; what helps is where it ended.
         reason = details.rsplit(": ", 1)[-1].lower() if "failed to connect" in details else details
+        told = ", ".join(filter(None, [f"{code.name.lower()}: {reason}", way(self.address, self._proxy)]))
         return LinkLostError(
-            f"the server at {self.address} does not answer", seen=f"{code.name.lower()}: {reason}"
+            f"the server at {self.address} does not answer",
+            seen=told,
+            remedy=FULL_PACKETS if method in ("PushObject", "PullObject") else None,
         )

@@ -1,9 +1,9 @@
-"""The plant's loop on Flower's Fleet API: ask for a message, let the installed ClientApp work, answer.
+"""Fleet node: the plant's loop on Flower's Fleet API, ask for a message, let the plant's handler work, answer.
 
 Flower's own SuperNode fetches an app bundle from the server and runs what is in it, in a new process for
 every message. A plant must not run code that came over the wire, and a process per message costs seconds.
 So this loop speaks the same protocol, with Flower's own encoders for messages and objects, but never asks
-for the bundle and calls the ClientApp that is installed here in this process. ``fleet_link`` has the
+for the bundle and calls the handler that is installed here in this process. ``fleet_connection`` has the
 connection.
 """
 
@@ -12,13 +12,12 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.common import Context, Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
+from flwr.common import Message
 from flwr.common.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse, PushMessagesRequest
@@ -41,6 +40,8 @@ from flwr.supercore.inflatable.inflatable_utils import (
     push_objects,
 )
 
+from fedclient.node.channels import KEEPALIVE
+from fedclient.node.flower.envelope import Handler, reply_to
 from fedclient.node.flower.fleet_connection import (
     FleetConnection,
     LinkLostError,
@@ -53,7 +54,6 @@ from fedspect.errors import FederationError, UpdateFormatError
 
 __all__ = ["FleetNode", "LinkLostError", "NotRecognisedError", "Pace"]
 
-App = Callable[[Message, Context], Message]
 OnState = Callable[[str, str], None]
 T = TypeVar("T")
 
@@ -76,6 +76,8 @@ class Pace:
     idle_after: float = 60.0
     first_retry: float = 0.5
     longest_retry: float = 5.0
+    keepalive: float = KEEPALIVE
+    """A connection that is silent for so long is asked whether it lives, and given up twice as much later."""
 
 
 @dataclass
@@ -90,15 +92,15 @@ class FleetNode:
     authority: bytes
     """The certificate (PEM) that the server's must be of."""
     key: ec.EllipticCurvePrivateKey
-    app: App
+    handler: Handler
     journal: MessageJournal
     """Where a message is kept until it is answered."""
-    node_config: Mapping[str, Any] = field(default_factory=dict)
     clock_offset: float = 0.0
+    proxy: str = "none"
+    """As in ``plant.toml``."""
     node_id: int | None = None
     on_state: OnState = lambda state, detail: None
     pace: Pace = field(default_factory=Pace)
-    _context: Context | None = field(default=None, init=False)
 
     def run(self, stop: threading.Event) -> None:
         """Answer messages until ``stop`` is set; the link may be lost and found again any number of times.
@@ -113,7 +115,13 @@ class FleetNode:
             address = self.addresses[attempt % len(self.addresses)]
             attempt += 1
             link = FleetConnection(
-                address, self.authority, self.key, node_id=self.node_id, clock_offset=self.clock_offset
+                address,
+                self.authority,
+                self.key,
+                node_id=self.node_id,
+                clock_offset=self.clock_offset,
+                proxy=self.proxy,
+                keepalive=self.pace.keepalive,
             )
             try:
                 with link:
@@ -165,28 +173,15 @@ class FleetNode:
         else:
             header, tree = message_from_proto(taken.messages_list[0]), taken.message_object_trees[0]
             message = self._patiently(stop, lambda: _fetch(link, header, tree, self.journal))
-        run_id = message.metadata.run_id
         self.on_state("working", "on what headquarters asks")
-        if self._context is None or self._context.run_id != run_id:
-            # A context lives as long as its run; what must last longer is on the plant's disk.
-            self._context = self._new_context(run_id)
         started = time.monotonic()
-        reply = _worked_on(self.app, message, self._context)
+        reply = reply_to(message, self.handler)
         _date(reply, message, self.clock_offset)
         if stop.is_set():
             raise _StoppedError("told to stop while working")
         seconds = time.monotonic() - started
         self.journal.answered(reply)
         self._patiently(stop, lambda: _send(link, reply, seconds))
-
-    def _new_context(self, run_id: int) -> Context:
-        return Context(
-            run_id=run_id,
-            node_id=self.node_id or 0,
-            node_config=dict(self.node_config),
-            state=RecordDict(),
-            run_config={},
-        )
 
     def _patiently(self, stop: threading.Event, action: Callable[[], T]) -> T:
         """Do something again and again while the link is cut: a message in hand, or its answer, is not
@@ -255,15 +250,6 @@ def _fetch(link: FleetConnection, header: Message, tree: ObjectTree, journal: Me
     for request in confirmation:
         link.call("ConfirmMessageReceived", request)
     return message
-
-
-def _worked_on(app: App, message: Message, context: Context) -> Message:
-    """The ClientApp's reply; whatever it raises is an answer too, and the node lives on."""
-    try:
-        return app(message, context)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"[:2000]
-        return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
 
 
 def _date(reply: Message, message: Message, clock_offset: float) -> None:

@@ -1,4 +1,4 @@
-"""The one message that a plant has taken and not yet answered, kept on disk; and then its answer.
+"""Message journal: the one message that a plant has taken and not yet answered, on disk, and then its answer.
 
 The server hands a message out once. Were it kept in memory only, a node that is killed would leave its round
 waiting for an answer until the deadline; so it is written down before the server is told that it arrived, and

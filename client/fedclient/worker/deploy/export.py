@@ -12,20 +12,30 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from fedclient.worker.deploy.closed_form import (
+    ClosedForm,
+    closed_form_of,
+    read_row,
+    write_discriminant,
+    write_row,
+    write_tap,
+)
 from fedclient.worker.deploy.description import Description, describe
-from fedclient.worker.deploy.emit import LEVELS, Emitter
-from fedclient.worker.deploy.forms import CPU, Form, rewritten
+from fedclient.worker.deploy.emit import Emitter
+from fedclient.worker.deploy.forms import CPU, TORCH, Form, rewritten
 from fedclient.worker.deploy.onnx_metadata import PREFIX, content_hash, metadata_of
+from fedclient.worker.deploy.torch_export import TorchGraph
 from fedclient.worker.deploy.writer import Features, Writer
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import InputSizeError, ModelError, SettingsError
 from fedspect.files import write_bytes
+from fedspect.model.condensenetv2 import CondenseNetV2
 from fedspect.model.levels import LevelledNetwork, cut_level
 
 __all__ = ["DeployFacts", "DeployGraphs", "content_hash", "deploy_graphs", "metadata_of", "save_graphs"]
@@ -68,26 +78,34 @@ def deploy_graphs(
 ) -> DeployGraphs:
     """Write the network's graphs. The batch is dynamic; height and width are the preprocessing's size.
 
+    ``form`` is for CondenseNetV2, whose graph is written by hand; any other network is exported by torch.
     ``pixels`` is what the graph takes: "uint8" or "float32" pixels of 0 to 255 (normalised inside), or pixels
     "normalised" outside. ``freeze_levels`` places the cut; by default the network's own.
 
     Raises:
-        ModelError: not a CondenseNetV2, still learning its groups, or classes that do not fit.
+        ModelError: still learning its groups, an operator that ONNX has not, or classes that do not fit.
         InputSizeError: the preprocessing does not fit the network.
         SettingsError: no such kind of pixels.
 
     """
     if pixels not in PIXEL_KINDS:
         raise SettingsError("no such kind of pixels", seen=pixels, accepted=", ".join(PIXEL_KINDS))
-    description = rewritten(describe(network), form)
     _check(network, facts)
+    size = facts.preprocessing.size
+    graph: _Graph
+    if isinstance(network, CondenseNetV2) and form is not TORCH:
+        graph = WrittenGraph(rewritten(describe(network), form), form, size)
+    else:
+        graph, form = TorchGraph(network, size), TORCH
     levels = freeze_levels if freeze_levels is not None else network.freeze_levels
     cut = cut_level(network, levels or (network.default_freeze_levels if freeze_levels is None else 0))
-    exporter = _Exporter(description, form, facts, pixels, cut)
-    whole = exporter.part("whole", 0, LEVELS)
+    closed_form = closed_form_of(network, levels)
+    exporter = _Exporter(graph, network.architecture, form, facts, pixels, cut, closed_form)
+    last = len(network.levels())
+    whole = exporter.part("whole", 0, last)
     if cut == 0:
         return DeployGraphs(whole, None, None)
-    return DeployGraphs(whole, exporter.part("backbone", 0, cut), exporter.part("head", cut, LEVELS))
+    return DeployGraphs(whole, exporter.part("backbone", 0, cut), exporter.part("head", cut, last))
 
 
 def save_graphs(folder: Path, graphs: DeployGraphs) -> List[Path]:
@@ -100,45 +118,126 @@ def save_graphs(folder: Path, graphs: DeployGraphs) -> List[Path]:
     return paths
 
 
+class _Graph(Protocol):
+    """A network that can write any run of its levels. Shapes are without the batch."""
+
+    def shape(self, level: int) -> Tuple[int, ...]:
+        """The shape in front of a level, counted from 0."""
+
+    def own_channels(self, level: int) -> Optional[np.ndarray]:
+        """Which channels of the map in front of a level are the network's own; None: all."""
+
+    def write(self, writer: Writer, source: str, first: int, last: int) -> str:
+        """Add levels ``first`` to before ``last`` behind the value ``source``; the name of their result."""
+
+
+class WrittenGraph:
+    """The hand-written graph of a CondenseNetV2: an optimisation of what torch exports."""
+
+    def __init__(self, description: Description, form: Form, size: int) -> None:
+        self.description, self.form = description, form
+        self._pixels = Features(PIXELS, description.channels, size)
+
+    def shape(self, level: int) -> Tuple[int, ...]:
+        """Written once more only to learn the shape."""
+        return dimensions(self._levels(Writer(), self._pixels, 0, level))
+
+    def own_channels(self, level: int) -> Optional[np.ndarray]:
+        """Without the silent channels that some forms add."""
+        return self.description.blocks[(level - 2) // 2].places
+
+    def write(self, writer: Writer, source: str, first: int, last: int) -> str:
+        """The levels' nodes."""
+        shape = self.shape(first)
+        return self._levels(
+            writer, Features(source, shape[0], shape[1] if len(shape) > 1 else 0), first, last
+        ).name
+
+    def _levels(self, writer: Writer, features: Features, first: int, last: int) -> Features:
+        return Emitter(self.description, self.form, writer).levels(features, first, last)
+
+
 class _Exporter:
     def __init__(
-        self, description: Description, form: Form, facts: DeployFacts, pixels: str, cut: int
+        self,
+        graph: _Graph,
+        architecture: str,
+        form: Form,
+        facts: DeployFacts,
+        pixels: str,
+        cut: int,
+        closed_form: Optional[ClosedForm],
     ) -> None:
-        self.description, self.form, self.facts, self.pixels, self.cut = description, form, facts, pixels, cut
+        self.closed_form = closed_form
+        self.graph, self.architecture, self.form = graph, architecture, form
+        self.facts, self.pixels, self.cut = facts, pixels, cut
 
     def part(self, name: str, first: int, last: int) -> onnx.ModelProto:
         writer = Writer()
-        emitter = Emitter(self.description, self.form, writer)
-        size, channels = self.facts.preprocessing.size, self.description.channels
-        if first == 0:
-            kind = TensorProto.UINT8 if self.pixels == "uint8" else TensorProto.FLOAT
-            source = helper.make_tensor_value_info(PIXELS, kind, ["batch", channels, size, size])
-            features = self._normalised(writer, Features(PIXELS, channels, size))
+        kind = TensorProto.UINT8 if first == 0 and self.pixels == "uint8" else TensorProto.FLOAT
+        source = PIXELS if first == 0 else FEATURES
+        result = FEATURES if name == "backbone" else LOGITS
+        begin = self._normalised(writer) if first == 0 else source
+        if self.closed_form is None:
+            end = self.graph.write(writer, begin, first, last)
+            taken, given = self.graph.shape(first), self.graph.shape(last)
         else:
-            # written once more only to learn the shape at the cut
-            before = Emitter(self.description, self.form, Writer())
-            shape = before.levels(Features(PIXELS, channels, size), 0, first)
-            source = helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, dimensions(shape))
-            features = Features(FEATURES, shape.channels, shape.size)
-        end = emitter.levels(features, first, last)
-        result = LOGITS if last == LEVELS else FEATURES
-        writer.rename(end.name, result)
-        shape_out = helper.make_tensor_value_info(result, TensorProto.FLOAT, dimensions(end))
-        model = writer.model(f"{self.description.architecture}-{name}", source, shape_out, {})
+            end, taken, given = self._with_closed_form(writer, self.closed_form, begin, first, last)
+        writer.rename(end, result)
+        model = writer.model(
+            f"{self.architecture}-{name}",
+            helper.make_tensor_value_info(source, kind, ["batch", *taken]),
+            helper.make_tensor_value_info(result, TensorProto.FLOAT, ["batch", *given]),
+            {},
+        )
         helper.set_model_props(model, self._metadata(name, model))
         return model
 
-    def _normalised(self, writer: Writer, pixels: Features) -> Features:
+    def _with_closed_form(
+        self, writer: Writer, form: ClosedForm, begin: str, first: int, last: int
+    ) -> Tuple[str, Tuple[int, ...], Tuple[int, ...]]:
+        """The end of a part, and the shapes of what it takes and gives. At the cut travel rows of taps and features,
+        or taps alone where nothing behind them matters.
+        """
+        count, shape = form.whitening.weight.shape[1], self.graph.shape(self.cut)
+        row: Tuple[int, ...] = (count,) if form.alone else (count + int(np.prod(shape)),)
+        taken = row
+        if first == 0:
+            taken = self.graph.shape(0)
+            taps, features = self._tapped(writer, form, begin)
+        elif form.alone:
+            taps, features = begin, ""
+        else:
+            taps, features = read_row(writer, begin, count, shape)
+        if last == self.cut:
+            return taps if form.alone else write_row(writer, taps, features), taken, row
+        residual = None if form.alone else self.graph.write(writer, features, self.cut, last)
+        (classes,) = self.graph.shape(last)
+        return write_discriminant(writer, form, taps, residual), taken, (classes + 1,)
+
+    def _tapped(self, writer: Writer, form: ClosedForm, features: str) -> Tuple[str, str]:
+        """The levels before the cut: all taps (N, D), and the features at the cut where they are needed."""
+        taps: List[str] = []
+        first = 0
+        for place in form.taps:
+            features = self.graph.write(writer, features, first, place + 1)
+            first = place + 1
+            channels, own = self.graph.shape(first)[0], self.graph.own_channels(first)
+            taps.append(write_tap(writer, f"tap{first}", features, channels, own))
+        if first < self.cut and not form.alone:
+            features = self.graph.write(writer, features, first, self.cut)
+        return writer.node("Concat", "taps", taps, axis=1), features
+
+    def _normalised(self, writer: Writer) -> str:
+        name = PIXELS
         if self.pixels == "normalised":
-            return pixels
-        name = pixels.name
+            return name
         if self.pixels == "uint8":
             name = writer.node("Cast", "pixels/float", [name], to=TensorProto.FLOAT)
         mean = np.array(self.facts.preprocessing.mean)[:, None, None]
         std = np.array(self.facts.preprocessing.std)[:, None, None]
         name = writer.node("Mul", "pixels/scaled", [name, writer.constant("pixels.scale", 1 / (255 * std))])
-        name = writer.node("Add", "pixels/normalised", [name, writer.constant("pixels.shift", -mean / std)])
-        return Features(name, pixels.channels, pixels.size)
+        return writer.node("Add", "pixels/normalised", [name, writer.constant("pixels.shift", -mean / std)])
 
     def _metadata(self, part: str, model: onnx.ModelProto) -> Dict[str, str]:
         preprocessing = self.facts.preprocessing
@@ -146,7 +245,7 @@ class _Exporter:
             "format": "1",
             "part": part,
             "form": self.form.name,
-            "architecture": self.description.architecture,
+            "architecture": self.architecture,
             "cut_level": str(self.cut),
             "input_size": str(preprocessing.size),
             "channels": str(preprocessing.channels),
@@ -156,14 +255,18 @@ class _Exporter:
         }
         if part != "backbone":
             facts["classes"] = json.dumps(list(self.facts.classes))
+        if self.closed_form is not None:
+            facts["taps"] = str(self.closed_form.whitening.weight.shape[1])
+            if part != "backbone":
+                facts["limit"] = repr(self.closed_form.limit)
         facts["content_hash"] = content_hash(facts, model)
         facts["version"] = self.facts.version
         return {PREFIX + key: value for key, value in facts.items()}
 
 
-def dimensions(features: Features) -> List[Union[str, int, None]]:
-    """The ONNX shape of features: (batch, C, H, W), or (batch, C) for a flat vector."""
-    return ["batch", features.channels, *([features.size] * 2 if features.size else [])]
+def dimensions(features: Features) -> Tuple[int, ...]:
+    """The shape of features without the batch: (C, H, W), or (C) for a flat vector."""
+    return (features.channels, *([features.size] * 2 if features.size else []))
 
 
 def _check(network: LevelledNetwork, facts: DeployFacts) -> None:

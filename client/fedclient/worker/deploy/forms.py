@@ -79,7 +79,10 @@ CPU = Form(
 TENSORRT = Form("tensorrt", merge_spatial=16)
 """For tensor cores: few and large nodes, no permutation. Untried on a device."""
 
-FORMS: Dict[str, Form] = {form.name: form for form in (AUTHORS, MASKED, CPU, TENSORRT)}
+TORCH = Form("torch")
+"""No choices: as torch exports it, which is what networks without a hand-written graph get."""
+
+FORMS: Dict[str, Form] = {form.name: form for form in (AUTHORS, MASKED, CPU, TENSORRT, TORCH)}
 
 
 def form_names() -> List[str]:

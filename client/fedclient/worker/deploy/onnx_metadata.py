@@ -102,4 +102,7 @@ def _unusable(path: Path, why: str) -> EngineError:
 
 
 def _readable(value: object) -> object:
+    if isinstance(value, onnx.TensorProto):  # an attribute of ConstantOfShape, for one
+        values = numpy_helper.to_array(value)
+        return [values.dtype.str, list(values.shape), values.tolist()]
     return value.decode("utf-8") if isinstance(value, bytes) else list(cast("list[object]", value))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import List, Mapping, Protocol, Sequence, Tuple
+from typing import List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 
@@ -38,12 +38,15 @@ class Deployed(Protocol):
 @dataclass(frozen=True)
 class LineAnswer:
     """``logits`` (N, K) and ``probabilities`` (N, K), float32; ``features`` (N, F): the mean of the cut's
-    features over the picture, (N, 0) where a whole engine shows none.
+    features over the picture (with a closed form its taps), (N, 0) where a whole engine shows none.
+    ``unlikeness`` (N,): squared Mahalanobis distance to the nearest class in shares of the limit, so that beyond 1 a
+    picture is unlike all training pictures; None where the version measures none.
     """
 
     logits: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray
+    unlikeness: Optional[np.ndarray] = None
 
 
 class LineModel:
@@ -63,7 +66,13 @@ class LineModel:
         self.classes = classes
         self.preprocessing = preprocessing
         self.engines = engines
+        self.limit: Optional[float] = None
+        """The squared distance beyond which a picture is unlike all training pictures; None: not measured."""
         self._pixels = pixels
+        said = engines[-1].metadata
+        self._taps = int(said.get("taps", 0))
+        if "limit" in said:
+            self.limit = float(said["limit"])
 
     def answer(self, pixels: np.ndarray) -> LineAnswer:
         """Judge pictures: uint8 (N, C, H, W), sized as the preprocessing does.
@@ -82,16 +91,19 @@ class LineModel:
         values = self.engines[0].run(self._prepared(pixels))
         features = np.zeros((len(pixels), 0), np.float32)
         if len(self.engines) == 2:
-            features = _pooled(values)
+            features = values[:, : self._taps] if self._taps else _pooled(values)
             values = self.engines[1].run(values)
-        logits = values.astype(np.float32, copy=False)
-        if not np.isfinite(logits).all():
+        answers = values.astype(np.float32, copy=False)
+        if not np.isfinite(answers).all():
             raise EngineError(
                 "an engine's answer is not a number",
                 seen=f"version {self.version}",
                 remedy="go back with `fedclient engines rollback`",
             )
-        return LineAnswer(logits, softmax(logits), features)
+        if self.limit is None:
+            return LineAnswer(answers, softmax(answers), features)
+        logits = answers[:, :-1]
+        return LineAnswer(logits, softmax(logits), features, answers[:, -1] / np.float32(self.limit))
 
     def close(self) -> None:
         """Close all engines."""

@@ -93,7 +93,12 @@ def _explainer(home: LineHome) -> "Explainer":
         raise EngineError("the line has no engine yet")
     from fedclient.worker.line.explain.class_activation import Explainer
 
-    return Explainer(deployment, home.store)
+    explainer = Explainer(deployment, home.store)
+    if explainer.method == "occlusion":
+        note(
+            "heat maps by occlusion, which is coarse: this network has no global pool behind its last feature map"
+        )
+    return explainer
 
 
 def _write_heat(explainer: "Explainer", folder: Path, found: Prediction, classes: Sequence[str]) -> Path:

@@ -10,14 +10,13 @@ Shapes: N pictures, K classes.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from fedclient.worker.line.settings import SETTINGS_FILE, VerdictSettings
-from fedspect.errors import SettingsError
+from fedspect.errors import SettingsError, did_you_mean
 
 PASS, REJECT, ASK = "pass", "reject", "ask"
 OUTCOMES = (PASS, REJECT, ASK)
@@ -84,12 +83,11 @@ def refuse_unknown(names: Iterable[str], classes: Sequence[str], where: str) -> 
     """
     for name in names:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
             raise SettingsError(
                 f"{where} names a class that the model does not know",
                 seen=name,
                 accepted=", ".join(classes),
-                remedy=f"did you mean {near[0]}?" if near else None,
+                remedy=did_you_mean(name, classes),
             )
 
 

@@ -10,6 +10,7 @@ from fedclient.worker.engines import EngineStore, LineModel, open_model
 from fedclient.worker.line.monitoring.drift import DriftWatch
 from fedclient.worker.line.settings import DriftSettings
 from fedclient.worker.settings import LABELLED
+from fedspect.account import expanded
 from fedspect.errors import AlreadyRunningError, EngineError
 from fedspect.locking import Occupied
 
@@ -18,7 +19,7 @@ class LineHome:
     """Where things are; nothing is made before it is written to."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.expanduser().absolute()
+        self.folder = expanded(folder).absolute()
         self.line = self.folder / "line"
         self.review = self.line / "review"
         self.labelled = self.folder / LABELLED

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedspect.model.levels import LevelledNetwork, head_state, load_head_state
-from fedspect.update.round_messages import BatchNorm
+from fedspect.protocol.versions import BatchNorm
 from fedspect.update.schema import Arrays, is_statistic
 
 

@@ -20,7 +20,7 @@ from fedspect.data.inspection import Inspection, inspect_pictures
 from fedspect.data.sources import Listing, find_pictures
 from fedspect.errors import ClassError, NoPicturesError, StorageError
 from fedspect.model.base import load_base
-from fedspect.model.levels import derived_seed
+from fedspect.seeds import derived_seed
 from fedspect.settings import settings_from
 from fedspect.training.settings import TrainingSettings
 
@@ -85,6 +85,7 @@ class Site:
             state_folder=settings.state,
             cache_folder=settings.cache,
             seed=settings.seed,
+            closed_form=settings.closed_form,
         )
 
 

@@ -17,6 +17,7 @@ from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 from fedclient.node.flower.fleet_connection import FleetConnection, LinkLostError, RefusedError, RunOverError
 from fedclient.node.flower.fleet_node import MOST_REFUSALS, FleetNode, Pace
 from fedclient.node.flower.message_journal import MessageJournal
+from fedclient.node.message_handler import Answer
 from fedserver.enrolment.authority import Authority
 from fedspect.errors import FederationError
 
@@ -53,7 +54,7 @@ def node(tmp_path: Path, heard: list[str]) -> FleetNode:
         ["localhost:1"],
         b"",
         KEY,
-        app=lambda message, context: message,
+        handler=lambda kind, body: Answer(body),
         journal=MessageJournal(tmp_path / "message"),
         on_state=lambda state, detail: heard.append(state),
         pace=Pace(first_retry=0.001, longest_retry=0.002),

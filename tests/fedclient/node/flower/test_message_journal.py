@@ -11,7 +11,7 @@ from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import ObjectTree
 
-from fedclient.node.flower.clientapp import body_of, content_with
+from fedclient.node.flower.envelope import body_of, content_with
 from fedclient.node.flower.message_journal import MOST_STARTS, MessageJournal
 
 

@@ -164,9 +164,6 @@ def test_hard_swish_comes_as_one_operator_or_in_parts() -> None:
 
 def test_what_cannot_be_exported_is_refused_in_words() -> None:
     network, prepared = lively(), preprocessing()
-    peer = build_network("plain-cnn", 5, channels=1, seed=0)
-    with pytest.raises(ModelError, match="only CondenseNetV2"):
-        deploy_graphs(peer, facts(peer, prepared))
     with pytest.raises(ModelError, match="classes"):
         deploy_graphs(network, replace(facts(network, prepared), classes=["one"]))
     with pytest.raises(InputSizeError):

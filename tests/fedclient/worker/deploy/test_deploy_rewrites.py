@@ -48,7 +48,8 @@ OPERATORS: Dict[str, Form] = {
 def logits_of(description: Description, pixels: np.ndarray, form: Form = AUTHORS) -> np.ndarray:
     """The description as it is, without a form's own rewrites, and without the runtime's."""
     prepared = preprocessing(size=pixels.shape[-1])
-    exporter = export._Exporter(description, form, facts(lively(), prepared), "uint8", 9)
+    graph = export.WrittenGraph(description, form, prepared.size)
+    exporter = export._Exporter(graph, "cdnv2-a", form, facts(lively(), prepared), "uint8", 9)
     return answer(exporter.part("whole", 0, 12), pixels, optimised=False)
 
 

@@ -1,17 +1,18 @@
-"""Where a verdict comes from: the class activation of the last feature map, as a picture over the picture.
+"""Heat maps: where in the picture a verdict comes from.
 
-Grad-CAM (Selvaraju et al., 2017) for our head. Behind the last map the network is a mean over the picture, an
+Grad-CAM (Selvaraju et al., 2017) for CondenseNetV2. Behind the last map the network is a mean over the picture, an
 excitation, a hidden layer and the classifier, so the gradient of a class at the map is the same for every pixel and
 is written out here: the map's channels weighted by it, and only what speaks for the class. The map is made an
-output of the deploy graph's ONNX, whose stable names tell which node and weights these are.
+output of the deploy graph's ONNX, whose stable names tell which node and weights these are. Graphs of other networks
+have no such names: they get ``ablation_cam`` or, without a global pool,
+``occlusion``.
 
 Shapes: C channels of the last map, R channels inside the excitation, F of the hidden layer, K classes.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Dict
+from typing import Dict, Optional
 
 import numpy as np
 import onnx
@@ -20,9 +21,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.engines import EngineStore
+from fedclient.worker.line.explain.ablation_cam import ablation_cam, joined, pooled_map
+from fedclient.worker.line.explain.occlusion import occlusion
 from fedclient.worker.line.explain.overlay import enlarged
 from fedspect.errors import EngineError
 
+PARTS = ("backbone", "head", "whole")
 MAP = "block5/activation"
 WEIGHTS = {
     "reduce": "block5/excitation/reduce.weight",
@@ -34,31 +38,32 @@ WEIGHTS = {
 
 
 class Explainer:
-    """The heat maps of one deployment."""
+    """The heat maps of one deployment.
+
+    Attributes:
+        method: "class activation" or "occlusion".
+
+    """
 
     def __init__(self, deployment: Deployment, store: EngineStore) -> None:
-        """Open the deployment's graphs with the last map as an output.
+        """Open the deployment's graphs.
 
         Raises:
-            EngineError: an engine is not kept as ONNX, or its graph has no such map.
+            EngineError: an engine is not kept as ONNX, or its graph does not open.
 
         """
-        self._sessions = []
-        for part in ("backbone", "head", "whole"):
-            if part not in deployment.engines:
-                continue
-            stored = store.get(deployment.engines[part])
-            if stored.key.kind != "onnxruntime":
-                raise EngineError(
-                    "a heat map needs the deploy graph, and this engine holds none",
-                    seen=stored.id,
-                    accepted="engines of the kind onnxruntime",
-                )
-            model = onnx.load(str(stored.file))
-            if part != "backbone":
-                self._weights = _weights(model, stored.file)
-                model.graph.output.append(helper.make_tensor_value_info(MAP, TensorProto.FLOAT, None))
-            self._sessions.append(_session(model))
+        graph = joined(
+            [_graph(store, deployment.engines[part]) for part in PARTS if part in deployment.engines]
+        )
+        self.method = "class activation"
+        self._weights = _weights(graph)
+        cut = pooled_map(graph) if self._weights is None else None
+        if self._weights is not None:
+            graph.graph.output.append(helper.make_tensor_value_info(_map_of(graph), TensorProto.FLOAT, None))
+        elif cut is None:
+            self.method = "occlusion"
+        self._session = _session(cut.trunk if cut else graph)
+        self._tail = (_session(cut.tail), cut.pooled) if cut else None
 
     def heat(self, pixels: np.ndarray, label: int) -> np.ndarray:
         """What speaks for class number ``label``: uint8 (C, S, S) -> float32 (S, S), 0 to 1.
@@ -67,17 +72,21 @@ class Explainer:
             EngineError: the graph does not answer.
 
         """
-        values = pixels[None]
         try:
-            for session in self._sessions[:-1]:
-                values = session.run(None, {session.get_inputs()[0].name: values})[0]
-            last = self._sessions[-1]
-            activation = last.run([MAP], {last.get_inputs()[0].name: values})[0][0]
+            return enlarged(self._map(pixels, label), pixels.shape[2])
         except Exception as error:  # ONNX Runtime has many exception classes and no common one
             raise EngineError("the heat map's graph does not answer", seen=str(error)[:300]) from error
+
+    def _map(self, pixels: np.ndarray, label: int) -> np.ndarray:
+        if self.method == "occlusion":
+            return occlusion(pixels, lambda batch: _run(self._session, batch), label)
+        activation = _run(self._session, pixels[None])[0]
+        if self._tail is not None:
+            tail, pooled = self._tail
+            return ablation_cam(activation, lambda means: _run(tail, means.reshape(-1, *pooled)), label)
+        assert self._weights is not None
         gradient = class_gradient(activation.mean(axis=(1, 2), dtype=np.float64), self._weights, label)
-        heat = np.maximum(np.tensordot(gradient, activation, axes=1), 0).astype(np.float32)
-        return enlarged(heat, pixels.shape[2])
+        return np.maximum(np.tensordot(gradient, activation, axes=1), 0).astype(np.float32)
 
 
 def class_gradient(means: np.ndarray, weights: Dict[str, np.ndarray], label: int) -> np.ndarray:
@@ -93,20 +102,39 @@ def class_gradient(means: np.ndarray, weights: Dict[str, np.ndarray], label: int
     return np.asarray(at_excited * factors + through)
 
 
-def _weights(model: onnx.ModelProto, file: Path) -> Dict[str, np.ndarray]:
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
-    if not any(MAP in node.output for node in model.graph.node) or not set(WEIGHTS.values()) <= set(found):
+def _graph(store: EngineStore, engine: str) -> onnx.ModelProto:
+    stored = store.get(engine)
+    if stored.key.kind != "onnxruntime":
         raise EngineError(
-            "this model has no map to show",
-            seen=file,
-            accepted="a deploy graph of CondenseNetV2",
-            remedy="predict without --heat-map",
+            "a heat map needs the deploy graph, and this engine holds none",
+            seen=stored.id,
+            accepted="engines of the kind onnxruntime",
         )
+    return onnx.load(str(stored.file))
+
+
+def _weights(model: onnx.ModelProto) -> Optional[Dict[str, np.ndarray]]:
+    """What the gradient is made of, from a hand-written graph; None for any other."""
+    found = {tensor.name.split("head/")[-1]: tensor for tensor in model.graph.initializer}
+    if not _map_of(model) or not set(WEIGHTS.values()) <= set(found):
+        return None
     weights = {}
     for name, stored in WEIGHTS.items():
         values = numpy_helper.to_array(found[stored]).astype(np.float64)
         weights[name] = values[:, :, 0, 0] if values.ndim == 4 else values
     return weights
+
+
+def _map_of(model: onnx.ModelProto) -> str:
+    """The last map's name in a hand-written graph, or nothing."""
+    outputs = (name for node in model.graph.node for name in node.output)
+    return next((name for name in outputs if name.split("head/")[-1] == MAP), "")
+
+
+def _run(session: onnxruntime.InferenceSession, values: np.ndarray) -> np.ndarray:
+    """The last output for the only input."""
+    answers = session.run([session.get_outputs()[-1].name], {session.get_inputs()[0].name: values})
+    return np.asarray(answers[0])
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

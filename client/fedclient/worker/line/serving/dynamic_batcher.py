@@ -252,7 +252,12 @@ class DynamicBatcher:
         for job in jobs:
             job.started_at, job.ended_at = started, ended
             part = slice(place, place + len(job.pixels))
-            job.answer = LineAnswer(answer.logits[part], answer.probabilities[part], answer.features[part])
+            job.answer = LineAnswer(
+                answer.logits[part],
+                answer.probabilities[part],
+                answer.features[part],
+                None if answer.unlikeness is None else answer.unlikeness[part],
+            )
             place += len(job.pixels)
 
     def _count(self, pictures: int, seconds: float) -> None:

@@ -34,7 +34,6 @@ from fedclient.worker.line.settings import LineSettings, read_settings
 from fedspect.errors import SettingsError, StorageError, WorkerError
 from fedspect.files import write_json
 from fedspect.graceful_shutdown import stop_event
-from fedspect.protocol.limits import grpc_options
 from fedspect.protocol.names import join_address
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
@@ -111,7 +110,7 @@ class Server:
             logger.warning("listening, but not ready: %s", self.reloader.status)
         listening, settings = self.listening, self.settings.serving
         options = [
-            *grpc_options(LARGEST_REPLY),
+            ("grpc.max_send_message_length", LARGEST_REPLY),
             ("grpc.max_receive_message_length", settings.largest_request_mib << 20),
             ("grpc.so_reuseport", 0),
         ]

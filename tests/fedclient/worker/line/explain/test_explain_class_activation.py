@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Tuple
 
@@ -183,13 +184,15 @@ def test_an_asked_picture_has_its_heat_map_beside_it_where_that_is_wanted(
     assert not [path for path in home.review.rglob("*") if path.is_file()]
 
 
-def test_an_engine_without_a_map_is_named_once_and_the_picture_is_kept(
+def test_an_engine_that_is_gone_is_named_once_and_the_picture_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = make_home(tmp_path / "home")  # engines that judge brightness
     maps = HeatMaps(home.store)
-    maps.turn_to(activate(home, 1))
+    deployment = activate(home, 1)
     model = home.open_current()
+    maps.turn_to(deployment)
+    shutil.rmtree(home.store.folder / deployment.engines["head"])
     for number in range(2):
         maps.draw(tmp_path / f"{number}.png", model, np.zeros((1, 16, 16), np.uint8), "dark")
     assert not list(tmp_path.glob("*.png")) and len(caplog.messages) == 1
