@@ -20,7 +20,8 @@ from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "plant.toml"
 HEADING = """What this plant's engineer decides. The line comes first: training waits where these say so.
-Hours and limits take effect within seconds; what [device] and [network] say at the next `fedclient join`."""
+Hours and limits take effect within seconds; what [device], [camera] and [network] say at the next
+`fedclient join`."""
 
 
 class TrainingHoursSettings(Settings):
@@ -64,6 +65,22 @@ class DeviceSettings(Settings):
     """
 
 
+class CameraSection(Settings):
+    """How pictures come from this plant's camera."""
+
+    bit_depth: int = Field(0, ge=0, le=16)
+    """Bits per channel, 8 to 16, that files of 16 bits hold: 10, 12 or 14 for most cameras. 0: the smallest number
+    that holds all pictures of the plant. Training and line read all files by it.
+    """
+
+    @field_validator("bit_depth")
+    @classmethod
+    def _is_a_depth(cls, value: int) -> int:
+        if 0 < value < 8:
+            raise ValueError(f"{value} is no bit depth, which is 8 to 16, or 0 to find it")
+        return value
+
+
 class VersionsSettings(Settings):
     """How published versions reach the line."""
 
@@ -90,7 +107,9 @@ class PlantSettings(Settings):
     training: TrainingHoursSettings = Field(default_factory=TrainingHoursSettings)
     """When training may run, and what it must leave to the line."""
     device: DeviceSettings = Field(default_factory=DeviceSettings)
-    """What the worker may use of this device."""
+    """What the trainer may use of this device."""
+    camera: CameraSection = Field(default_factory=CameraSection)
+    """How pictures come from this plant's camera."""
     versions: VersionsSettings = Field(default_factory=VersionsSettings)
     """How published versions come to the line."""
     network: NetworkSection = Field(default_factory=NetworkSection)

@@ -92,7 +92,7 @@ class ModelSettings(Settings):
 class RunSettings(Settings):
     """Aggregation of the plants' updates, and the seed."""
 
-    start: Literal["closed-form", "fresh"] = "fresh"
+    start: Literal["closed-form", "fresh"] = "closed-form"
     """What a run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
     new classifier. Where nothing of the base model is frozen, it is a new classifier anyhow.
     """

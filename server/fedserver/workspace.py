@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,14 @@ from fedserver.registry.base_files import BaseFiles, find_base
 from fedserver.registry.deployment_reports import DeploymentReports
 from fedserver.registry.versions import VersionRegistry
 from fedserver.settings import ServerSettings
+from fedserver.storage.run_state import read_facts
+from fedserver.storage.runs import run_folders
 from fedspect import files
-from fedspect.errors import WorkspaceError, storage_error
+from fedspect.errors import FedspectError, WorkspaceError, storage_error
 from fedspect.locking import Occupied
 from fedspect.protocol.names import checked_hosts, checked_name
 from fedspect.settings import load_settings, settings_from
+from fedspect.shipped_bases import SHIPPED
 from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "fedserver.toml"
@@ -105,9 +108,19 @@ class Workspace:
         """
         named = self.settings().base_folder(self.folder)
         if content_hash is None:
-            return BaseFiles.read(named)
+            return BaseFiles.read(named or self._shipped_base())
         imported = sorted(self.bases.iterdir()) if self.bases.is_dir() else []
-        return find_base(content_hash, [named, *imported, None])
+        return find_base(content_hash, [named, *imported, *SHIPPED.values()])
+
+    def _shipped_base(self) -> Path | None:
+        """The shipped base that the newest run began with, so that an update of Fedspect changes no run's base."""
+        for folder in run_folders(self.runs)[-1:]:
+            with suppress(FedspectError):
+                began = read_facts(folder).base_hash
+                return next(
+                    (each for each in SHIPPED.values() if BaseFiles.read(each).content_hash == began), None
+                )
+        return None
 
     def occupied(self) -> Occupied:
         """The lock that the running server holds."""

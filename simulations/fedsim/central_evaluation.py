@@ -51,9 +51,10 @@ class CentralTest:
             closed_form=prepared.closed_form if closed_form is None else closed_form,
         )
         self._data = settings.data
+        self.preprocessing = self.base.preprocessing.of_camera(prepared.bit_depth)
         self.trainer = Trainer(
             self.network,
-            self.base.preprocessing,
+            self.preprocessing,
             prepared.classes,
             settings.training,
             freeze_levels=prepared.freeze_levels,
@@ -116,7 +117,7 @@ def write_evaluation(
                 paths[row["name"]],
                 list(test.classes).index(row["predicted"]),
                 test.network,
-                test.base.preprocessing,
+                test.preprocessing,
             )
     write_json(folder.evaluation, {"evaluation": evaluation.model_dump(mode="json"), "predictions": rows})
 

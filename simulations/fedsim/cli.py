@@ -142,6 +142,7 @@ def data(
     ],
     manifest: options.Manifest = None,
     classes: options.Classes = None,
+    bit_depth: options.BitDepth = None,
     html: Annotated[
         Optional[Path], typer.Option(help="Write one page with thumbnails here.", rich_help_panel="Output")
     ] = None,
@@ -155,7 +156,15 @@ def data(
     from fedspect.data.site_report.show import show_site_report
 
     named = None if classes is None else named_classes(classes.split(","))
-    show_site_report(source, manifest=manifest, classes=named, html=html, overlaps=overlaps, as_json=json)
+    show_site_report(
+        source,
+        manifest=manifest,
+        classes=named,
+        html=html,
+        overlaps=overlaps,
+        as_json=json,
+        bit_depth=bit_depth,
+    )
 
 
 @app.command()

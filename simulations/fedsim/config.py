@@ -41,6 +41,9 @@ class DataSettings(Settings):
     """All classes in the order of the network's outputs, each with other names for it if there are any:
     ["pit=hole", "scratch"]. Pictures of other classes are left out and named, as are classes without
     pictures. Empty: the classes that occur."""
+    bit_depth: Optional[int] = Field(None, ge=8, le=16)
+    """Bits of the camera, 8 to 16, that files of 16 bits hold, all alike. Not set: the smallest number that holds
+    all pictures."""
     split: Split = "grouped"
     """How the test set is chosen. random: picture by picture, as most papers do; grouped: by whole groups
     of pictures that overlap (the list's groups, else those that are found); manifest: by the list's
@@ -95,7 +98,7 @@ class PlantsSettings(Settings):
 class SimulatedFederationSettings(Settings):
     """How rounds go."""
 
-    start: Literal["closed-form", "fresh"] = "fresh"
+    start: Literal["closed-form", "fresh"] = "closed-form"
     """What the run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
     new classifier. Where nothing of the base model is frozen, it is a new classifier anyhow."""
     closed_form: ClosedFormSettings = Field(default_factory=ClosedFormSettings)

@@ -41,6 +41,8 @@ class Sides:
     problems: list[Problem]
     twins: int
     """Test pictures of whose group there are pictures in training too."""
+    bit_depth: int | None = None
+    """Of the camera, for files of 16 bits."""
 
 
 @contextlib.contextmanager
@@ -89,6 +91,7 @@ def prepare(folder: RunFolder, settings: SimulationSettings, stage: Stage = unwa
         base_hash=model.content_hash,
         closed_form=settings.federation.start == "closed-form" and freeze_levels > 0,
         left_out=sum(problem.left_out for problem in sides.problems),
+        bit_depth=sides.bit_depth,
     )
     write_json(folder.prepared, prepared.model_dump())
     return prepared
@@ -106,7 +109,7 @@ def choose_sides(listing: Listing, data: DataSettings, seed: int, stage: Stage =
     if data.split == "inspect":
         listing = replace(listing, pictures=tuple(replace(each, group=None) for each in listing.pictures))
     with stage("checking pictures") as progress:
-        inspection = inspect_pictures(listing, workers=2, progress=progress)
+        inspection = inspect_pictures(listing, workers=2, progress=progress, bit_depth=data.bit_depth)
     good = [each for each in inspection.pictures if each.label is not None]
     if not good:
         first = inspection.problems[0]
@@ -147,7 +150,8 @@ def choose_sides(listing: Listing, data: DataSettings, seed: int, stage: Stage =
     absent = [
         Problem(name, ABSENT_CLASS, "no picture of it can be used") for name in asked if name not in classes
     ]
-    return Sides(asked, sides[TRAINING], sides[TEST], [*inspection.problems, *aside, *absent], twins)
+    problems = [*inspection.problems, *aside, *absent]
+    return Sides(asked, sides[TRAINING], sides[TEST], problems, twins, inspection.bit_depth)
 
 
 def _split(pictures: list[CheckedPicture], data: DataSettings, seed: int) -> dict[str, list[CheckedPicture]]:

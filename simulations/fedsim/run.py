@@ -174,11 +174,12 @@ def finish_run(folder: RunFolder, *, view: View) -> RunResult:
             recorder.mend()
             finished = federate(folder, prepared, settings, recorder)
             with view.stage("testing the model"):
-                test.load(head_after(folder, prepared, settings, finished.rounds))
+                chosen = RunStore(folder.rounds).result_round()
+                test.load(head_after(folder, prepared, settings, chosen))
                 predictions = test.predict()
                 evaluation = test.evaluate(predictions)
                 write_evaluation(folder, evaluation, predictions, test)
-                made = {"made_by": "fedsim run", "run": facts.facts.run_id, "rounds": finished.rounds}
+                made = {"made_by": "fedsim run", "run": facts.facts.run_id, "rounds": chosen}
                 save_model(folder, test, evaluation, made)
             facts.finish("finished")
         with view.stage("writing the report"):

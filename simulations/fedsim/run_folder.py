@@ -63,6 +63,8 @@ class Prepared(BaseModel):
     """Whether the run begins at a closed form."""
     left_out: int
     """Files that could not be used."""
+    bit_depth: int | None = None
+    """Of the camera, for files of 16 bits; None where there are none."""
 
 
 class RunFolder:

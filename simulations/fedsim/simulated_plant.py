@@ -46,5 +46,6 @@ def make_worker(run_folder: Path | str, plant: str) -> NodeCalls:
         closed_form=prepared.closed_form,
         good_classes=settings.data.good_classes,
         threshold=settings.data.threshold,
+        bit_depth=prepared.bit_depth,
     )
     return NodeCalls(worker)

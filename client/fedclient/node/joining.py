@@ -19,8 +19,6 @@ from typing import Any
 
 from fedclient.node.enrolment.enrol import joined, returned
 from fedclient.node.enrolment.session import Session
-from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError
-from fedclient.node.flower.message_journal import MessageJournal
 from fedclient.node.headquarters_sync import HeadquartersSync
 from fedclient.node.home import PlantHome
 from fedclient.node.membership import Membership
@@ -119,6 +117,11 @@ class JoinedPlant:
             kept["data"] = str(data.absolute())
         if worker_python is not None:
             kept["worker_python"] = worker_python
+        self._worker.prepare(worker_python or self._worker_python())
+        from fedclient.node.flower.fleet_connection import (
+            NotRecognisedError,
+        )  # Flower takes seconds to import
+
         with self._accompanied(stop):
             while not stop.is_set():
                 try:
@@ -135,6 +138,10 @@ class JoinedPlant:
                 except WorkerError:
                     if not stop.is_set():
                         raise
+
+    def _worker_python(self) -> str | None:
+        """The worker's interpreter as it was named when this device joined."""
+        return self.home.membership().worker_python if self.home.membership_path.exists() else None
 
     @contextmanager
     def _accompanied(self, stop: threading.Event) -> Iterator[None]:
@@ -251,6 +258,9 @@ class JoinedPlant:
             logger.warning("the site report was not handed in: %s", error)
 
     def _answer(self, stop: threading.Event, membership: Membership) -> None:
+        from fedclient.node.flower.fleet_node import FleetNode
+        from fedclient.node.flower.message_journal import MessageJournal
+
         node = FleetNode(
             membership.fleet_addresses,
             self.home.authority_path.read_bytes(),

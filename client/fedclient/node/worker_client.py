@@ -36,6 +36,7 @@ from fedspect.protocol.worker_pb2 import (
     WorkRequest,
 )
 
+SOCKET = "worker.sock"
 READY_WITHIN = 300.0  # seconds
 LONGEST_PARENT = 80  # bytes of the path below which a socket is made
 ABOUT_WITHIN = 600.0  # importing torch takes some time on a small or busy device
@@ -77,6 +78,22 @@ class WorkerClient:
         """The worker's process, ``None`` when there is none."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
+
+    def start(self) -> None:
+        """Start the process without waiting for it, so that its imports are done when it is asked something.
+
+        It reads its settings when it is asked, so they may be written later.
+
+        Raises:
+            WorkerError: the interpreter cannot be started, or the plant is stopping.
+
+        """
+        with self._lock:
+            if self._closed.is_set():
+                raise WorkerError("the plant is stopping")
+            if self.pid is None:
+                self._end()
+                self._spawn()
 
     def about(self) -> dict[str, Any]:
         """The worker's software."""
@@ -168,22 +185,20 @@ class WorkerClient:
 
     def _ready(self) -> Stub:
         with self._lock:
-            if self._closed.is_set():
-                raise WorkerError("the plant is stopping")
-            if self.pid is None:
-                self._end()
-                try:
-                    self._start()
-                except BaseException:
-                    self._end()  # nobody could speak to what is left of it
-                    raise
+            try:
+                self.start()
+                if self._channel is None:
+                    self._connect()
+            except BaseException:
+                self._end()  # nobody could speak to what is left of it
+                raise
             assert self._channel is not None
             return Stub(self._channel, WORKER)
 
-    def _start(self) -> None:
+    def _spawn(self) -> None:
         self._hung = False
         self._folder = _socket_folder()
-        path = self._folder / "worker.sock"
+        path = self._folder / SOCKET
         command = [self._python, "-m", "fedclient.worker.service"]
         command += ["--settings", str(self._settings), "--socket", str(path)]
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -199,6 +214,10 @@ class WorkerClient:
                 seen=f"{self._python}: {error.strerror}",
                 remedy="name the interpreter that has torch: fedclient join --worker-python PATH",
             ) from error
+
+    def _connect(self) -> None:
+        assert self._process is not None and self._folder is not None
+        path = self._folder / SOCKET
         deadline = time.monotonic() + READY_WITHIN
         while not _listens(path):
             if self._process.poll() is not None:

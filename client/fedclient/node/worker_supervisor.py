@@ -24,6 +24,7 @@ from fedspect import files
 from fedspect.errors import FedspectError, WorkerError, YieldedError
 from fedspect.update.round_messages import RoundReply, RoundTask
 
+SETTINGS_FILE = "worker.json"
 MEBI = 1 << 20
 REST_AFTER = 5.0  # seconds without a call, while training may not run anyway
 LARGEST_READ = 192 << 20  # bytes of a message whose header is read for the status
@@ -51,32 +52,51 @@ class WorkerSupervisor:
         self._asked = time.monotonic()
         self._closed = False
 
+    def prepare(self, python: str | None) -> None:
+        """Start a worker before it is known what it will work for; ``ensure_running`` takes it if it fits.
+
+        Its imports take as long as the node's, and so they go on beside each other.
+
+        Raises:
+            WorkerError: the interpreter cannot be started.
+
+        """
+        with self._turn:
+            if self._link is None:
+                self._link = self._client(python)
+                self._link.start()
+                self._agreed = (python, self.yield_policy.settings.device.silence)
+
     def ensure_running(self, membership: Membership) -> bool:
-        """Ensure that a worker runs with these settings; whether it was restarted.
+        """Have a trainer for what was agreed; whether it is another one than before.
 
         Raises:
             StorageError: its settings cannot be written.
 
         """
         content = worker_settings(self.home, membership, self.yield_policy.settings)
-        agreed = (membership.worker_python, self.yield_policy.settings.device.silence, content)
+        process = (membership.worker_python, self.yield_policy.settings.device.silence)
+        agreed = (*process, content)
         with self._turn:
             if self._link is not None and self._agreed == agreed:
                 return False
-            if self._link is not None:
+            if self._link is not None and self._agreed != process:
                 self._link.close()
-            path = self.home.folder / "worker.json"
-            files.write_json(path, content)
-            self._link = WorkerClient(
-                path,
-                self.home.folder / "worker.log",
-                python=membership.worker_python,
-                silence=self.yield_policy.settings.device.silence,
-                on_progress=self.status.progress,
-                on_restart=lambda why: self._say(f"the worker died and is started again: {why}"),
-            )
+                self._link = None
+            files.write_json(self.home.folder / SETTINGS_FILE, content)
+            self._link = self._link or self._client(membership.worker_python)
             self._agreed = agreed
             return True
+
+    def _client(self, python: str | None) -> WorkerClient:
+        return WorkerClient(
+            self.home.folder / SETTINGS_FILE,
+            self.home.folder / "worker.log",
+            python=python,
+            silence=self.yield_policy.settings.device.silence,
+            on_progress=self.status.progress,
+            on_restart=lambda why: self._say(f"the worker died and is started again: {why}"),
+        )
 
     def inspect(self) -> dict[str, Any]:
         """The site report, and what the worker runs on; errors as ``WorkerClient.inspect``."""
@@ -179,6 +199,7 @@ def worker_settings(home: PlantHome, membership: Membership, settings: PlantSett
         "cache": str(home.folder / "cache"),
         "training": training,
         "freeze_levels": prescribed.get("freeze_levels"),
+        "bit_depth": settings.camera.bit_depth or None,
         "seed": prescribed.get("seed", 0),
         "closed_form": prescribed.get("closed_form", False),
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -69,9 +70,12 @@ class WorkerService:
         self._busy = threading.Lock()
         self._site: Any = None
         self._worker: Any = None
+        self._loading = threading.Thread(target=_load, name="imports", daemon=True)
+        self._loading.start()
 
     def about(self, request: AboutRequest, context: grpc.ServicerContext) -> AboutReply:
         """What runs here."""
+        self._loading.join()
         return AboutReply(json=json.dumps(about()))
 
     def inspect(self, request: InspectRequest, context: grpc.ServicerContext) -> Iterator[WorkEvent]:
@@ -124,7 +128,6 @@ class WorkerService:
 
     def _found(self, report: Report) -> Any:
         if self._site is None:
-            # Imported here: the socket answers while torch is still being loaded.
             from fedclient.worker.training.setup import Site
 
             self._site = Site(self._settings(), lambda done, total: report("pictures", done, total))
@@ -152,6 +155,7 @@ class WorkerService:
                 events.put(WorkEvent(progress=progress))
 
         def run() -> None:
+            self._loading.join()  # two threads that import the same packages may find half of them
             try:
                 events.put(WorkEvent(reply=piece(report)))
             except HungUp:
@@ -185,6 +189,12 @@ class WorkerService:
             yield event
             if event.WhichOneof("kind") == "reply":
                 return
+
+
+def _load() -> None:
+    """Import torch and the training while the socket answers already, and the node still asks headquarters."""
+    with contextlib.suppress(ImportError):  # it is said where the first piece of work needs them
+        importlib.import_module("fedclient.worker.training.setup")
 
 
 def about() -> Dict[str, Any]:
@@ -227,8 +237,9 @@ def serve(settings: Path, socket: Path, stop: threading.Event) -> None:
 
 def _step_back(settings: Path) -> None:
     """Let other programs have the processors first, as far as the plant's settings say."""
-    with contextlib.suppress(FedspectError):  # it is said when the first piece of work needs the settings
-        os.nice(SettingsFile(WorkerSettings.read(settings).home).current().device.nice)
+    os.nice(
+        SettingsFile(settings.parent).current().device.nice
+    )  # the node may not have written ``settings`` yet
 
 
 def main(arguments: Optional[list[str]] = None) -> int:

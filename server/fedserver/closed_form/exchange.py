@@ -22,14 +22,14 @@ from fedserver.closed_form.choice import (
     with_limit,
 )
 from fedserver.closed_form.settings import ClosedFormSettings
-from fedserver.closed_form.store import ClosedFormRecord
+from fedserver.closed_form.store import ClosedFormRecord, Gains
 from fedserver.rounds.clients import Clients
 from fedserver.rounds.events import ClosedFormFound, OnEvent, RoundContext
 from fedserver.rounds.inquiry import Inquiry, Take
 from fedserver.rounds.run_status import RunStatus
 from fedserver.rounds.settings import RoundSettings
 from fedserver.storage.run_store import RunStore
-from fedspect.discriminant.analysis import MEANS, Discriminant
+from fedspect.discriminant.analysis import MEANS, Discriminant, solve
 from fedspect.discriminant.checks import check_statistics
 from fedspect.discriminant.messages import (
     MOST_STATISTICS,
@@ -40,9 +40,12 @@ from fedspect.discriminant.messages import (
     StatisticsTask,
 )
 from fedspect.discriminant.scores import Scores, check_scores
-from fedspect.discriminant.statistics import ClassStatistics
+from fedspect.discriminant.statistics import ClassStatistics, total
 from fedspect.errors import UpdateRefusedError
 from fedspect.update.round_messages import DEFAULT_MAX_BYTES, ReplyError
+
+MOST_COMPARED = 20
+"""With more plants nobody's contribution is worked out: it takes two closed forms for each."""
 
 
 @dataclass
@@ -71,12 +74,12 @@ class StatisticsExchange:
         self.collect()
         found = self._candidates()
         self._say("plants score candidates of the closed form")
-        scores = self.score([each.discriminant for each in found])
+        scores = self._added(self.score([each.discriminant for each in found]))
         chosen = choose(found, scores)
-        discriminant = with_limit(
-            chosen.discriminant, self.score([chosen.discriminant], whole=True), self.settings.asked
-        )
-        record = self._record(found, chosen, discriminant, time.perf_counter() - began)
+        known = self._added(self.score([chosen.discriminant], whole=True))
+        discriminant = with_limit(chosen.discriminant, known, self.settings.asked)
+        gains = self.gains(chosen) if scores is not None else None
+        record = self._record(found, chosen, discriminant, gains, time.perf_counter() - began)
         self.store.closed_forms.add(discriminant.tensors(), record)
         self.on_event(ClosedFormFound(len(record.plants), record.accuracy, record.seconds, record.bytes_up))
         return record
@@ -116,8 +119,8 @@ class StatisticsExchange:
 
         self._ask(task.to_bytes(), take, known=known, needed=self.rounds.quorum)
 
-    def score(self, found: list[Discriminant], *, whole: bool = False) -> Scores | None:
-        """All plants' scores of candidates added up; None where nobody held pictures out.
+    def score(self, found: list[Discriminant], *, whole: bool = False) -> dict[str, Scores]:
+        """The plants' scores of candidates; of those that hold pictures out.
 
         With ``whole`` the last candidate goes with its whitening, and distances come back.
         """
@@ -136,10 +139,43 @@ class StatisticsExchange:
             parts[plant] = scores
 
         self._ask(task.to_bytes(), take, known=set(), needed=0)
+        return dict(sorted(parts.items()))
+
+    @staticmethod
+    def _added(parts: dict[str, Scores]) -> Scores | None:
+        """All scores together; None where nobody held pictures out."""
         added = None
-        for _, part in sorted(parts.items()):
+        for part in parts.values():
             added = part if added is None else added + part
         return added
+
+    def gains(self, chosen: Chosen) -> dict[str, Gains] | None:
+        """What each plant brings each other: closed forms of each alone, of all without it, and of all together,
+        as the plants' evaluation pictures see them. Nothing is trained.
+        """
+        kept = self.store.closed_forms
+        names = kept.plants()
+        if not 2 <= len(names) <= MOST_COMPARED:
+            return None
+        groups = chosen.candidate.orientations
+        own = {
+            name: total((kept.statistics(name, *self.shape)[group] for group in groups), *self.shape)
+            for name in names
+        }
+        everything = total(own.values(), *self.shape)
+        shrinkage = chosen.candidate.shrinkage
+        found = [solve(part, shrinkage) for part in own.values()]
+        found += [solve(everything - part, shrinkage) for part in own.values()]
+        found.append(chosen.discriminant)
+        return {
+            plant: Gains(
+                evaluated=part.pictures,
+                together=part.right(len(found) - 1),
+                alone={name: part.right(place) for place, name in enumerate(names)},
+                without={name: part.right(len(names) + place) for place, name in enumerate(names)},
+            )
+            for plant, part in self.score(found).items()
+        }
 
     def _ask(self, body: bytes, take: Take, *, known: set[str], needed: int) -> None:
         """Put one question to all that are here, until they have answered or the deadline has passed."""
@@ -180,7 +216,12 @@ class StatisticsExchange:
         return candidates(sums_of(parts, groups_of(orientations), self.shape), orientations)
 
     def _record(
-        self, found: list[Candidate], chosen: Chosen, discriminant: Discriminant, seconds: float
+        self,
+        found: list[Candidate],
+        chosen: Chosen,
+        discriminant: Discriminant,
+        gains: dict[str, Gains] | None,
+        seconds: float,
     ) -> ClosedFormRecord:
         kept, classes = self.store.closed_forms, self.store.facts.classes
         counts = {
@@ -209,6 +250,7 @@ class StatisticsExchange:
                 }
                 for number, each in enumerate(found)
             ],
+            gains=gains,
             seconds=round(seconds, 3),
             bytes_up=kept.bytes_up(),
             notes=[f"no plant has a picture of {name}: it is never answered" for name in absent],

@@ -28,6 +28,20 @@ from fedspect.update.schema import Arrays
 SUFFIX = ".reply"
 
 
+class Gains(BaseModel):
+    """What plants bring each other, on one plant's evaluation pictures: right answers of closed forms."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    evaluated: int
+    together: int
+    """Of all plants' statistics."""
+    alone: dict[str, int]
+    """Of each plant's own statistics."""
+    without: dict[str, int]
+    """Of all but each plant's."""
+
+
 class ClosedFormRecord(BaseModel):
     """How a closed form came about, and what plants measured of it."""
 
@@ -51,6 +65,8 @@ class ClosedFormRecord(BaseModel):
     """Nats a picture, at the temperature."""
     candidates: list[dict[str, float | str]]
     """What was tried, with the pictures that each answered rightly."""
+    gains: dict[str, Gains] | None = None
+    """By the plant on whose evaluation pictures they were measured."""
     seconds: float
     bytes_up: int
     """Of the statistics."""

@@ -113,8 +113,13 @@ def publish(
         Optional[str], typer.Option(help="Which run: run-0001 or 1.", show_default="the newest")
     ] = None,
     round_: Annotated[
-        str, typer.Option("--round", help="Which of its rounds: a number, last, or best.")
-    ] = "last",
+        str,
+        typer.Option(
+            "--round",
+            help="Which of its rounds: a number, last, best, closed-form; result is the best where the run began at a "
+            "closed form, and the last elsewhere.",
+        ),
+    ] = "result",
     note_: Annotated[str, typer.Option("--note", help="What is to be read beside the version.")] = "",
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,

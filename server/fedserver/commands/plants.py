@@ -187,6 +187,29 @@ def release_command(
         note(f"{plant} takes part again from the next round on")
 
 
+@plants_app.command("forget")
+def forget_command(
+    plant: Annotated[str, typer.Argument(help="The plant's name.")],
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Take a plant's pictures out of the newest run's closed form, as if it had never taken part."""
+    from fedserver.closed_form.forgetting import forget
+    from fedserver.storage.run_store import RunStore
+    from fedserver.storage.runs import named_run
+
+    folder = named_run(open_workspace(workspace).runs)
+    record = forget(RunStore(folder), plant)
+    if json:
+        print_json(
+            {"plant": plant, "run": folder.name, "version": record.version, "plants": sorted(record.plants)}
+        )
+        return
+    note(f"the closed form of {folder.name} is now that of {', '.join(sorted(record.plants))}")
+    note("`fedserver models publish --round closed-form` makes it a version")
+    note("versions that rounds trained on its pictures stay as they are")
+
+
 def _moment(when: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
 

@@ -4,6 +4,7 @@
   owner can read. Flower 1.30 leaves it open to everybody who reaches the port.
 * The Fleet API, which devices reach, has bounds (``fleet_port``). Flower accepts 2 GB from anybody who completes a
   TLS handshake, and a thousand calls of theirs.
+* Messages are whole and stay until they are answered (``message_queue``).
 * A ServerApp has two minutes to come up. Flower gives up after thirty seconds, which a busy machine needs for its
   imports alone. That one died is noticed by ``superlink``, which looks at the process.
 * The process ends when the one that started it is gone.
@@ -21,12 +22,16 @@ from collections.abc import Sequence
 from flwr.common.constant import AuthnType
 from flwr.common.typing import AccountInfo
 from flwr.server import app as flower
-from flwr.supercore.corestate import sql_corestate
+from flwr.server.superlink.linkstate import linkstate_factory
+from flwr.server.superlink.serverappio import serverappio_grpc
+from flwr.supercore.corestate import in_memory_corestate
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.auth_plugin.noop_auth_plugin import NOOP_ACCOUNT_INFO
 
 from fedserver.flower.control_api import SECRET_HEADER
 from fedserver.flower.fleet_port import bounded_server
+from fedserver.flower.message_queue import MessageQueue
+from fedserver.flower.message_servicers import FleetMessages, ServerAppMessages
 from fedserver.flower.superlink import PARENT_VARIABLE, SECRET_VARIABLE
 from fedspect.graceful_shutdown import exit_with_parent
 
@@ -60,7 +65,10 @@ def main() -> None:
         sys.exit("no secret for the Control API")
     flower.get_control_authn_plugins = lambda: {AuthnType.NOOP: SecretAuthn}
     vars(flower)["generic_create_grpc_server"] = bounded_server
-    vars(sql_corestate)["HEARTBEAT_DEFAULT_INTERVAL"] = SERVERAPP_PATIENCE
+    vars(flower)["FleetServicer"] = FleetMessages
+    vars(serverappio_grpc)["ServerAppIoServicer"] = ServerAppMessages
+    vars(linkstate_factory)["InMemoryLinkState"] = MessageQueue
+    vars(in_memory_corestate)["HEARTBEAT_DEFAULT_INTERVAL"] = SERVERAPP_PATIENCE
     exit_with_parent(int(os.environ.pop(PARENT_VARIABLE)))
     flower.run_superlink()
 

@@ -11,18 +11,20 @@ from fedserver.workspace import Workspace
 from fedspect.errors import FederationError, WorkspaceError
 from fedspect.protocol.versions import MeasuredAccuracy
 
-LAST, BEST = "last", "best"
+RESULT, LAST, BEST, CLOSED_FORM = "result", "last", "best", "closed-form"
 
 
 def publish(
-    workspace: Workspace, run: Path, *, round_name: str = LAST, note: str = ""
+    workspace: Workspace, run: Path, *, round_name: str = RESULT, note: str = ""
 ) -> tuple[PublishedVersion, bool]:
     """Publish the model of a round.
 
     Args:
         workspace: where to.
         run: the run's folder.
-        round_name: a number, "last", or "best" by the plants' own evaluation pictures.
+        round_name: a number, "last", "best" by the plants' own evaluation pictures, "closed-form" for the newest
+            closed form whatever rounds came after it, or "result": the last, and where the run began at a closed
+            form the best, so that rounds never make a version worse.
         note: what the operator wants to be read beside it.
 
     Returns:
@@ -39,7 +41,7 @@ def publish(
     base = workspace.base(facts.base_hash)
     levels = facts.freeze_levels
     version, new = workspace.models.add(
-        store.head(number),
+        store.newest_closed_form() if round_name == CLOSED_FORM else store.head(number),
         base_hash=facts.base_hash,
         architecture=base.architecture or "unknown",
         classes=facts.classes,
@@ -125,8 +127,12 @@ def _check_not_retired(version: PublishedVersion) -> None:
 
 def _round(store: RunStore, name: str) -> int:
     rounds = store.rounds()
+    if name == RESULT:
+        return store.result_round()
     if name == LAST:
         return rounds[-1]
+    if name == CLOSED_FORM and store.facts.closed_form is not None:
+        return 0
     if name == BEST:
         metric = store.facts.rounds.early_stop_metric
         best = RunHistory(store.history(), store.evaluations(), metric).best()
@@ -135,7 +141,7 @@ def _round(store: RunStore, name: str) -> int:
         raise WorkspaceError(
             "there is no such round",
             seen=name,
-            accepted=f"{LAST}, {BEST}, or a number from 0 to {rounds[-1]}",
+            accepted=f"{RESULT}, {LAST}, {BEST}, {CLOSED_FORM}, or a number from 0 to {rounds[-1]}",
         )
     return int(name)
 

@@ -34,7 +34,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from fedserver.closed_form.store import ClosedFormStore
-from fedserver.rounds.history import Evaluation, RoundRecord
+from fedserver.rounds.history import Evaluation, RoundRecord, RunHistory
 from fedserver.rounds.quarantine import QuarantineReleases
 from fedserver.rounds.settings import RoundSettings
 from fedserver.storage.run_state import ClientRecord, read_facts
@@ -147,9 +147,24 @@ class RunStore:
         head = self._tensors(number, "head.safetensors")
         return head if number else {**head, **self.closed_forms.tensors(self._first_version())}
 
+    def newest_closed_form(self) -> Arrays:
+        """The run's beginning with its newest closed form, whatever rounds began with."""
+        return {**self._tensors(0, "head.safetensors"), **self.closed_forms.tensors()}
+
     def kept_heads(self) -> list[int]:
         """The rounds whose heads are on disk."""
         return [number for number in self.rounds() if (self._round(number) / "head.safetensors").exists()]
+
+    def result_round(self) -> int:
+        """The round whose model is what the run came to: the last; where the run began at a closed form, the best
+        by the plants' own evaluation, so that rounds never make it worse (0 is the closed form itself).
+        """
+        last = self.rounds()[-1]
+        if self.facts.closed_form is None:
+            return last
+        metric = self.facts.rounds.early_stop_metric
+        best = RunHistory(self.history(), self.evaluations(), metric).best()
+        return last if best is None or best not in self.kept_heads() else best
 
     def version(self, number: int) -> str:
         """The hash of the head that a round made, whether or not it is kept."""

@@ -215,9 +215,10 @@ def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles,
         "strategy_options": (facts.strategy_options, dict(run.strategy_options)),
         "batch_norm": (facts.rounds.batch_norm, settings.rounds.batch_norm),
     }
-    pairs["start"] = (facts.closed_form is not None, begins_closed(settings, base))
     if facts.freeze_levels is not None:
         pairs["freeze_levels"] = (facts.freeze_levels, frozen_levels(settings, base))
+    starts = {True: "closed-form", False: "fresh"}
+    pairs["start"] = (starts[facts.closed_form is not None], starts[begins_closed(settings, base)])
     for what, (before, now) in pairs.items():
         if before != now:
             raise SettingsError(

@@ -15,9 +15,10 @@ from fedspect.data.decode import (
     NotAPictureError,
     TooLargePictureError,
     TruncatedPictureError,
-    decode_with_header,
+    decode_picture,
     read_bytes,
 )
+from fedspect.data.depth import Levels
 from fedspect.data.inspection_cache import InspectionCache
 from fedspect.data.near_duplicates.high_pass import reduced_relief
 from fedspect.data.near_duplicates.keypoints import Keypoints, find_landmarks
@@ -40,6 +41,7 @@ class Good:
     picture: Picture
     digest: str
     header: Header
+    levels: Levels
     landmarks: Optional[Keypoints] = None
     relief: Optional[np.ndarray] = None
 
@@ -71,14 +73,14 @@ def _check(picture: Picture, known: InspectionCache, reduction: Optional[int]) -
         if digest in known.faults:
             return Bad(Problem(picture.name, *known.faults[digest]), digest)
         if digest in known.headers and (reduction is None or digest in known.landmarks):
-            return Good(picture, digest, known.headers[digest])
-        pixels, header = decode_with_header(content, picture.path)
+            return Good(picture, digest, known.headers[digest], known.levels[digest])
+        read = decode_picture(content, picture.path)
     except PictureError as error:
         return Bad(Problem(picture.name, _kind(error), _detail(error, picture.path)), digest)
     if reduction is None:
-        return Good(picture, digest, header)
-    surface = reduced_relief(pixels, reduction)
-    return Good(picture, digest, header, find_landmarks(surface), surface)
+        return Good(picture, digest, read.header, read.levels)
+    surface = reduced_relief(read.pixels, reduction)
+    return Good(picture, digest, read.header, read.levels, find_landmarks(surface), surface)
 
 
 def _kind(error: PictureError) -> str:

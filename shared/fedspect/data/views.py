@@ -15,7 +15,7 @@ Images are uint8 tensors (C, H, W) with one or three channels, square.
 from __future__ import annotations
 
 import functools
-from typing import Callable, List
+from typing import Any, Callable, List
 
 import torch
 from torch import Tensor
@@ -26,11 +26,6 @@ from fedspect.data.view_settings import NO_VIEWS as NO_VIEWS
 from fedspect.data.view_settings import ViewSettings as ViewSettings
 from fedspect.errors import FedspectError, SettingsError
 from fedspect.seeds import derived_seed
-
-try:
-    from torchvision.transforms.v2 import functional as transforms
-except ImportError:  # a device whose torch has no torchvision that fits it
-    from fedspect.data import plain_transforms as transforms
 
 ORIENTATIONS = 8
 """Views 0 to 7 are orientations, all later ones variants."""
@@ -103,6 +98,7 @@ def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSett
         image = orient(image, int(turn * ORIENTATIONS))
     if settings.crops:
         image = _crop(image, top, left, settings.smallest_crop + (1.0 - settings.smallest_crop) * side)
+    transforms = _transforms()
     if settings.light:
         image = transforms.adjust_brightness(image, _around_one(bright, settings.light_strength))
         image = transforms.adjust_gamma(image, _around_one(gamma, settings.light_strength))
@@ -161,10 +157,22 @@ def _crop(image: Tensor, top: float, left: float, share: float) -> Tensor:
     if window == side:
         return image
     room = side - window + 1
-    cut: Tensor = transforms.resized_crop(
+    cut: Tensor = _transforms().resized_crop(
         image, int(top * room), int(left * room), window, window, [side, side], antialias=True
     )
     return cut
+
+
+@functools.lru_cache(maxsize=None)
+def _transforms() -> Any:
+    """The functions of torchvision, imported at the first variant: with them come torch's compilers, which take longer
+    to import than torch itself, and an interpreter that only looks at pictures does without.
+    """
+    try:
+        from torchvision.transforms.v2 import functional
+    except ImportError:  # a device whose torch has no torchvision that fits it
+        from fedspect.data import plain_transforms as functional
+    return functional
 
 
 def _around_one(share: float, strength: float) -> float:

@@ -23,6 +23,10 @@ BINS = 256
 PER_DOUBLING = 8.0  # bins for each doubling of the squared distance
 ENOUGH = 100
 """From so many held-out pictures on, one of a hundred can be told apart."""
+FEWEST = 50
+"""With fewer held-out pictures than this nothing is chosen by them: the defaults hold."""
+TEMPERATURE = 16.0
+"""The default."""
 WIDER = 1.5
 
 
@@ -90,17 +94,19 @@ def squared_distances(discriminant: Discriminant, features: np.ndarray) -> np.nd
 
 
 def best_temperature(scores: Scores, candidate: int) -> float:
-    """The temperature at which a candidate's log loss is smallest; 1 where nothing was held out."""
-    return TEMPERATURES[int(scores.losses[candidate].argmin())] if scores.pictures else 1.0
+    """The temperature at which a candidate's log loss is smallest; the default where too few were held out."""
+    if scores.pictures < FEWEST:
+        return TEMPERATURE
+    return TEMPERATURES[int(scores.losses[candidate].argmin())]
 
 
 def best_candidate(scores: Scores) -> int:
-    """The candidate with most right answers, by log loss among equals; the first where nothing was held out."""
+    """The candidate with most right answers, by log loss among equals; the first where too few were held out."""
     order: List[int] = sorted(
         range(len(scores.confusion)),
         key=lambda place: (-scores.right(place), int(scores.losses[place].min())),
     )
-    return order[0] if scores.pictures else 0
+    return order[0] if scores.pictures >= FEWEST else 0
 
 
 def distance_limit(counts: np.ndarray, asked: float) -> float:

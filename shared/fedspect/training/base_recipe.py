@@ -25,6 +25,7 @@ from fedspect.model import BaseNetwork, save_base
 from fedspect.model.network import check_architecture
 from fedspect.training.pretraining import Pretrained, PretrainingSettings, pretrain
 from fedspect.training.reports import ProgressEvent
+from fedspect.training.tap_moments import write_tap_moments
 
 MEAN, STD = 0.5, 0.25
 HELD_OUT_SHARE = 0.1
@@ -158,6 +159,8 @@ def make_base(
         provenance=provenance,
         half=True,
     )
+    with stage("measuring the taps"):
+        write_tap_moments(output, base, sides["train"])
     (output / CHECKPOINT_FILE).unlink(missing_ok=True)
     return TrainedBase(base, made, tuple(classes), len(sides["train"]), time.monotonic() - started)
 

@@ -20,6 +20,8 @@ from fedsim.backends.job import SimulationJob, prepare_run
 from fedsim.backends.workers import FactoryWorkers, forget_workers, resolve_factory
 from fedspect.errors import InterruptedRunError
 
+MOST_REPLIES = 8  # in memory at once
+
 Work = Callable[[], Reply]
 
 
@@ -43,8 +45,13 @@ class LocalTransport:
         """Every node: nobody is ever away here."""
         return set(range(1, len(self._handlers) + 1))
 
-    def send(self, node: int, kind: str, body: bytes, *, lifetime: float, group: str) -> str | None:
-        """Take a message; with threads its work may begin now."""
+    def send(
+        self, nodes: Sequence[int], kind: str, body: bytes, *, lifetime: float, group: str
+    ) -> Sequence[str | None]:
+        """Take messages; with threads their work may begin now."""
+        return [self._take(node, kind, body) for node in nodes]
+
+    def _take(self, node: int, kind: str, body: bytes) -> str:
         identity = f"message-{next(self._ids)}"
 
         def work() -> Reply:
@@ -63,7 +70,7 @@ class LocalTransport:
             first = next((identity for identity in messages if identity in self._waiting), None)
             return [] if first is None else [self._waiting.pop(first)()]
         done = [one for one in messages if one in self._working and self._working[one].done()]
-        return [self._working.pop(identity).result() for identity in done]
+        return [self._working.pop(identity).result() for identity in done[:MOST_REPLIES]]
 
     def close(self) -> None:
         """Wait for work in progress and drop what has not begun."""

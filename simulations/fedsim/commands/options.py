@@ -68,6 +68,14 @@ Threshold = Annotated[
         rich_help_panel=PICTURES,
     ),
 ]
+BitDepth = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Bits of the camera that files of 16 bits hold: 10, 12 ...",
+        show_default="as all pictures tell together",
+        rich_help_panel=PICTURES,
+    ),
+]
 SplitOption = Annotated[
     Optional[str],
     typer.Option(

@@ -26,6 +26,7 @@ OPTIONS: Mapping[str, tuple[str, Any]] = {
     "classes": ("data.classes", options.Classes),
     "good": ("data.good_classes", options.Good),
     "threshold": ("data.threshold", options.Threshold),
+    "bit_depth": ("data.bit_depth", options.BitDepth),
     "split": ("data.split", options.SplitOption),
     "plants": ("plants.count", options.Plants),
     "partition": ("plants.partition", options.PartitionOption),

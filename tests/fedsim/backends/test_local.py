@@ -119,7 +119,7 @@ class Keeping:
 
 
 def send(transport: LocalTransport, node: int) -> str:
-    identity = transport.send(node, TRAIN, f"task for {node}".encode(), lifetime=60.0, group="1")
+    (identity,) = transport.send([node], TRAIN, f"task for {node}".encode(), lifetime=60.0, group="1")
     assert identity is not None
     return identity
 

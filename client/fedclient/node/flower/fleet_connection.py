@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import random
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -54,7 +55,7 @@ class _StillActiveError(FederationError):
     """The server holds an earlier activation of this device for online."""
 
 
-OF_ONE_MESSAGE = ("PullObject", "PushObject", "PushMessages", "ConfirmMessageReceived")
+OF_ONE_MESSAGE = ("PushMessages",)
 """Calls about a message that the node has in hand, which can be over while the link is well."""
 
 FULL_PACKETS = (
@@ -108,6 +109,7 @@ class FleetConnection:
         self._closed = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._refusal = ""
+        self._asked_at = -HEARTBEAT_INTERVAL
 
     def __enter__(self) -> FleetConnection:
         try:
@@ -143,9 +145,12 @@ class FleetConnection:
         if self._refusal:
             raise NotRecognisedError(self._refusal)
         try:
-            return getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata())
+            answer = getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata())
         except grpc.RpcError as error:
             raise self._meaning(error, method) from error
+        if method == "PullMessages":
+            self._asked_at = time.monotonic()
+        return answer
 
     def _metadata(self) -> list[tuple[str, str | bytes]]:
         timestamp = (dt.datetime.now(dt.timezone.utc) + self._clock_offset).isoformat()
@@ -186,6 +191,8 @@ class FleetConnection:
 
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_INTERVAL * random.uniform(0.7, 0.85)):
+            if time.monotonic() - self._asked_at < HEARTBEAT_INTERVAL:
+                continue  # a question for messages is a heartbeat
             request = SendNodeHeartbeatRequest(node=self.proto, heartbeat_interval=HEARTBEAT_INTERVAL)
             try:
                 if not self.call("SendNodeHeartbeat", request, timeout=5.0).success:

@@ -30,6 +30,8 @@ class Deployment(BaseModel):
     classes: Tuple[str, ...]
     base_hash: str
     engines: Dict[str, str] = Field(min_length=1)
+    bit_depth: Optional[int] = None
+    """Of the camera, by which files of 16 bits are read; None where the plant's pictures have 8."""
     figures: Dict[str, Any] = Field(default_factory=dict)
     state: DeploymentState = "passed"
     """Whether the gate let it through; what it refused or headquarters retired is only activated by force."""
@@ -78,9 +80,14 @@ def entry_of(event: Event, deployment: Deployment, who: str, why: str, *, forced
     )
 
 
-def deployment_id(number: int, version: str, engines: Mapping[str, str]) -> str:
-    """A name that says the number and follows from version and engines: the same candidate, the same name."""
-    content = "\x1f".join([version, *(f"{part}={engines[part]}" for part in sorted(engines))])
+def deployment_id(
+    number: int, version: str, engines: Mapping[str, str], bit_depth: Optional[int] = None
+) -> str:
+    """A name that says the number and follows from version, engines and the camera's depth: the same candidate, the
+    same name.
+    """
+    parts = [f"{part}={engines[part]}" for part in sorted(engines)]
+    content = "\x1f".join([version, *parts, *([] if bit_depth is None else [f"bits={bit_depth}"])])
     return f"{number:04d}-{version[:12]}-{hashlib.sha256(content.encode('utf-8')).hexdigest()[:6]}"
 
 

@@ -32,6 +32,8 @@ class Deployed(Protocol):
     @property
     def base_hash(self) -> str: ...
     @property
+    def bit_depth(self) -> Optional[int]: ...
+    @property
     def engines(self) -> Mapping[str, str]: ...
 
 
@@ -142,7 +144,7 @@ def open_model(deployment: Deployed, store: EngineStore, *, threads: int = 1) ->
         if len(engines) == 2 and engines[0].outputs.shape != engines[1].inputs.shape:
             raise _other("the head does not take what the backbone gives", engines[1], deployment)
         metadata = engines[0].metadata
-        preprocessing = _preprocessing(metadata)
+        preprocessing = _preprocessing(metadata).of_camera(deployment.bit_depth)
     except FedspectError:
         for engine in engines:
             engine.close()

@@ -21,7 +21,7 @@ from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import EngineStore, LineModel, open_model
 from fedclient.worker.gate.candidate import Candidate, read_candidate, read_card
-from fedclient.worker.gate.drift_reference import leave_reference
+from fedclient.worker.gate.drift_reference import leave_bounds, leave_reference, own_pictures
 from fedclient.worker.gate.earlier_decisions import Decision, earlier_decision, gone_back
 from fedclient.worker.gate.engine_building import Report, build_engines
 from fedclient.worker.gate.evidence import drawn_pictures, gather, trained_logits
@@ -32,7 +32,7 @@ from fedclient.worker.golden.choosing import GOLDEN
 from fedclient.worker.line.settings import read_settings
 from fedclient.worker.settings import WorkerSettings
 from fedclient.worker.training.plant_state import PlantState
-from fedclient.worker.training.setup import Site
+from fedclient.worker.training.setup import Site, bit_depth_of
 from fedspect.errors import (
     ClassError,
     DamagedFileError,
@@ -135,6 +135,13 @@ class Deployer:
             self._base = load_base(self.settings.base)
         return self._base
 
+    def bit_depth(self) -> Optional[int]:
+        """Of the plant's camera; what a deployment was tried with is what the line reads with."""
+        try:
+            return bit_depth_of(self.settings.state)
+        except (FileNotFoundError, DamagedFileError):
+            return self._site().inspection.bit_depth
+
     def refresh_golden(self, limit: int) -> Tuple[str, ...]:
         """Take what the held-out share has gained into the golden set; remarks.
 
@@ -183,13 +190,15 @@ class Deployer:
         remarks: Tuple[str, ...] = ()
         if self._look_again or not self.golden.exists():
             remarks = self.refresh_golden(settings.gate.golden_limit)
+        bit_depth = self.bit_depth()
         deployment = Deployment(
-            id=deployment_id(card.number, card.content_hash, engines),
+            id=deployment_id(card.number, card.content_hash, engines, bit_depth),
             version=card.content_hash,
             number=card.number,
             classes=tuple(self.settings.classes),
             base_hash=card.base_hash,
             engines=engines,
+            bit_depth=bit_depth,
         )
         verdict = self._gate(candidate, deployment, settings, remarks, report)
         figures = {**verdict.figures, "seconds": seconds, "own_statistics": candidate.own_statistics}
@@ -199,8 +208,7 @@ class Deployer:
         if not verdict.passed:
             return "refused", list(verdict.reasons), figures
         if activate:
-            self.deployments.activate(deployment.id, who=who, why=why)
-            self._leave_reference(deployment, settings)
+            self._activate(deployment, settings, who, why)
         report("deployment", 1, 1)
         return "activated", [] if activate else [f"built as {deployment.id}, not activated"], figures
 
@@ -224,7 +232,7 @@ class Deployer:
         remarks: Tuple[str, ...],
         report: Report,
     ) -> GateReport:
-        preprocessing = self.base().preprocessing
+        preprocessing = self.base().preprocessing.of_camera(deployment.bit_depth)
         golden = self.golden.load(preprocessing)
         threads = settings.engine.threads
         report("gate", 0, 1)
@@ -247,21 +255,22 @@ class Deployer:
             )
         return decide(evidence, settings.gate, read_settings(self.home / "line").verdicts)
 
-    def _leave_reference(self, deployment: Deployment, settings: DeploySettings) -> None:
-        preprocessing = self.base().preprocessing
+    def _activate(self, deployment: Deployment, settings: DeploySettings, who: str, why: str) -> None:
+        """Let the line run it, with the plant's bounds there before it and the drift reference after it."""
+        preprocessing = self.base().preprocessing.of_camera(deployment.bit_depth)
+        line = self.home / "line"
+        pixels: Optional[np.ndarray] = None
+        with suppress(FedspectError):
+            pixels = own_pictures(self.golden.load(preprocessing).pixels, self._site, preprocessing)
+            leave_bounds(line / "reference", pixels, preprocessing)
+        self.deployments.activate(deployment.id, who=who, why=why)
+        if pixels is None:
+            return
         with suppress(FedspectError), ExitStack() as opened:
             model = open_model(deployment, self.store, threads=settings.engine.threads)
             opened.callback(model.close)
-            line = self.home / "line"
-            leave_reference(
-                line / "reference",
-                model,
-                deployment.base_hash,
-                self.golden.load(preprocessing).pixels,
-                self._site,
-                preprocessing,
-                window=read_settings(line).drift.window,
-            )
+            window = read_settings(line).drift.window
+            leave_reference(line / "reference", model, deployment.base_hash, pixels, window=window)
 
     def _current(self, threads: int) -> Tuple[Optional[LineModel], Tuple[str, ...]]:
         """The current engine opened; one that cannot be opened is no yardstick, and a remark says so."""

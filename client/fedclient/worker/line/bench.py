@@ -128,7 +128,7 @@ def _measure(
     end = time.perf_counter() + seconds / 2
     while time.perf_counter() < end or len(whole) < FEWEST:
         begun = time.perf_counter()
-        pixels = from_encoded([contents[len(whole) % len(contents)]], model.preprocessing)
+        pixels = from_encoded([contents[len(whole) % len(contents)]], model.preprocessing).pixels
         ready = time.perf_counter()
         model.answer(pixels)
         done = time.perf_counter()

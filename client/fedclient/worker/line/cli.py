@@ -66,7 +66,7 @@ def predict_command(
     settings = read_settings(line_home.line)
     files = files_of(sources)
     model = line_home.open_current(threads=settings.serving.threads)
-    policy = DecisionPolicy(settings.verdicts, model.classes)
+    policy = DecisionPolicy(settings.verdicts, model.classes, line_home.guards(model))
     explainer = None if heat_map is None else _explainer(line_home)
     rows: List[Dict[str, Any]] = []
     with progress_bar("pictures", shown=len(files) > 1) as progress:
@@ -139,6 +139,8 @@ def _print_predictions(rows: List[Dict[str, Any]], model: ServedModel, *, json: 
     for row in rows:
         if "error" in row:
             warn(row["error"])  # which names the file
+        elif "reasons" in row:
+            warn(f"{row['file']}: {'; '.join(row['reasons'])}")
 
 
 @app.command("serve")

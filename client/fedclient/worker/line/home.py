@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.engines import EngineStore, LineModel, open_model
+from fedclient.worker.line.input_guard import Guard, InputGuard
 from fedclient.worker.line.monitoring.drift import DriftWatch
+from fedclient.worker.line.serving.model_leases import ServedModel
 from fedclient.worker.line.settings import DriftSettings
 from fedclient.worker.settings import LABELLED
 from fedspect.account import expanded
-from fedspect.errors import AlreadyRunningError, EngineError
+from fedspect.errors import AlreadyRunningError, DamagedFileError, EngineError
 from fedspect.locking import Occupied
+
+logger = logging.getLogger("fedclient.line")
 
 
 class LineHome:
@@ -53,6 +58,14 @@ class LineHome:
                 remedy="wait for headquarters to publish a version, or activate one: `fedclient engines list`",
             )
         return self.open(deployment, threads=threads)
+
+    def guards(self, model: ServedModel) -> Sequence[Guard]:
+        """What is asked beside the thresholds; without the plant's bounds where they are damaged."""
+        try:
+            return (InputGuard.load(self.reference, model.preprocessing),)
+        except DamagedFileError as error:
+            logger.error("%s", error)
+            return (InputGuard({}),)
 
     def drift_watch(self, settings: DriftSettings) -> Optional[DriftWatch]:
         """The watch for drift, for the first process that asks: two would write one file in turns."""

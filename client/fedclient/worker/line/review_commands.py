@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 from typing import List, Optional
 
+import numpy as np
 import typer
 from typing_extensions import Annotated
 
 from fedclient.worker.line.decision_policy import DecisionPolicy
 from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.input_guard import InputGuard
 from fedclient.worker.line.monitoring.drift import shown
 from fedclient.worker.line.monitoring.reference_statistics import batch_statistics, joined, make_reference
 from fedclient.worker.line.options import HomeOption
@@ -127,10 +129,11 @@ def drift_init(
     files = files_of(sources) if sources else _plants_pictures(line_home)
     model = line_home.open(deployment, threads=settings.serving.threads)
     policy = DecisionPolicy(settings.verdicts, model.classes)
-    seen = []
+    seen, pixels = [], []
     with progress_bar("pictures") as progress:
         for each in predict(model, policy, files, progress):
             if each.verdict is not None and each.pixels is not None and each.answer is not None:
+                pixels.append(each.pixels)
                 seen.append(
                     batch_statistics(each.pixels[None], each.answer.features, each.answer.probabilities)
                 )
@@ -138,6 +141,7 @@ def drift_init(
         raise NoPicturesError("no picture could be read", seen=files[0])
     reference = make_reference(joined(seen), model, deployment.base_hash, window=settings.drift.window)
     reference.save(line_home.reference)
+    InputGuard.of(np.stack(pixels)).save(line_home.reference, model.preprocessing)
     if json:
         print_json({"pictures": reference.pictures, "limits": dict(reference.limits)})
         return

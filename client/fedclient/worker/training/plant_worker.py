@@ -64,6 +64,7 @@ class PlantWorker:
         seed: of a new classifier, where the base model has other classes.
         closed_form: whether the federation begins at a linear discriminant (``fedspect.discriminant``).
         good_classes: classes without a defect, for escapes and false rejects.
+        bit_depth: of the plant's camera, for files of 16 bits.
         threshold: of the line, see ``fedspect.training.metrics``.
 
     Raises:
@@ -88,6 +89,7 @@ class PlantWorker:
         closed_form: bool = False,
         good_classes: Sequence[str] = (),
         threshold: Optional[float] = None,
+        bit_depth: Optional[int] = None,
     ) -> None:
         self.name = name
         self.base = base
@@ -98,6 +100,7 @@ class PlantWorker:
         self.good_classes = tuple(good_classes)
         self.threshold = threshold
         self.cache_folder = cache_folder
+        self.preprocessing = base.preprocessing.of_camera(bit_depth)
         self.state = PlantState(state_folder, base_hash=base.content_hash)
         self.network = base.starting_network(
             self.classes, seed=seed, freeze_levels=freeze_levels, closed_form=closed_form
@@ -265,7 +268,7 @@ class PlantWorker:
         if self._trainer is None or self._trainer.seed != seed:
             self._trainer = Trainer(
                 self.network,
-                self.base.preprocessing,
+                self.preprocessing,
                 self.classes,
                 self.settings,
                 freeze_levels=self.freeze_levels,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
 from fedclient.worker.golden.choosing import GOLDEN, sides_kept
 from fedclient.worker.settings import LABELLED, WorkerSettings
@@ -19,6 +19,7 @@ from fedspect.data.classes import ClassList
 from fedspect.data.inspection import Inspection, inspect_pictures
 from fedspect.data.sources import Listing, find_pictures
 from fedspect.errors import ClassError, NoPicturesError, StorageError
+from fedspect.files import read_json, write_json
 from fedspect.model.base import load_base
 from fedspect.seeds import derived_seed
 from fedspect.settings import settings_from
@@ -26,6 +27,7 @@ from fedspect.training.settings import TrainingSettings
 
 SHARES = {"train": 0.75, "evaluation": 0.15, GOLDEN: 0.10}
 INSPECTION = "inspection.npz"
+CAMERA = "camera.json"
 MOST_EXAMPLES = 20  # problems that a site report names one by one
 LONGEST_DETAIL = 200
 
@@ -44,7 +46,10 @@ class Site:
 
         """
         self.settings = settings
-        self.inspection = inspected(pictures_of(settings), settings.state / INSPECTION, progress)
+        self.inspection = inspected(
+            pictures_of(settings), settings.state / INSPECTION, progress, settings.bit_depth
+        )
+        write_json(settings.state / CAMERA, {"bit_depth": self.inspection.bit_depth})
         seed = derived_seed("split", settings.plant, settings.seed)
         with sides_kept(settings.state) as ledger:
             self.split = ledger.assign(self.inspection.pictures, SHARES, seed=seed)
@@ -85,16 +90,31 @@ class Site:
             state_folder=settings.state,
             cache_folder=settings.cache,
             seed=settings.seed,
+            bit_depth=self.inspection.bit_depth,
             closed_form=settings.closed_form,
         )
 
 
-def inspected(listing: Listing, remembered: Path, progress: Progress) -> Inspection:
+def bit_depth_of(state: Path) -> Optional[int]:
+    """The depth of the camera, as the plant's pictures were last read; None where their files leave none open.
+
+    Raises:
+        FileNotFoundError: they were never looked at.
+        DamagedFileError: the file is not what was written.
+
+    """
+    depth = dict(read_json(state / CAMERA)).get("bit_depth")
+    return None if depth is None else int(depth)
+
+
+def inspected(
+    listing: Listing, remembered: Path, progress: Progress, bit_depth: Optional[int] = None
+) -> Inspection:
     """What the pictures are, with what was found of them last time; a full disk only costs the time."""
     try:
-        return inspect_pictures(listing, progress=progress, cache=remembered)
+        return inspect_pictures(listing, progress=progress, cache=remembered, bit_depth=bit_depth)
     except StorageError:
-        return inspect_pictures(listing, progress=progress)
+        return inspect_pictures(listing, progress=progress, bit_depth=bit_depth)
 
 
 def pictures_of(settings: WorkerSettings) -> Listing:

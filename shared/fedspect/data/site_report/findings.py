@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Callable, Iterator, List
 from pydantic import BaseModel
 from typing_extensions import Literal
 
-from fedspect.data.pictures import CLASS_SPELLING, CONFLICTING_LABELS, CROSSING_GROUPS, UNKNOWN_CLASS
+from fedspect.data.pictures import (
+    ALMOST_BLACK,
+    ALMOST_WHITE,
+    BEYOND_DEPTH,
+    CLASS_SPELLING,
+    CONFLICTING_LABELS,
+    CROSSING_GROUPS,
+    UNKNOWN_CLASS,
+)
 
 if TYPE_CHECKING:
     from fedspect.data.site_report.report import SiteReport
@@ -197,6 +205,27 @@ def _files(report: SiteReport) -> Iterator[Finding]:
         )
 
 
+def _light(report: SiteReport) -> Iterator[Finding]:
+    kinds = Counter(problem.kind for problem in report.problems)
+    depth = "" if report.bit_depth is None else f", read as {report.bit_depth} bits"
+    for kind in (ALMOST_BLACK, ALMOST_WHITE):
+        if kinds[kind]:
+            yield Finding(
+                level="warning",
+                what=f"{kinds[kind]} of {report.usable} pictures are {kind}{depth}: they show no surface",
+                remedy="remove them if light or camera failed; else declare the camera's depth (bit_depth)",
+            )
+    if kinds[BEYOND_DEPTH]:
+        yield Finding(
+            level="warning",
+            what=f"{kinds[BEYOND_DEPTH]} of {report.usable} pictures are brighter than {report.bit_depth} bits, "
+            "the camera's depth: what is beyond is white",
+            remedy="save all pictures alike, or declare the camera's depth (bit_depth)",
+        )
+    if report.bit_depth is not None:
+        yield Finding(level="ok", what=f"files of 16 bits are read as {report.bit_depth} bits, all alike")
+
+
 PARTS: List[Callable[[SiteReport], Iterator[Finding]]] = [
     _enough,
     _left_out,
@@ -204,4 +233,5 @@ PARTS: List[Callable[[SiteReport], Iterator[Finding]]] = [
     _groups,
     _splits,
     _files,
+    _light,
 ]

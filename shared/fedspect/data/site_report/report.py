@@ -97,6 +97,8 @@ class SiteReport(BaseModel):
     imbalance: float
     """Pictures of the largest class to those of the smallest that has any."""
     sizes: List[SizeCount]
+    bit_depth: Optional[int] = None
+    """The camera's, by which files of 16 bits are read; None where there are none that leave it open."""
     file_types: Dict[str, Dict[str, int]]
     """Pictures by file name suffix and class."""
     duplicates: int
@@ -172,6 +174,7 @@ def site_report(
         missing_classes=[name for name in named if not labels[name]],
         imbalance=max(labels.values()) / min(labels.values()) if labels else 1.0,
         sizes=_sizes(pictures),
+        bit_depth=inspection.bit_depth,
         file_types=_file_types(pictures),
         duplicates=sum(problem.kind in (DUPLICATE, CONFLICTING_LABELS) for problem in inspection.problems),
         groups=len(surfaces),

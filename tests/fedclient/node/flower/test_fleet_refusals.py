@@ -11,6 +11,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common import Message, RecordDict
+from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 
@@ -93,7 +94,7 @@ def test_the_engineer_is_told_no_number_of_the_servers_own(link: FleetConnection
     stop = threading.Event()
     stop.set()
     with pytest.raises(FederationError, match="told to stop"):
-        asked._answer(link, message, stop)
+        asked._answer(link, message_to_proto(message), stop)
     assert said == ["working on what headquarters asks"]
 
 

@@ -57,13 +57,13 @@ def test_a_plant_that_starts_again_decodes_only_pictures_that_are_new(
     )
     first = Site(settings).report()
     decoded: List[str] = []
-    decode = checking.decode_with_header
+    decode = checking.decode_picture
 
     def told(content: bytes, path: Path) -> Any:
         decoded.append(path.name)
         return decode(content, path)
 
-    monkeypatch.setattr(checking, "decode_with_header", told)
+    monkeypatch.setattr(checking, "decode_picture", told)
     assert Site(settings).report() == first and not decoded
     put(tmp_path / "data" / "dark" / "new.png", 130)
     assert Site(settings).report()["counts"] == {"sound": 3, "dark": 4} and decoded == ["new.png"]

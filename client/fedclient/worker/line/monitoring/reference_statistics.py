@@ -21,6 +21,7 @@ from typing import Any, Dict, Iterable, Mapping, Tuple
 import numpy as np
 from safetensors.numpy import load_file, save
 
+from fedclient.worker.line.input_guard import plain_figures
 from fedclient.worker.line.serving.model_leases import ServedModel
 from fedspect.errors import DamagedFileError, NoPicturesError
 from fedspect.files import read_json, write_bytes, write_json
@@ -69,13 +70,8 @@ def joined(parts: Iterable[BatchStatistics]) -> BatchStatistics:
 
 def batch_statistics(pixels: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> BatchStatistics:
     """From uint8 pixels (N, C, S, S) and a model's answer on them."""
-    grey = pixels.mean(axis=1, dtype=np.float32) / np.float32(255)
-    across = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
-    down = np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2))
-    plain = np.stack([grey.mean(axis=(1, 2)), grey.std(axis=(1, 2)), np.log(across + down + 1e-4)], axis=1)
-    return BatchStatistics(
-        features.astype(np.float32), plain, probabilities.max(axis=1), probabilities.argmax(axis=1)
-    )
+    top = probabilities.argmax(axis=1)
+    return BatchStatistics(features.astype(np.float32), plain_figures(pixels), probabilities.max(axis=1), top)
 
 
 @dataclass(frozen=True)

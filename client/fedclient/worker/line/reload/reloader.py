@@ -19,6 +19,7 @@ import numpy as np
 
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.line.decision_policy import DecisionPolicy
+from fedclient.worker.line.input_guard import BOUNDS_FILE, Guard
 from fedclient.worker.line.reload.serving_status import ServingStatus, in_words
 from fedclient.worker.line.serving.dynamic_batcher import DynamicBatcher
 from fedclient.worker.line.serving.model_leases import ServedModel
@@ -27,6 +28,7 @@ from fedspect.errors import FedspectError
 
 LOOK_EVERY = 0.25  # seconds
 TRY_AGAIN = 30.0
+BOUNDS = Path("reference", BOUNDS_FILE)
 MOST_FAILURES = 10  # answers in a row that an engine may fail to give
 
 logger = logging.getLogger("fedclient.line")
@@ -42,13 +44,14 @@ class Reloader:
         open_deployment: Callable[[Deployment], ServedModel],
         folder: Path,
         *,
+        guards: Callable[[ServedModel], Sequence[Guard]] = lambda model: (),
         on_model: Callable[[ServedModel, Deployment], None],
         on_settings: Callable[[LineSettings], None],
         on_broken: Callable[[], None],
         on_status: Callable[[ServingStatus], None] = lambda status: None,
     ) -> None:
-        """``folder`` holds ``line.toml``. Told of: another model, changed settings, an engine that fails for good,
-        another ``status``.
+        """``folder`` holds ``line.toml``, and the bounds that ``guards`` are of. Told of: another model, changed
+        settings, an engine that fails for good, another ``status``.
         """
         self.line = line
         self.status = ServingStatus()
@@ -56,6 +59,7 @@ class Reloader:
         self._deployments = deployments
         self._open = open_deployment
         self._folder = folder
+        self._guards = guards
         self._on_model = on_model
         self._on_settings = on_settings
         self._on_broken = on_broken
@@ -168,9 +172,11 @@ class Reloader:
     def _replace_by(self, deployment: Deployment) -> None:
         begun = time.perf_counter()
         verdicts = self.settings.verdicts
-        policy = DecisionPolicy(verdicts.known(deployment.classes), deployment.classes)
         model = self._open(deployment)
         try:
+            policy = DecisionPolicy(
+                verdicts.known(deployment.classes), deployment.classes, self._guards(model)
+            )
             warm_up(model)
         except Exception:
             model.close()
@@ -189,11 +195,7 @@ class Reloader:
     # -- the settings --------------------------------------------------------------------------------------
 
     def _settings_stamp(self) -> str:
-        try:
-            facts = (self._folder / SETTINGS_FILE).stat()
-        except FileNotFoundError:
-            return ""
-        return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
+        return " ".join(_stamp(self._folder / name) for name in (SETTINGS_FILE, BOUNDS))
 
     def _look_at_settings(self) -> None:
         stamp = self._settings_stamp()
@@ -203,7 +205,10 @@ class Reloader:
         running = self.status.running
         try:
             settings = read_settings(self._folder)
-            policy = None if running is None else DecisionPolicy(settings.verdicts, running.classes)
+            model = self.line.current
+            policy = None
+            if running is not None and model is not None:
+                policy = DecisionPolicy(settings.verdicts, running.classes, self._guards(model))
         except FedspectError as error:
             logger.error("the settings stay as they are: %s", error)
             self._settle(replace(self.status, mistake=in_words(error)))
@@ -216,6 +221,14 @@ class Reloader:
         self._settle(replace(self.status, mistake=None, unknown=()))
         self._again_at = 0.0
         logger.info("took up changed settings; those under [serving] count from the next start")
+
+
+def _stamp(path: Path) -> str:
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
 
 
 def warm_up(model: ServedModel) -> None:

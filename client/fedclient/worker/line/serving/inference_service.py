@@ -161,8 +161,8 @@ class InferenceService:
             self._check(lease.model, request.model_name, request.model_version)
             given = read_request(request, most=self.line.settings.waiting_pictures)
             names = wanted_outputs(request)
-            pixels = given.prepared(lease.model.preprocessing, self._room)
-            job = self.line.submit(lease, pixels)
+            batch = given.prepared(lease.model.preprocessing, self._room)
+            job = self.line.submit(lease, batch.pixels)
             if not context.add_callback(lambda: self.line.abandon(job)):
                 self.line.abandon(job)  # the client has hung up already
             left = context.time_remaining()  # huge where the client set no deadline
@@ -173,7 +173,7 @@ class InferenceService:
                 raise job.error
             if job.answer is None:  # the client hung up before its turn came
                 raise BusyError("nobody waits for the answer any more")
-            verdicts = lease.policy.decide(job.answer.probabilities)
+            verdicts = lease.policy.decide(batch, job.answer)
             reply = write_reply(request, lease.model, verdicts, names, raw=given.raw)
             self.telemetry.answered(lease.model, job, verdicts, given.source, time.perf_counter() - begun)
             return reply

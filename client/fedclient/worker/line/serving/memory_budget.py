@@ -13,6 +13,7 @@ from fedclient.worker.line.serving.model_leases import BusyError
 from fedspect.data.decode import TooLargePictureError
 
 BYTES_PER_PIXEL = 12  # while a picture is decoded and made small: Pillow's four, its copies, the array
+BYTES_PER_DEEP_PIXEL = 36  # of 16 bits per channel: two decodings, and their values together
 LONGEST_WAIT = 30.0  # seconds for room
 
 
@@ -25,8 +26,8 @@ class MemoryBudget:
         self._condition = threading.Condition()
 
     @contextmanager
-    def taken(self, width: int, height: int, label: str) -> Iterator[None]:
-        """Room for one picture; one that needs all of it is alone.
+    def taken(self, width: int, height: int, label: str, *, deep: bool = False) -> Iterator[None]:
+        """Room for one picture, ``deep`` with more than 8 bits per channel; one that needs all of it is alone.
 
         Raises:
             TooLargePictureError: it has more pixels than a picture may have.
@@ -34,7 +35,8 @@ class MemoryBudget:
 
         """
         self.check(width, height, label)
-        wanted = min(width * height * BYTES_PER_PIXEL, self._all)
+        each = BYTES_PER_DEEP_PIXEL if deep else BYTES_PER_PIXEL
+        wanted = min(width * height * each, self._all)
         with self._condition:
             if not self._condition.wait_for(lambda: self._free >= wanted, LONGEST_WAIT):
                 raise BusyError("no room came free to unpack a picture", remedy="ask again in a moment")

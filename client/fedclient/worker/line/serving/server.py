@@ -88,6 +88,7 @@ class Server:
             home.deployments,
             lambda deployment: home.open(deployment, threads=settings.serving.threads),
             home.line,
+            guards=home.guards,
             on_model=self._on_model,
             on_settings=self._on_settings,
             on_broken=on_broken,

@@ -86,6 +86,7 @@ def watch(
             home.deployments,
             lambda each: home.open(each, threads=threads),
             home.line,
+            guards=home.guards,
             on_model=on_model,
             on_settings=on_settings,
             on_broken=stop.set,

@@ -117,10 +117,10 @@ class Watcher:
                     content = read_bytes(path)
                     if not last_chance and not has_its_end(content):
                         return False
-                    pixels = from_encoded([content], model.preprocessing, [path.name])
+                    batch = from_encoded([content], model.preprocessing, [path.name])
                     if key_of(path.stat()) != key:
                         return False  # it was written to meanwhile
-                    job = self._line.ask(lease, pixels)
+                    job = self._line.ask(lease, batch.pixels)
                     assert job.answer is not None
                 except FileNotFoundError:
                     return False
@@ -130,7 +130,7 @@ class Watcher:
                     row: Dict[str, Any] = {"verdict": ASK, "error": f"{error.what}: {error.seen}"}
                     self._done(key, path, row, model)
                     return True
-                verdict = lease.policy.decide(job.answer.probabilities)[0]
+                verdict = lease.policy.decide(batch, job.answer)[0]
                 seconds = time.perf_counter() - begun
                 row = {**verdict.as_dict(model.classes), "ms": round(1000 * seconds, 2)}
                 self._done(key, path, row, model)

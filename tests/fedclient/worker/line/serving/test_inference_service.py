@@ -78,10 +78,10 @@ def test_health_and_facts_are_what_a_triton_client_expects(client: Any) -> None:
         "pixels": ("UINT8", [-1, -1, -1, -1]),
     }
     assert {each.name for each in metadata.outputs} == {
-        "class", "confidence", "verdict", "probabilities", "version",
+        "class", "confidence", "verdict", "probabilities", "version", "reason",
     }  # fmt: skip
     config = client.get_model_config("surface").config
-    assert config.name == "surface" and len(config.input) == 2 and len(config.output) == 5
+    assert config.name == "surface" and len(config.input) == 2 and len(config.output) == 6
     assert [each.name for each in client.get_model_repository_index().models] == ["surface"]
 
 
