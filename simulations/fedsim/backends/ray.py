@@ -1,4 +1,4 @@
-"""Many plants in many processes: Flower's own simulation, which is built on Ray.
+"""Ray backend: many plants in many processes, by Flower's simulation on Ray.
 
 The ServerApp runs in a thread of this process, so events arrive here as they do with the local engine. Plants
 work in Ray's processes, which make each plant's worker from the run folder. Ray takes some ten seconds to start.
@@ -37,7 +37,7 @@ logger = logging.getLogger("fedsim.backends")
 
 
 def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
-    """Run a job in Flower's simulation; raises as ``run_engine`` does."""
+    """Run a job in Flower's simulation; raises as ``run_backend`` does."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     resolve_factory(job.worker_factory)  # a mistake in its name is better said now than by every plant

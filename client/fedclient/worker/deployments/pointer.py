@@ -1,4 +1,4 @@
-"""The pointer to what the line runs. Moving it is one rename, so there is never none and never half of one.
+"""Deployment pointer: which engines the line runs. It moves by one rename, so it is always there and whole.
 
 ::
 
@@ -122,7 +122,7 @@ class Deployments:
     def add(
         self, deployment: Deployment, *, who: str = "", why: str = "", refused: Sequence[str] = ()
     ) -> Deployment:
-        """Keep a candidate that has engines; with ``refused`` (the reasons) one that did not pass.
+        """Store a candidate that has engines; with ``refused`` (the reasons) one that did not pass.
 
         The pointer does not move. A candidate of the same id is replaced, but what passed and the line has run
         is not taken away by a later refusal: that is written into the history only.
@@ -233,7 +233,7 @@ class Deployments:
         why: str,
         figures: Optional[Mapping[str, Any]] = None,
     ) -> None:
-        """Write down what happened to a candidate that has no record: refused or failed before it had engines.
+        """Record what happened to a candidate that has no record: refused or failed before it had engines.
 
         Raises:
             StorageError: the line cannot be written.
@@ -278,7 +278,7 @@ class Deployments:
             raise damaged(self.pointer_path, error) from error
 
     def _pointer_or_none(self) -> Optional[Pointer]:
-        """The pointer; a damaged one is none: activating mends it."""
+        """The pointer; a damaged one counts as none: the next activation repairs it."""
         try:
             return self._pointer()
         except DamagedFileError:

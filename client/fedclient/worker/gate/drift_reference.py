@@ -1,4 +1,4 @@
-"""Reference statistics that a deployment leaves: how the plant's own pictures look, to the line and to its new engine.
+"""Drift reference of a deployment: statistics of the plant's own pictures with the new engine.
 
 Golden pictures serve where there are enough, for they never trained the model; a plant with few of them takes
 its other pictures too. A reference that somebody made by hand (`fedclient drift init`) is left alone.

@@ -1,4 +1,4 @@
-"""Versions about which a device has nothing left to decide: what it answers without building anything."""
+"""Earlier decisions of the gate: versions that need no build and no test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Decision = Tuple[Outcome, List[str], Dict[str, Any]]
 
 
 def earlier_decision(deployments: Deployments, store: EngineStore, card: VersionCard) -> Optional[Decision]:
-    """The answer for a version that runs, that this plant went back from, or that is retired here.
+    """The decision on a version that runs, that this plant rolled back, or that is retired here; else ``None``.
 
     None for one that the line is to run and could not: its engines are gone or damaged, and are built again.
     """

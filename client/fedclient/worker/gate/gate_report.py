@@ -1,4 +1,4 @@
-"""The gate's decision: reasons in sentences with figures, and the figures themselves. Nothing is measured here.
+"""Gate report: the decision with reasons as sentences, and the figures. Nothing is measured here.
 
 Four questions. Are all answers numbers? Does the engine answer what the trained model answers? Is it not worse
 than the current engine on the golden pictures, escapes counted apart from false rejects and from pictures of
@@ -42,7 +42,7 @@ class GateReport:
 
 
 def decide(evidence: Evidence, settings: GateSettings, line: VerdictSettings) -> GateReport:
-    """Decide; ``line`` says which classes are good and how sure an answer must be.
+    """Compare the evidence with the limits; ``line`` says which classes are good and how sure an answer must be.
 
     Raises:
         SettingsError: the line's settings name a class that is not among the classes.
@@ -65,7 +65,7 @@ def decide(evidence: Evidence, settings: GateSettings, line: VerdictSettings) ->
 
 
 def _unproved(evidence: Evidence) -> List[str]:
-    """Classes about which the golden pictures say nothing."""
+    """Classes without golden pictures."""
     missing = without_pictures(evidence.candidate.classes, evidence.labels)
     return [f"classes without a golden picture, unproved: {', '.join(missing)}"[:300]] if missing else []
 
@@ -228,7 +228,7 @@ def _counted(answers: Answers, labels: Sequence[str], line: VerdictSettings) -> 
     truth = np.asarray([places.get(each, -1) for each in labels], dtype=np.int64)
     logits = answers.logits[: len(truth)]
     policy = DecisionPolicy(_known(line, answers.classes), answers.classes)
-    outcomes = np.asarray([each.outcome for each in policy.decide(softmax(logits))])
+    outcomes = np.asarray([each.outcome for each in policy.by_confidence(softmax(logits))])
     known = truth >= 0
     right = (logits.argmax(1) == truth) & known
     by_class = {

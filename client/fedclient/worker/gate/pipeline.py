@@ -1,4 +1,4 @@
-"""From a published version to what the line runs, or to the reasons why not.
+"""Deployment pipeline: from a published version to what the line runs, or to the reasons why not.
 
 Version -> network -> deploy graphs -> engines -> gate -> deployment. The pointer of ``deployments`` moves at the
 very end and by one rename: whatever goes wrong before, and whenever the process dies, the line keeps what it
@@ -273,7 +273,7 @@ class Deployer:
             leave_reference(line / "reference", model, deployment.base_hash, pixels, window=window)
 
     def _current(self, threads: int) -> Tuple[Optional[LineModel], Tuple[str, ...]]:
-        """The current engine opened; one that cannot be opened is no yardstick, and a remark says so."""
+        """The current engine opened; one that cannot be opened is not compared with, and a remark says so."""
         try:
             deployment = self.deployments.current()
             if deployment is None:
@@ -283,7 +283,7 @@ class Deployer:
             return None, (f"the current engine is not compared: {self._unplaced(error)}"[:300],)
 
     def _unplaced(self, error: FedspectError) -> str:
-        """The error as headquarters may read it: where things lie on this device is nobody else's business."""
+        """The error without this device's paths, for headquarters."""
         return str(error).replace(str(self.settings.data), "DATA").replace(str(self.home), "HOME")
 
     def _note(self, event: Any, version: str, number: int, who: str, why: str) -> None:

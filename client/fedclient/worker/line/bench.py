@@ -1,4 +1,4 @@
-"""How fast the line answers, by kind of engine and precision: every engine in the store of the current version.
+"""Latency benchmark of the line by kind of engine and precision: every engine in the store of the current version.
 
 Each kind has a deploy graph of its own, so engines belong together by what they are of, and not by their graph.
 

@@ -74,16 +74,16 @@ class DecisionPolicy:
         """One verdict per picture; what was doubtful when it was read, or what a guard doubts, is asked about."""
         doubts = [guard.doubts(batch, answer) for guard in self.guards] or [batch.doubts]
         found = []
-        for verdict, *reasons in zip(self.policy(answer.probabilities), *doubts):
+        for verdict, *reasons in zip(self.by_confidence(answer.probabilities), *doubts):
             together = tuple(dict.fromkeys(reason for each in reasons for reason in each))
             found.append(replace(verdict, outcome=ASK, reasons=together) if together else verdict)
         return found
 
-    def policy(self, probabilities: np.ndarray) -> List[Verdict]:
-        """One verdict per row of ``probabilities`` (N, K)."""
-        return [self._policy(row) for row in np.asarray(probabilities, dtype=np.float64)]
+    def by_confidence(self, probabilities: np.ndarray) -> List[Verdict]:
+        """Verdicts by the thresholds alone: one per row of ``probabilities`` (N, K)."""
+        return [self._verdict(row) for row in np.asarray(probabilities, dtype=np.float64)]
 
-    def _policy(self, row: np.ndarray) -> Verdict:
+    def _verdict(self, row: np.ndarray) -> Verdict:
         top = int(row.argmax())
         good = bool(self.good[top])
         certainty = float(row[self.good == good].sum()) if self.good.any() else float(row[top])

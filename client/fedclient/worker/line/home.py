@@ -1,4 +1,4 @@
-"""The files in a plant's home that the line knows: deployments, engines, and its own folder ``line``."""
+"""Paths of the line in a plant's home: deployments, engines, and its own folder ``line``."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class LineHome:
             return (InputGuard({}),)
 
     def drift_watch(self, settings: DriftSettings) -> Optional[DriftWatch]:
-        """The watch for drift, for the first process that asks: two would write one file in turns."""
+        """The drift detector, for the first process that asks: two would write one file in turns."""
         lock = Occupied(self.line / "drift.lock", "the watch for drift")
         try:
             lock.acquire()

@@ -1,4 +1,4 @@
-"""``line/line.toml`` in the plant's home: how sure an answer must be, and how much of the device the line takes."""
+"""Settings of the line, ``line/line.toml``: how sure an answer must be, and how much of the device the line takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADING = """How this plant's line answers. Written once with what is in force; 
 
 
 class VerdictSettings(Settings):
-    """What becomes of a piece."""
+    """Decision policy: what becomes of a piece."""
 
     good_classes: List[str] = Field(default_factory=list)
     """Classes that mean that a piece is good. None: no picture passes, it is rejected or a person is asked."""

@@ -1,4 +1,4 @@
-"""Work that yields to the line: between any two batches it asks whether it may go on, and waits or gives up.
+"""Yielding work: between any two batches it asks the yield policy, and waits or gives the round back.
 
 The trainer tells its progress after every batch, so that is where it is asked. Giving up is no ordinary
 error: ``PlantWorker`` would answer an error of its own with a reply, and headquarters would try again with a
@@ -27,7 +27,7 @@ class TaskYielded(BaseException):
 
 
 def polite(yield_policy: YieldPolicy, report: Report) -> Report:
-    """``report``, which first waits until the work may go on.
+    """A progress callback that first waits until the yield policy allows the work to go on.
 
     It raises ``TaskYielded`` when that takes longer than the plant's patience.
     """

@@ -15,7 +15,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Everything that is counted; ``text`` is what ``/metrics`` answers."""
+    """All metrics; ``text`` is what ``/metrics`` answers."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -76,7 +76,7 @@ class Metrics:
         self.version.info({"version": model.version, "number": str(model.number)})
 
     def drifts(self, state: str, figures: dict[str, dict[str, float]]) -> None:
-        """Where the drift stands."""
+        """Set the drift metrics."""
         self.drift.set(1 if state == ALARM else 0)
         self.drift_value.clear()  # of the reference before
         self.drift_limit.clear()

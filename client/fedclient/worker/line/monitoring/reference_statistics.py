@@ -1,4 +1,4 @@
-"""What the pictures looked like that the model learned from: the yardstick that drift is measured with.
+"""Reference statistics: of the pictures that the model learned from, which drift is measured against.
 
 For each picture the features at the cut (their mean over the picture), three plain figures (brightness, contrast,
 sharpness) and the confidence of the answer. What is kept is their mean for each class that the model *answers* and
@@ -40,7 +40,7 @@ BY_HAND, BY_DEPLOYMENT = "hand", "deployment"
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """What is known of N pictures: ``features`` (N, F), ``plain`` (N, 3), ``confidence`` (N), ``top`` (N)."""
+    """Statistics of N pictures: ``features`` (N, F), ``plain`` (N, 3), ``confidence`` (N), ``top`` (N)."""
 
     features: np.ndarray
     plain: np.ndarray
@@ -58,7 +58,7 @@ class BatchStatistics:
 
 
 def joined(parts: Iterable[BatchStatistics]) -> BatchStatistics:
-    """All of them, one behind the other."""
+    """Concatenate batches."""
     listed = list(parts)
     return BatchStatistics(
         np.concatenate([each.features for each in listed]),
@@ -69,7 +69,7 @@ def joined(parts: Iterable[BatchStatistics]) -> BatchStatistics:
 
 
 def batch_statistics(pixels: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> BatchStatistics:
-    """From uint8 pixels (N, C, S, S) and a model's answer on them."""
+    """Compute them from uint8 pixels (N, C, S, S) and a model's answer on them."""
     top = probabilities.argmax(axis=1)
     return BatchStatistics(features.astype(np.float32), plain_figures(pixels), probabilities.max(axis=1), top)
 
@@ -121,7 +121,7 @@ class ReferenceStatistics:
 
 @dataclass(frozen=True)
 class DriftReference:
-    """A yardstick with its limits, and the model that it belongs to."""
+    """Reference statistics with their limits, and the model that they belong to."""
 
     statistics: ReferenceStatistics
     limits: Mapping[str, float]

@@ -39,7 +39,7 @@ Source = Union[bytes, np.ndarray]
 
 @dataclass
 class Counts:
-    """Since the process began."""
+    """Counters since the process began."""
 
     requests: int = 0
     failures: int = 0
@@ -59,7 +59,7 @@ class _Done:
 
 
 class Telemetry:
-    """Told of every request by the threads that answer."""
+    """Called for every request by the threads that answer."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class Telemetry:
                 logger.error("a defect beside the answers", exc_info=error)
 
     def _watch(self) -> Optional[DriftWatch]:
-        """The watch for drift, once no other process has it."""
+        """The drift detector, once no other process has it."""
         if self.drift is None and time.monotonic() >= self._again_at:
             self._again_at = time.monotonic() + ASK_AGAIN
             self.drift = self._drift_of()

@@ -35,7 +35,7 @@ logger = logging.getLogger("fedclient.line")
 
 
 class Reloader:
-    """Keeps a line on the current deployment and the current settings."""
+    """Keeps the line on the current deployment and the current settings."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Reloader:
         self._thread: Optional[threading.Thread] = None
 
     def look(self) -> bool:
-        """Look once; whether the model was replaced."""
+        """Check once; whether the model was replaced."""
         self._look_at_settings()
         if self.line.failures >= MOST_FAILURES:
             self._open_again()
@@ -92,7 +92,7 @@ class Reloader:
         return self.line.current is not model
 
     def start(self) -> None:
-        """Look again and again in a thread."""
+        """Check repeatedly in a thread."""
         self._thread = threading.Thread(target=self._run, name="reloader", daemon=True)
         self._thread.start()
 
@@ -112,7 +112,7 @@ class Reloader:
                 self._cannot_look(error)
 
     def _cannot_look(self, error: Exception) -> None:
-        """Name what is in the way, once; the next look that nothing is in the way of takes it back."""
+        """Report an obstacle once; the next check without one clears it."""
         problem = f"cannot see what is to run: {type(error).__name__}: {in_words(error)}"
         if problem != self.status.problem:
             ours = isinstance(error, (FedspectError, OSError))
@@ -121,7 +121,7 @@ class Reloader:
         self._settle(replace(self.status, problem=problem))
 
     def _follow(self) -> ServingStatus:
-        """Take up the current deployment, or the one before it where nothing answers yet."""
+        """Load the current deployment, or the one before it where nothing answers yet."""
         name = "the current deployment"
         try:
             wanted = self._deployments.current()
@@ -152,7 +152,7 @@ class Reloader:
         return replace(self.status, running=deployment, problem=None, unknown=unknown)
 
     def _open_again(self) -> None:
-        """Open an engine that fails anew; where that has not helped, only a new process can (a GPU's error sticks)."""
+        """Reopen an engine that fails; where that has not helped, only a new process can (a GPU's error sticks)."""
         running, answered = self.status.running, self.line.pictures
         if running is None:
             return
@@ -232,7 +232,7 @@ def _stamp(path: Path) -> str:
 
 
 def warm_up(model: ServedModel) -> None:
-    """Let a model answer one grey picture: the first answer of an engine is its slowest.
+    """Warm-up: let a model answer one grey picture, for the first answer of an engine is its slowest.
 
     Raises:
         EngineError: it cannot.

@@ -73,7 +73,7 @@ class DynamicBatcher:
         self._retire(old)
 
     def replace_policy(self, policy: DecisionPolicy) -> None:
-        """Take up other thresholds from the next request on."""
+        """Use another decision policy from the next request on."""
         with self._condition:
             self._policy = policy
 

@@ -1,4 +1,4 @@
-"""A model in use: what a request holds on to from before its pictures are decoded until it is answered.
+"""Model lease: a request holds its model from before its pictures are decoded until it is answered.
 
 A request *leases* the model, because another version may want other pixels. Replacing the model changes what the
 next request leases; the old model is closed when its last lease ends.

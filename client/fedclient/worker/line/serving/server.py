@@ -99,7 +99,7 @@ class Server:
         self._http: Any = None
 
     def start(self) -> Dict[str, Any]:
-        """Take up the current deployment, listen, follow. The addresses, as ``serve.json`` has them.
+        """Load the current deployment, listen, start the reloader. The addresses, as ``serve.json`` has them.
 
         Raises:
             WorkerError: an address cannot be had.

@@ -1,4 +1,4 @@
-"""The watching process put together: line, follower, journal, watcher; it ends when told to."""
+"""Folder watcher process: line, reloader, journal, watcher; it ends when told to."""
 
 from __future__ import annotations
 

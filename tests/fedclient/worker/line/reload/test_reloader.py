@@ -85,7 +85,7 @@ class Followed:
         with self.line.lease() as lease:
             answer = self.line.ask(lease, np.asarray(grey(tone))[None, None], timeout=20).answer
             assert answer is not None
-            return lease.policy.decide(answer.probabilities)[0].outcome
+            return lease.policy.by_confidence(answer.probabilities)[0].outcome
 
 
 @pytest.fixture
