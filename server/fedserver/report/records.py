@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedserver.closed_form.reporting import ClosedFormSummary
+
 _RECORD = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -126,6 +128,8 @@ class FederationReport(BaseModel):
     loss_before: float | None
     after: float | None
     """Of the last model that was measured."""
+    closed_form: ClosedFormSummary | None = None
+    """What the run begins at, where that is a closed form."""
     rounds: list[RoundRow]
     plants: list[PlantRow]
     troubles: list[Trouble]

@@ -10,6 +10,7 @@ from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.engines import EngineStore, LineModel, open_model
 from fedclient.worker.line.input_guard import Guard, InputGuard
 from fedclient.worker.line.monitoring.drift import DriftWatch
+from fedclient.worker.line.out_of_distribution import DistanceGuard
 from fedclient.worker.line.serving.model_leases import ServedModel
 from fedclient.worker.line.settings import DriftSettings
 from fedclient.worker.settings import LABELLED
@@ -62,10 +63,10 @@ class LineHome:
     def guards(self, model: ServedModel) -> Sequence[Guard]:
         """What is asked beside the thresholds; without the plant's bounds where they are damaged."""
         try:
-            return (InputGuard.load(self.reference, model.preprocessing),)
+            return (InputGuard.load(self.reference, model.preprocessing), DistanceGuard())
         except DamagedFileError as error:
             logger.error("%s", error)
-            return (InputGuard({}),)
+            return (InputGuard({}), DistanceGuard())
 
     def drift_watch(self, settings: DriftSettings) -> Optional[DriftWatch]:
         """The watch for drift, for the first process that asks: two would write one file in turns."""
