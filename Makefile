@@ -50,5 +50,8 @@ unit-all: install
 worker-test: install ## the worker's side under CPython 3.8 with torch 2.1
 	.ci/worker-test $(BIN)/uv $(SELECTED)
 
+docs: install ## these pages as a site in site/, searchable
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs site
+
 clean: ## remove the environments and the demo's output
-	rm -rf .venv .venv-worker runs
+	rm -rf .venv .venv-worker runs site

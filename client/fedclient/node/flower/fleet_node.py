@@ -34,8 +34,9 @@ from fedclient.node.flower.fleet_connection import (
     RefusedError,
     RunOverError,
 )
-from fedclient.node.flower.message_journal import Left, MessageJournal
+from fedclient.node.flower.message_store import Left, MessageStore
 from fedspect.errors import FederationError, UpdateFormatError
+from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE
 
 __all__ = ["FleetNode", "LinkLostError", "NotRecognisedError", "Pace"]
 
@@ -46,6 +47,8 @@ CALL_TIMEOUT, LONGEST_TIMEOUT = 15.0, 600.0
 """Seconds for a message to come; doubled for a line on which one did not."""
 SLOWEST_LINE = 64 << 10
 """Bytes a second; an answer has so much time to be handed in, and two minutes."""
+HEADER = 64 << 10
+"""Bytes of a call beside its message, at most."""
 MOST_REFUSALS = 10
 """Of one call, in half a minute and more, until its message is given up."""
 
@@ -75,7 +78,7 @@ class FleetNode:
     """The certificate (PEM) that the server's must be of."""
     key: ec.EllipticCurvePrivateKey
     handler: Handler
-    journal: MessageJournal
+    store: MessageStore
     """Where a message is kept until it is answered."""
     clock_offset: float = 0.0
     proxy: str = "none"
@@ -122,7 +125,7 @@ class FleetNode:
                 delay = min(2 * delay, self.pace.longest_retry)
 
     def _answer_messages(self, link: FleetConnection, stop: threading.Event) -> None:
-        left = self.journal.left()
+        left = self.store.left()
         if left is not None:
             self._do(partial(self._finish, link, left, stop), left.message.metadata.message_id)
         while not stop.is_set():
@@ -141,7 +144,7 @@ class FleetNode:
         except (RunOverError, UpdateFormatError) as error:
             self._settled.append(message_id)
             self.on_state("dropped", str(error))
-        self.journal.done()
+        self.store.done()
         self.on_state("idle", "")
 
     def _next(self, link: FleetConnection) -> PullMessagesResponse:
@@ -173,18 +176,22 @@ class FleetNode:
             message = message_from_proto(proto)
         except (ValueError, TypeError, KeyError) as error:
             raise UpdateFormatError("a message's content cannot be read", seen=str(error)) from error
-        self.journal.keep(message)
+        self.store.keep(message)
         self._work(link, message, stop)
 
     def _work(self, link: FleetConnection, message: Message, stop: threading.Event) -> None:
         self.on_state("working", "on what headquarters asks")
         started = time.monotonic()
         reply = reply_to(message, self.handler)
+        size = message_to_proto(reply).ByteSize()
+        if size > LARGEST_FLEET_MESSAGE - HEADER:
+            reason = f"its answer of {size} bytes is larger than headquarters takes"
+            reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
         self._name(reply, message)
         if stop.is_set():
             raise _StoppedError("told to stop while working")
         seconds = time.monotonic() - started
-        self.journal.keep(reply)
+        self.store.keep(reply)
         self._patiently(stop, lambda: _send(link, reply, seconds))
 
     def _name(self, reply: Message, message: Message) -> None:
