@@ -1,4 +1,4 @@
-"""What an engine runs, and the run on disk that it makes of it."""
+"""Simulation job: what a backend runs, and the run on disk that it makes of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SimulationJob:
     worker_factory: str
     """``module:function``, importable in any process: ``(run_folder, plant) -> WorkerPort``."""
     rounds: RoundSettings = field(default_factory=RoundSettings)
-    """Deadline, waiting and the expected number of plants are the engine's own business here."""
+    """Deadline, waiting and the expected number of plants are the backend's own business here."""
     strategy: str = "fedavg"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -46,6 +46,9 @@ class SimulationJob:
     """``ray``: processors that a plant's work occupies, which decides how many work at once."""
     gpus_per_plant: float = 0.0
     """``ray``: the share of a GPU that a plant's work occupies."""
+
+    shared: tuple[Path, ...] = ()
+    """``ray`` on a cluster: what must lie at the same place on every node, beside the run folder."""
 
     @property
     def store_folder(self) -> Path:
