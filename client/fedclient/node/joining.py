@@ -257,14 +257,14 @@ class JoinedPlant:
 
     def _answer(self, stop: threading.Event, membership: Membership) -> None:
         from fedclient.node.flower.fleet_node import FleetNode
-        from fedclient.node.flower.message_journal import MessageJournal
+        from fedclient.node.flower.message_store import MessageStore
 
         node = FleetNode(
             membership.fleet_addresses,
             self.home.authority_path.read_bytes(),
             self.home.key(),
             MessageHandler(lambda: self._trainer, on_notice=self._heard),
-            MessageJournal(self.home.state / "message"),
+            MessageStore(self.home.state / "message"),
             clock_offset=self._clock_offset,
             proxy=self.courtesy.settings.network.proxy,
             node_id=membership.node_id,

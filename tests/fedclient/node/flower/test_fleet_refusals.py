@@ -17,7 +17,7 @@ from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 
 from fedclient.node.flower.fleet_connection import FleetConnection, LinkLostError, RefusedError, RunOverError
 from fedclient.node.flower.fleet_node import MOST_REFUSALS, FleetNode, Pace
-from fedclient.node.flower.message_journal import MessageJournal
+from fedclient.node.flower.message_store import MessageStore
 from fedclient.node.message_handler import Answer
 from fedserver.enrolment.authority import Authority
 from fedspect.errors import FederationError
@@ -56,7 +56,7 @@ def node(tmp_path: Path, heard: list[str]) -> FleetNode:
         b"",
         KEY,
         handler=lambda kind, body: Answer(body),
-        journal=MessageJournal(tmp_path / "message"),
+        store=MessageStore(tmp_path / "message"),
         on_state=lambda state, detail: heard.append(state),
         pace=Pace(first_retry=0.001, longest_retry=0.002),
     )
