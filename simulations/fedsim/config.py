@@ -22,7 +22,7 @@ from fedspect.shipped_bases import base_folder
 from fedspect.training.settings import TrainingSettings
 from fedspect.update.encoding import EncodingName
 
-Split = Literal["random", "grouped", "manifest", "inspect"]
+Split = Literal["auto", "random", "grouped", "manifest", "inspect"]
 Engine = Literal["local", "ray"]
 SMALLEST_SIZE = 64
 SHIPPED = "cdnv2-a"
@@ -44,8 +44,9 @@ class DataSettings(Settings):
     bit_depth: Optional[int] = Field(None, ge=8, le=16)
     """Bits of the camera, 8 to 16, that files of 16 bits hold, all alike. Not set: the smallest number that holds
     all pictures."""
-    split: Split = "grouped"
-    """How the test set is chosen. random: picture by picture, as most papers do; grouped: by whole groups
+    split: Split = "auto"
+    """How the test set is chosen. auto: the pictures' own split, where they have one (train and test), else
+    as grouped. random: picture by picture, as most papers do; grouped: by whole groups
     of pictures that overlap (the list's groups, else those that are found); manifest: by the list's
     column "split"; inspect: as grouped, but with the groups that are found even where the list has its
     own."""

@@ -62,6 +62,7 @@ def job_of(folder: RunFolder, prepared: Prepared, settings: SimulationSettings) 
         closed_form=federation.closed_form if prepared.closed_form else None,
         cpus_per_plant=float(settings.training.threads or 1),
         gpus_per_plant=GPU_SHARE if on_gpu else 0.0,
+        shared=() if settings.data.folder is None else (settings.data.folder,),
     )
 
 

@@ -141,7 +141,7 @@ def _data(folder: RunFolder, settings: SimulationSettings, prepared: Prepared) -
         "grouped": "by whole groups of overlapping pictures",
         "inspect": "by whole groups of overlapping pictures, as found",
         "manifest": "as the list says",
-    }[data.split]
+    }[prepared.split or data.split]
     leak = f"; {twins} of {len(test)} test pictures show a surface that training shows too" if twins else ""
     return DataFacts(
         source="synthetic surfaces" if data.folder is None else data.folder.name,

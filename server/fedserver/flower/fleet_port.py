@@ -25,7 +25,7 @@ from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE, grpc_options, ping_o
 
 CALLS_AT_ONCE = 256  # and threads: heartbeats must not wait behind uploads; deploy/server allows 512 threads
 CALLS_OF_ONE_CONNECTION = 16
-CALLS_OF_ONE_PLANT = 16
+CALLS_OF_ONE_PLANT = 8
 CONTENT_WITHIN = 600.0  # seconds; a plant's answer comes in one call, over whatever line the plant has
 
 KeyKnown = Callable[[bytes], bool]

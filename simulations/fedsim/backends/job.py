@@ -47,6 +47,9 @@ class SimulationJob:
     gpus_per_plant: float = 0.0
     """``ray``: the share of a GPU that a plant's work occupies."""
 
+    shared: tuple[Path, ...] = ()
+    """``ray`` on a cluster: what must lie at the same place on every node, beside the run folder."""
+
     @property
     def store_folder(self) -> Path:
         """Where the server keeps the rounds."""

@@ -86,10 +86,11 @@ def _settings(home: PlantHome) -> Iterator[Check]:
 def _pictures(source: Path, membership: Membership | None) -> Iterator[Check]:
     classes = None if membership is None else ClassList(tuple(membership.classes), membership.aliases)
     listing = find_pictures(source, classes=classes)
-    text = f"{len(listing.pictures)} in {source}, {len(listing.problems)} that cannot be used"
+    left_out = [problem for problem in listing.problems if problem.left_out]
+    text = f"{listing.understood}, in {source}"
     present = {picture.label for picture in listing.pictures}
-    if listing.problems:
-        first = listing.problems[0]
+    if left_out:
+        first = left_out[0]
         yield warning("pictures", text, f"the first: {first.name}: {first.kind}; `fedclient data` names all")
     elif len(present) < 2:
         yield warning(

@@ -36,6 +36,7 @@ from fedclient.node.flower.fleet_connection import (
 )
 from fedclient.node.flower.message_store import Left, MessageStore
 from fedspect.errors import FederationError, UpdateFormatError
+from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE
 
 __all__ = ["FleetNode", "LinkLostError", "NotRecognisedError", "Pace"]
 
@@ -46,6 +47,8 @@ CALL_TIMEOUT, LONGEST_TIMEOUT = 15.0, 600.0
 """Seconds for a message to come; doubled for a line on which one did not."""
 SLOWEST_LINE = 64 << 10
 """Bytes a second; an answer has so much time to be handed in, and two minutes."""
+HEADER = 64 << 10
+"""Bytes of a call beside its message, at most."""
 MOST_REFUSALS = 10
 """Of one call, in half a minute and more, until its message is given up."""
 
@@ -180,6 +183,10 @@ class FleetNode:
         self.on_state("working", "on what headquarters asks")
         started = time.monotonic()
         reply = reply_to(message, self.handler)
+        size = message_to_proto(reply).ByteSize()
+        if size > LARGEST_FLEET_MESSAGE - HEADER:
+            reason = f"its answer of {size} bytes is larger than headquarters takes"
+            reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
         self._name(reply, message)
         if stop.is_set():
             raise _StoppedError("told to stop while working")

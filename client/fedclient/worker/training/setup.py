@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from fedclient.worker.golden.choosing import GOLDEN, sides_kept
 from fedclient.worker.settings import LABELLED, WorkerSettings
 from fedclient.worker.training.plant_worker import PlantWorker
 from fedspect.data.classes import ClassList
 from fedspect.data.inspection import Inspection, inspect_pictures
-from fedspect.data.sources import Listing, find_pictures
+from fedspect.data.pictures import CheckedPicture
+from fedspect.data.sources import TRAINING, Listing, find_pictures, own_split
+from fedspect.data.split import SplitLedger, draw
 from fedspect.errors import ClassError, NoPicturesError, StorageError
 from fedspect.files import read_json, write_json
 from fedspect.model.base import load_base
@@ -52,6 +54,7 @@ class Site:
         write_json(settings.state / CAMERA, {"bit_depth": self.inspection.bit_depth})
         seed = derived_seed("split", settings.plant, settings.seed)
         with sides_kept(settings.state) as ledger:
+            keep_own_split(ledger, self.inspection.pictures, seed)
             self.split = ledger.assign(self.inspection.pictures, SHARES, seed=seed)
 
     def report(self) -> Dict[str, Any]:
@@ -93,6 +96,18 @@ class Site:
             bit_depth=self.inspection.bit_depth,
             closed_form=settings.closed_form,
         )
+
+
+def keep_own_split(ledger: SplitLedger, pictures: Sequence[CheckedPicture], seed: int) -> None:
+    """Let pictures that come with a split train only where they are to: those to test with are for evaluation."""
+    if not own_split([each.picture for each in pictures]):
+        return
+    for each in pictures:
+        golden = draw(seed, "own split", each.group) < SHARES[GOLDEN] / (
+            SHARES[GOLDEN] + SHARES["evaluation"]
+        )
+        trains = (each.picture.split or "train").casefold() in TRAINING
+        ledger.reserve(each.digest, "train" if trains else GOLDEN if golden else "evaluation")
 
 
 def bit_depth_of(state: Path) -> Optional[int]:
