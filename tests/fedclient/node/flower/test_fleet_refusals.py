@@ -139,10 +139,10 @@ def test_an_answer_that_is_too_large_for_the_server_is_answered_with_that(tmp_pa
 
 def test_a_message_that_no_node_survives_is_answered_with_that(tmp_path: Path) -> None:
     asked, link = node(tmp_path, []), OneCall()
-    asked.journal.keep(a_task())
+    asked.store.keep(a_task())
     for _ in range(MOST_STARTS):
-        asked.journal.left()
-    left = asked.journal.left()
+        asked.store.left()
+    left = asked.store.left()
     assert left is not None and left.given_up
     asked._finish(link, left, threading.Event())  # type: ignore[arg-type]
     (answer,) = link.pushed
