@@ -1,4 +1,4 @@
-"""Every setting of a simulated federation: one small model per subject, from TOML and the command line alike.
+"""Settings of a simulated federation: one small model per subject, from TOML and the command line alike.
 
 ``fedsim config`` prints all of it with its documentation and defaults. A run folder keeps the settings that
 it was started with, and going on with a run reads them from there.
@@ -23,7 +23,7 @@ from fedspect.training.settings import TrainingSettings
 from fedspect.update.encoding import EncodingName
 
 Split = Literal["auto", "random", "grouped", "manifest", "inspect"]
-Engine = Literal["local", "ray"]
+Backend = Literal["local", "ray"]
 SMALLEST_SIZE = 64
 SHIPPED = "cdnv2-a"
 """The architecture of the base model that ships with Fedspect."""
@@ -125,8 +125,8 @@ class SimulatedFederationSettings(Settings):
     set: all rounds. The other arms of a comparison stop after as many epochs and keep their best one."""
     early_stop_metric: Literal["accuracy", "balanced_accuracy", "precision", "recall", "f1"] = "accuracy"
     """What "better" means to a federation; the other arms of a comparison go by accuracy, then loss."""
-    engine: Engine = "local"
-    """local: all in this process; ray: Flower's own engine, for many plants and for clusters. Same model
+    backend: Backend = "local"
+    """local: all in this process; ray: Flower's own simulation on Ray, for many plants and for clusters. Same model
     either way."""
 
     @model_validator(mode="after")

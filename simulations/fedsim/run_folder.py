@@ -1,4 +1,4 @@
-"""A run folder: where everything of one run lies, who may write in it, and the pictures it was dealt.
+"""Run folder: the files of one run, its lock, and the pictures it was dealt.
 
 ::
 

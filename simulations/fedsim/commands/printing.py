@@ -1,4 +1,4 @@
-"""What ``fedsim`` prints when a run or a comparison is over: a table for people, or JSON for programs."""
+"""Printed result of a run or a comparison: a table for people, or JSON for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fedclient doctor`: what may keep this device from taking part, each line with its mend.
+"""Preflight checks of `fedclient doctor`: what may keep this device from taking part, each with its remedy.
 
 Nothing here needs torch: the worker's interpreter is asked in a process of its own.
 """
@@ -32,7 +32,7 @@ def examine(
     token: JoinToken | None = None,
     root: Path = ROOT,
 ) -> Iterator[Check]:
-    """All checks, as they are done; none raises.
+    """Run all checks and yield each result; none raises.
 
     Args:
         home: the plant's own folder.
@@ -67,7 +67,7 @@ def examine(
 
 
 def before_joining(home: PlantHome, *, root: Path = ROOT) -> Iterator[Check]:
-    """What `fedclient join` looks at by itself, for it takes no time: the device."""
+    """The quick checks that `fedclient join` makes by itself: the device."""
     yield from guarded("memory", device.memory)
     yield from guarded("disk", lambda: device.disk(home.folder))
     yield from guarded("device", lambda: device.jetson(root))

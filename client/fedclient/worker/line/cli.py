@@ -67,11 +67,11 @@ def predict_command(
     settings = read_settings(line_home.line)
     files = files_of(sources)
     model = line_home.open_current(threads=settings.serving.threads)
-    judge = DecisionPolicy(settings.verdicts, model.classes, line_home.guards(model))
+    policy = DecisionPolicy(settings.verdicts, model.classes, line_home.guards(model))
     explainer = None if heat_map is None else _explainer(line_home)
     rows: List[Dict[str, Any]] = []
     with progress_bar("pictures", shown=len(files) > 1) as progress:
-        for each in predict(model, judge, files, progress):
+        for each in predict(model, policy, files, progress):
             row = each.row(model.classes)
             if explainer is not None and heat_map is not None and each.verdict is not None:
                 try:

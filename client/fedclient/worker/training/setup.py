@@ -1,4 +1,4 @@
-"""From a plant's settings to its ``PlantWorker``: pictures found, checked and split, the base model loaded.
+"""Builds a ``PlantWorker`` from a plant's settings: pictures found, checked and split, the base model loaded.
 
 The node writes ``worker.json`` and starts this process with it. Checking the pictures is done at each start, and
 what was found of each is remembered, so that only new ones are decoded. It is the site report that the plant's
@@ -125,7 +125,7 @@ def bit_depth_of(state: Path) -> Optional[int]:
 def inspected(
     listing: Listing, remembered: Path, progress: Progress, bit_depth: Optional[int] = None
 ) -> Inspection:
-    """What the pictures are, with what was found of them last time; a full disk only costs the time."""
+    """Inspection of the pictures, with cached results of the last one; a full disk only costs the time."""
     try:
         return inspect_pictures(listing, progress=progress, cache=remembered, bit_depth=bit_depth)
     except StorageError:
@@ -133,7 +133,7 @@ def inspected(
 
 
 def pictures_of(settings: WorkerSettings) -> Listing:
-    """The plant's own pictures, and those of its line that a person has labelled (``fedclient asked label``).
+    """The plant's own pictures, and those of its line that a person has labelled (``fedclient review label``).
 
     Raises:
         DataError: there are none of its own that can be used.

@@ -1,4 +1,4 @@
-"""What a site report says in plain words, and what to do about it.
+"""Findings of a site report as sentences, each with what to do about it.
 
 Each remark has a level: *failure* stops training, *warning* makes its result doubtful, *ok* is worth knowing.
 """
