@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from safetensors.numpy import load_file, save_file
 
 from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError
-from fedclient.node.flower.message_journal import MessageJournal
+from fedclient.node.flower.message_store import MessageStore
 from fedclient.node.message_handler import MessageHandler
 from fedspect.update.encoding import encode
 from fedspect.update.round_messages import PlantDescription, RoundReply, RoundTask
@@ -97,7 +97,7 @@ def plants(folder: Path, address: str, authority: Path, first: int, count: int, 
             authority.read_bytes(),
             key,
             MessageHandler(lambda: plant),
-            MessageJournal(folder / f"message-{number}"),
+            MessageStore(folder / f"message-{number}"),
         )
         while not stop.is_set():
             here = threading.Event() if leaving and number % 3 == 0 else stop

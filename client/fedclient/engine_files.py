@@ -1,4 +1,4 @@
-"""Whether a built engine is on the disk as it was built: for the store, and for those who may open none.
+"""Integrity of built engines on disk, without opening one.
 
 `fedclient engines rollback` must not wait for numpy, and the node holds no engine: both read files only.
 """
@@ -32,7 +32,7 @@ def fault_of(store: Path, engines: Iterable[str], *, thorough: bool = True) -> O
 
 
 def line_fault(home: Path) -> Optional[str]:
-    """Why the line of a plant's home could not open what it is to run; None where it could, or runs nothing yet."""
+    """Why the line of a plant's home could not open its deployment; None where it could, or has none yet."""
     deployments = home / "deployments"
     try:
         current = read_json(deployments / "current.json")["current"]

@@ -26,7 +26,7 @@ ENROLMENT_PORT = 9094
 
 
 class FederationSettings(Settings):
-    """Who learns what."""
+    """Name, labels and members of the federation."""
 
     name: str = Field("federation", max_length=LONGEST_NAME)
     """The federation's name: lower-case letters, digits, dots, dashes and underscores."""
@@ -57,7 +57,7 @@ class FederationSettings(Settings):
 
 
 class NetworkSettings(Settings):
-    """Where headquarters can be reached, and on which of its own addresses it listens."""
+    """Addresses: where plants reach headquarters, and where it listens."""
 
     hosts: List[str] = Field(default_factory=lambda: ["localhost"], min_length=1, max_length=64)
     """Names and addresses under which plants reach this machine. They go into the server's certificate and
@@ -79,7 +79,7 @@ class NetworkSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """What every plant starts from."""
+    """Base model that every plant starts from."""
 
     base: str = "default"
     """"default" for the small one that ships with Fedspect (a-grey), or the folder of a base model."""
@@ -90,7 +90,7 @@ class ModelSettings(Settings):
 
 
 class RunSettings(Settings):
-    """How the plants' changes become one model, and what a run's randomness comes from."""
+    """Aggregation of the plants' updates, and the seed."""
 
     start: Literal["closed-form", "fresh"] = "closed-form"
     """What a run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
@@ -155,7 +155,7 @@ class ServerSettings(Settings):
     """
 
     def ready_classes(self) -> List[str]:
-        """The classes, for a run.
+        """The class names, checked before a run.
 
         Raises:
             ClassError: there are none yet.

@@ -1,4 +1,4 @@
-"""The workspace: the one folder at headquarters that holds everything about a federation.
+"""Workspace: the one folder at headquarters that holds everything about a federation.
 
 The folder is its owner's only (0700).
 
@@ -91,7 +91,7 @@ class Workspace:
         return workspace
 
     def settings(self, overrides: dict[str, Any] | None = None) -> ServerSettings:
-        """What ``fedserver.toml`` says.
+        """The content of ``fedserver.toml``.
 
         Raises:
             SettingsError: the file is not accepted.
@@ -128,7 +128,7 @@ class Workspace:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Hold the lock of the running server for the block; what an earlier server wrote about itself goes."""
+        """Hold the lock of the running server for the block; what an earlier server wrote about itself is removed."""
         with self.occupied():
             self.running_path.unlink(missing_ok=True)
             yield
@@ -146,7 +146,7 @@ class Workspace:
         return content if isinstance(content, dict) else {}
 
     def close_to_others(self) -> str | None:
-        """Let only the owner into the folder: runs and models hold what plants sent. What there is to say of it."""
+        """Set permissions to the owner only: runs and models hold what plants sent. Returns a warning, if any."""
         mode = stat.S_IMODE(self.folder.stat().st_mode)
         if not mode & 0o077:
             return None
@@ -167,7 +167,7 @@ class Workspace:
 def create(
     folder: Path, hosts: list[str], *, name: str | None = None, classes: list[str] | None = None
 ) -> InitReport:
-    """Make a workspace, or complete one that a crash left half made; what exists is never changed.
+    """Make a workspace, or complete one that a crash left unfinished; what exists is never changed.
 
     Raises:
         SettingsError: a host, the name or the classes cannot be one.

@@ -1,4 +1,4 @@
-"""Every error that Fedspect raises on purpose, and the exit code that a command ends with.
+"""Error hierarchy: every error that Fedspect raises on purpose, and the exit code that a command ends with.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a killed process never leaves half of one.
+"""Atomic file writes: a crash, a full disk or a killed process never leaves half a file.
 
 Every file is written beside its place under a temporary name, flushed to the disk and renamed:
 a reader sees the old content or the new, never a mixture.

@@ -1,4 +1,4 @@
-"""Two kinds of lock, both held by the kernel: a killed process holds none, and a stale file means nothing."""
+"""File locks, held by the kernel: a killed process holds none, and a stale file means nothing."""
 
 from __future__ import annotations
 

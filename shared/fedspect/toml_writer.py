@@ -1,4 +1,4 @@
-"""A settings model as a TOML file that explains itself.
+"""Commented TOML: a settings model as a file that explains itself.
 
 Each value stands under its field's own documentation and what is accepted, so the file that ``fedsim config``
 or ``fedserver init`` writes is also the reference of its settings.

@@ -1,4 +1,5 @@
-"""The fixed test set, as only a simulation can use it: after a round the model is measured in one place.
+"""Central evaluation on a fixed test set, which only a simulation has: after a round the model is measured in one
+place.
 
 No plant holds these pictures. What the model reaches on them is what all ways of training are compared by.
 """

@@ -1,4 +1,4 @@
-"""The command ``fedsim``: arguments and printing; what it does is in the modules beside it.
+"""The ``fedsim`` command, put together from ``fedsim.commands``.
 
 Those are imported where a command begins: torch and Flower take seconds, and ``--help`` needs neither.
 """

@@ -1,4 +1,4 @@
-"""Is it worth joining? Each plant alone, the federation, and all pictures in one place, on one test set.
+"""Comparison: each plant alone, the federation, and all pictures in one place, on one test set.
 
 All arms start from the same base model, see the same training pictures for the same number of epochs, and are
 measured on the same pictures that none of them has. An arm that is finished is on disk: a comparison that was

@@ -1,4 +1,4 @@
-"""Every setting of a simulated federation: one small model per subject, from TOML and the command line alike.
+"""Settings of a simulated federation: one small model per subject, from TOML and the command line alike.
 
 ``fedsim config`` prints all of it with its documentation and defaults. A run folder keeps the settings that
 it was started with, and going on with a run reads them from there.
@@ -22,8 +22,8 @@ from fedspect.shipped_bases import base_folder
 from fedspect.training.settings import TrainingSettings
 from fedspect.update.encoding import EncodingName
 
-Split = Literal["random", "grouped", "manifest", "inspect"]
-Engine = Literal["local", "ray"]
+Split = Literal["auto", "random", "grouped", "manifest", "inspect"]
+Backend = Literal["local", "ray"]
 SMALLEST_SIZE = 64
 SHIPPED = "cdnv2-a"
 """The architecture of the base model that ships with Fedspect."""
@@ -44,8 +44,9 @@ class DataSettings(Settings):
     bit_depth: Optional[int] = Field(None, ge=8, le=16)
     """Bits of the camera, 8 to 16, that files of 16 bits hold, all alike. Not set: the smallest number that holds
     all pictures."""
-    split: Split = "grouped"
-    """How the test set is chosen. random: picture by picture, as most papers do; grouped: by whole groups
+    split: Split = "auto"
+    """How the test set is chosen. auto: the pictures' own split, where they have one (train and test), else
+    as grouped. random: picture by picture, as most papers do; grouped: by whole groups
     of pictures that overlap (the list's groups, else those that are found); manifest: by the list's
     column "split"; inspect: as grouped, but with the groups that are found even where the list has its
     own."""
@@ -124,8 +125,8 @@ class SimulatedFederationSettings(Settings):
     set: all rounds. The other arms of a comparison stop after as many epochs and keep their best one."""
     early_stop_metric: Literal["accuracy", "balanced_accuracy", "precision", "recall", "f1"] = "accuracy"
     """What "better" means to a federation; the other arms of a comparison go by accuracy, then loss."""
-    engine: Engine = "local"
-    """local: all in this process; ray: Flower's own engine, for many plants and for clusters. Same model
+    backend: Backend = "local"
+    """local: all in this process; ray: Flower's own simulation on Ray, for many plants and for clusters. Same model
     either way."""
 
     @model_validator(mode="after")

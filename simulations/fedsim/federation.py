@@ -1,4 +1,4 @@
-"""The rounds of a run: from the run folder to an engine's job, and the head that a round made.
+"""Federated rounds of a run: from the run folder to a backend's job, and the head that a round made.
 
 The server's store and each plant's own folder lie in the run folder, so whoever goes on finds both.
 """
@@ -12,7 +12,7 @@ from fedclient.worker.training.plant_state import PlantState
 from fedserver.rounds.events import OnEvent, RunFinished
 from fedserver.rounds.settings import RoundSettings
 from fedserver.storage.run_store import RunStore
-from fedsim.backends import SimulationJob, run_engine
+from fedsim.backends import SimulationJob, run_backend
 from fedsim.config import SimulationSettings
 from fedsim.run_folder import Prepared, RunFolder
 from fedspect.model import head_state, load_base
@@ -32,11 +32,11 @@ def federate(
         InterruptedRunError: it was interrupted; every closed round is on disk.
 
     """
-    return run_engine(settings.federation.engine, job_of(folder, prepared, settings), on_event)
+    return run_backend(settings.federation.backend, job_of(folder, prepared, settings), on_event)
 
 
 def job_of(folder: RunFolder, prepared: Prepared, settings: SimulationSettings) -> SimulationJob:
-    """What an engine needs to know."""
+    """What a backend needs to know."""
     federation = settings.federation
     on_gpu = settings.training.device != "cpu" and torch.cuda.is_available()
     return SimulationJob(

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: what happens in a run, a row each, with what the model of a round does on the test set.
+"""Metrics recorder: ``metrics.jsonl``, a row for each event, with the central evaluation of each round.
 
 A run that was killed may say something twice when it goes on: readers take the last word on a round.
 """

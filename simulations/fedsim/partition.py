@@ -1,4 +1,4 @@
-"""Dealing training pictures to plants: alike, unalike by a Dirichlet draw, by class, or as they really lie.
+"""Data partition among plants: IID, Dirichlet, by class, or by groups as the pictures really lie.
 
 Pictures of one group show the same piece of surface and go to one plant together. A seed gives one deal,
 whatever the order of the pictures, and every picture is dealt exactly once.

@@ -1,4 +1,4 @@
-"""What every plant starts from, and what can be known to go wrong before anything is done.
+"""Preflight: the initial model of all plants, and errors that can be known before anything is done.
 
 ``check_start`` looks at all of a run that needs no picture to be decoded, so that a slip of the pen is said
 before surfaces are drawn, pictures are inspected or a folder is made.

@@ -22,7 +22,7 @@ from fedsim.config import SimulationSettings
 from fedsim.federation import federate, head_after
 from fedsim.metrics_recorder import Recorder
 from fedsim.preflight import check_apart, check_start
-from fedsim.prepare import prepare, unwatched
+from fedsim.prepare import check_unchanged, prepare, unwatched
 from fedsim.report import load_run, write_figures, write_report
 from fedsim.run_facts import FactsFile, finished_facts
 from fedsim.run_folder import Prepared, RunFolder
@@ -169,6 +169,8 @@ def finish_run(folder: RunFolder, *, view: View) -> RunResult:
         facts = FactsFile.open(folder, settings)
         with _state_kept(facts):
             prepared = prepare(folder, settings, view.stage)
+            with view.stage("comparing pictures with those of the start"):
+                check_unchanged(folder, prepared)
             test = CentralTest(folder, prepared, settings)
             recorder = Recorder(folder, prepared, settings, test, view)
             recorder.mend()

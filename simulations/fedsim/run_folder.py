@@ -1,4 +1,4 @@
-"""A run folder: where everything of one run lies, who may write in it, and the pictures it was dealt.
+"""Run folder: the files of one run, its lock, and the pictures it was dealt.
 
 ::
 
@@ -63,6 +63,10 @@ class Prepared(BaseModel):
     """Whether the run begins at a closed form."""
     left_out: int
     """Files that could not be used."""
+    split: str = ""
+    """How the test set was chosen."""
+    understood: str = ""
+    """What was understood of the source of pictures, in one sentence."""
     bit_depth: int | None = None
     """Of the camera, for files of 16 bits; None where there are none."""
 

@@ -191,7 +191,7 @@ def test_the_options_are_those_that_people_know(fedsim, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = fedsim("run", "--help").out
     options = """--data --manifest --classes --good --threshold --split --plants --partition --alpha --column
-    --rounds --local-epochs --strategy --encoding --batch-norm --evaluate-every --engine --model --base
+    --rounds --local-epochs --strategy --encoding --batch-norm --evaluate-every --backend --model --base
     --scratch --freeze-levels --size --seed --threads --device --config --set --output --resume --overwrite
     --json"""
     for option in options.split():

@@ -1,4 +1,4 @@
-"""Asking the worker's interpreter, which has torch, to do a piece of work for a command."""
+"""Runs work for a command in the worker's interpreter, which has torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def ask_worker(home: PlantHome, module: str, arguments: list[str], progress: Progress) -> Any:
-    """Run ``python -m module`` (which uses ``fedclient.worker.child_process``) and answer its reply.
+    """Run ``python -m module`` (which uses ``fedclient.worker.child_process``) and return its reply.
 
     Raises:
         FedspectError: what the worker raised.

@@ -90,13 +90,13 @@ def join(
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     with JoinView(_title(plant_home, decoded), plant_home.log_path) as view:
         plant = JoinedPlant(plant_home, say=view.say, wait=wait)
-        view.facts, view.line = lambda: plant.board.facts, lambda: line_version(plant_home)
+        view.facts, view.line = lambda: plant.status.facts, lambda: line_version(plant_home)
         _look_at_device(plant_home, view, first=decoded is not None)
         plant.run(stop, token=decoded, data=data, worker_python=worker_python)
 
 
 def _keep_settings(home: PlantHome, given: Mapping[str, object]) -> None:
-    """Have a ``plant.toml`` that can be read, with the options in it."""
+    """Make sure that ``plant.toml`` can be read, and write the options into it."""
     from fedclient.plant_settings import SettingsFile
 
     file = SettingsFile(home.folder)
@@ -105,7 +105,7 @@ def _keep_settings(home: PlantHome, given: Mapping[str, object]) -> None:
 
 
 def _look_at_device(home: PlantHome, view: JoinView, *, first: bool) -> None:
-    """Say what is amiss; who joins for the first time does not go on with a failure."""
+    """Print warnings about the device; a first join does not go on with a failure."""
     from fedclient.node.doctor import before_joining
 
     for check in before_joining(home):
@@ -125,7 +125,7 @@ def _title(home: PlantHome, token: JoinToken | None) -> str:
 
 
 def _detach(home: PlantHome, token: str | None) -> None:
-    """Start again in the background with the same arguments, and stay until the plant is joined.
+    """Start again in the background with the same arguments, and wait until the plant is joined.
 
     The token goes through a pipe: every user of the device may read command lines.
     """

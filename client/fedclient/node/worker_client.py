@@ -1,4 +1,4 @@
-"""The node's end of the worker: start it, ask it over its socket, start it again when it dies.
+"""Worker client: starts the worker process, calls it over its socket, restarts it when it dies.
 
 The worker runs on the device's own Python with torch; the node never imports it. Its socket lies in a
 folder of its own that only this user may enter. A worker that dies in the middle of a round is started
@@ -48,7 +48,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class WorkerClient:
-    """A worker process and the connection to it; what the ClientApp knows as its ``WorkerPort``."""
+    """A worker process and the connection to it; the ClientApp's ``WorkerCalls``."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class WorkerClient:
                 self._spawn()
 
     def about(self) -> dict[str, Any]:
-        """What runs there."""
+        """The worker's software."""
         content = json.loads(self._ready().about(AboutRequest(), timeout=ABOUT_WITHIN).json)
         return content if isinstance(content, dict) else {}
 
@@ -116,11 +116,11 @@ class WorkerClient:
         return self._asked(lambda stub: stub.describe(DescribeRequest()))
 
     def work(self, task: bytes) -> bytes:
-        """A ``RoundReply`` to a ``RoundTask``; errors as ``inspect``."""
+        """The ``RoundReply`` to a ``RoundTask``; errors as ``inspect``."""
         return self._asked(lambda stub: stub.work(WorkRequest(task=task)))
 
     def deploy(self, folder: str, number: int) -> bytes:
-        """Make engines of the version in ``folder`` and take them through the gate; the report as JSON.
+        """Build engines of the version in ``folder`` and run the gate; the report as JSON.
 
         A worker that dies over this is not asked again at once: what killed it would kill it again.
         """
@@ -128,12 +128,12 @@ class WorkerClient:
         return self._asked(lambda stub: stub.deploy(request), most_starts=1)
 
     def rest(self) -> None:
-        """End the worker until it is asked again; whoever calls knows that nothing is asked meanwhile."""
+        """End the worker until the next call; the caller knows that no call is under way."""
         with self._lock:
             self._end()
 
     def close(self) -> None:
-        """End the worker; a question under way is given up."""
+        """End the worker; a call under way is abandoned."""
         self._closed.set()
         channel = self._channel
         if channel is not None:
@@ -144,7 +144,7 @@ class WorkerClient:
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _asked(self, ask: Callable[[Stub], Iterator[Any]], most_starts: int = MOST_STARTS) -> bytes:
-        """Ask once; when the worker dies over it, start it again and ask again."""
+        """Call once; when the worker dies over it, start it again and repeat the call."""
         for start in range(1, most_starts + 1):
             try:
                 return self._answer(ask(self._ready()))
@@ -177,7 +177,7 @@ class WorkerClient:
         raise WorkerError("the worker hung up without an answer", remedy=f"see {self._log}")
 
     def _end_hung(self) -> None:
-        """End a worker that gives no sign of life; whoever waits for its answer notices, and starts another."""
+        """Kill a worker without heartbeat; the waiting call notices, and starts another."""
         process = self._process
         if process is not None:
             self._hung = True
@@ -248,7 +248,7 @@ class WorkerClient:
         self._channel = self._process = self._folder = None
 
     def _outlives_it(self) -> bool:
-        """Whether the worker is there although its answer is not; a process that just died takes a moment."""
+        """Whether the worker still runs although the call failed; a process that just died takes a moment."""
         try:
             if self._process is not None:
                 self._process.wait(1.0)
@@ -289,7 +289,7 @@ def _socket_folder() -> Path:
 
 
 def _listens(path: Path) -> bool:
-    """Whether somebody answers at a unix socket; its file is there a moment before."""
+    """Whether a unix socket accepts connections; its file is there a moment before."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))

@@ -1,4 +1,4 @@
-"""JSON lines of a child process: progress, then a reply or an error, one object a line on its standard output."""
+"""Child process protocol of a plant's commands: one JSON line each for progress, the reply or the error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class JsonLines:
 
 
 def tell(work: Callable[[Report], Any]) -> int:
-    """Do the work and report on it; the exit code."""
+    """Do the work and report it on standard output; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     lines = JsonLines()

@@ -1,4 +1,4 @@
-"""The worker's process: ``worker.proto`` over a unix socket that only its user may open.
+"""Worker process: ``worker.proto`` over a unix socket that only its user may open.
 
 The node starts it with the device's own Python (3.8 on a Jetson Xavier NX) and starts it again when it
 dies. It stays between rounds, so that libraries, network and cached features stay warm. One piece of work
@@ -74,7 +74,7 @@ class WorkerService:
         self._loading.start()
 
     def about(self, request: AboutRequest, context: grpc.ServicerContext) -> AboutReply:
-        """What runs here."""
+        """The worker's software."""
         self._loading.join()
         return AboutReply(json=json.dumps(about()))
 
@@ -109,7 +109,7 @@ class WorkerService:
         return self._streamed(piece, context)
 
     def deploy(self, request: DeployRequest, context: grpc.ServicerContext) -> Iterator[WorkEvent]:
-        """Engines of a published version, through the gate and onto the line."""
+        """Engines of a published version: built, taken through the gate, activated."""
 
         def piece(report: Report) -> bytes:
             from fedclient.worker.gate.pipeline import Deployer
@@ -236,7 +236,7 @@ def serve(settings: Path, socket: Path, stop: threading.Event) -> None:
 
 
 def _step_back(settings: Path) -> None:
-    """Let other programs have the processors first, as far as the plant's settings say."""
+    """Lower this process's priority, as the plant's settings say."""
     os.nice(
         SettingsFile(settings.parent).current().device.nice
     )  # the node may not have written ``settings`` yet

@@ -1,4 +1,4 @@
-"""What the node tells its worker: ``worker.json``. No torch: a plant's commands read it too."""
+"""Settings of the worker, ``worker.json``, written by the node. No torch: a plant's commands read it too."""
 
 from __future__ import annotations
 

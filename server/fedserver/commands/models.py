@@ -215,7 +215,7 @@ def _state(workspace: Workspace, version: PublishedVersion) -> str:
 
 
 def _plants(workspace: Workspace, version: PublishedVersion) -> list[dict[str, Any]]:
-    """Who measured the version, and what became of it at each plant."""
+    """Each plant's measurements of the version, and what became of it there."""
     card = version.card
     names = {*workspace.registry.read().plants, *card.metrics.plants}
     rows = []

@@ -1,4 +1,4 @@
-"""`fedserver invite` and `fedserver plants`: who takes part, and how it stands."""
+"""`fedserver invite` and `fedserver plants`: who takes part, and the state of each."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def plants(context: typer.Context, workspace: WorkspaceOption = HERE, json: Json
 
 
 def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
-    """What is known of each plant, from the registry, the running server and the newest run."""
+    """A row for each plant, from the registry, the running server and the newest run."""
     from fedserver.enrolment.plant_reports import ReportedSite
     from fedserver.storage.runs import client_records
 
@@ -119,7 +119,7 @@ def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _on_the_line(deployed: PlantDeployments) -> str | None:
-    """The version that the plant's line runs, and what became of a newer one that it does not run."""
+    """The version on the plant's line, and what became of a newer one."""
     line, last = deployed.line, deployed.last
     text = None if line is None else str(line.report.number)
     if last is None or last is line or last == line:
@@ -128,7 +128,7 @@ def _on_the_line(deployed: PlantDeployments) -> str | None:
 
 
 def _state(plant: RegisteredPlant, told: ReportedSite) -> str:
-    """Of a plant that has joined, whether its engineer keeps training off the device just now."""
+    """State of a joined plant: also whether its yield policy blocks training now."""
     if plant.state != "joined" or told.training is None:
         return plant.state
     return {"paused": "paused", "hours": "outside its hours"}.get(told.training.kind, plant.state)

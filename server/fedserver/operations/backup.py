@@ -189,7 +189,7 @@ def _run(run: Path, top: Path) -> Iterator[tuple[PurePosixPath, Path, IO[bytes] 
 
 
 def _whole_lines(file: IO[bytes]) -> int:
-    """How many bytes of a growing file of lines are whole lines."""
+    """Length in bytes of the complete lines of a file that grows."""
     end = os.fstat(file.fileno()).st_size
     while end > 0:
         start = max(0, end - PIECE)

@@ -1,4 +1,4 @@
-"""From a round of a run to a published version, and from a version to a base model's folder."""
+"""Publishing: from a round of a run to a published version, and from a version to a base model's folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESULT, LAST, BEST, CLOSED_FORM = "result", "last", "best", "closed-form"
 def publish(
     workspace: Workspace, run: Path, *, round_name: str = RESULT, note: str = ""
 ) -> tuple[PublishedVersion, bool]:
-    """Publish what a round of a run made.
+    """Publish the model of a round.
 
     Args:
         workspace: where to.
@@ -59,13 +59,13 @@ def publish(
 
 
 def latest_offer(models: VersionRegistry) -> str:
-    """What plants are to run now, in a sentence."""
+    """The published version, as a sentence."""
     published = models.published()
     return "no version is published" if published is None else f"plants are to run version {published.name}"
 
 
 def export_version(workspace: Workspace, version: PublishedVersion, folder: Path) -> str:
-    """Write a version as a base model's folder: what fedsim, fedserver and everybody can begin from.
+    """Write a version as a base model's folder, which fedsim, fedserver and others can start from.
 
     Returns:
         the base model's content hash.
@@ -116,7 +116,7 @@ def export_version(workspace: Workspace, version: PublishedVersion, folder: Path
 
 
 def _check_not_retired(version: PublishedVersion) -> None:
-    """See that a version that was there before is still offered."""
+    """Refuse to publish a version again that was retired."""
     if version.retired is not None:
         raise WorkspaceError(
             f"this model is version {version.name}, and was retired",

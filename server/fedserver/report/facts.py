@@ -1,4 +1,4 @@
-"""What a federation's report says, gathered from the workspace: the run, its plants, versions and deployments.
+"""Data of a federation's report, gathered from the workspace: the run, its plants, versions and deployments.
 
 A plant measures the model that it *receives*, on evaluation pictures of its own. What it says in round 5 is
 therefore said of the model after round 4, and 0 is what the run began with. What joining gained a plant is
@@ -21,7 +21,7 @@ from fedspect.report.formatting import natural_order
 
 
 def gather(workspace: Workspace, run: Path) -> FederationReport:
-    """All that is known of a run and of the federation around it.
+    """Gather the report of a run and of the federation around it.
 
     Raises:
         WorkspaceError, DamagedFileError: the run, or a version, cannot be read.

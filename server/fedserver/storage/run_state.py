@@ -1,4 +1,4 @@
-"""What a run is and where it stands: what ``store`` puts on disk and the round loop goes on from."""
+"""Run state: what a run is and where it stands, as ``run_store`` writes it and the round loop resumes from it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunFacts(BaseModel):
 
 
 class ClientRecord(BaseModel):
-    """What the server remembers of a plant from round to round."""
+    """Client record: what the server keeps of a plant from round to round."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +60,7 @@ class ClientRecord(BaseModel):
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands after a round."""
+    """The state of a run after a round."""
 
     round: int
     served: ServedModelState

@@ -1,4 +1,4 @@
-"""A run on disk: after each round everything that the next one needs, visible by one rename.
+"""Run store: after each round everything that the next one needs, made visible by one rename.
 
 ::
 
@@ -94,11 +94,11 @@ class RunStore:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether a run was begun here; one that was killed before it was whole may be begun again."""
+        """Whether a run was begun here; one that was killed before it was complete may be begun again."""
         return (folder / "run.json").exists() and (folder / _name(0)).exists()
 
     def change_settings(self, rounds: RoundSettings) -> None:
-        """Go on with other settings (more rounds, another deadline)."""
+        """Continue with other settings (more rounds, another deadline)."""
         self.facts = self.facts.model_copy(update={"rounds": rounds})
         write_json(self.folder / "run.json", self.facts.model_dump(mode="json"))
 
@@ -114,7 +114,7 @@ class RunStore:
         return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
     def latest(self) -> RunState:
-        """Where the run stands; ``history.jsonl`` is mended and leftovers are removed on the way."""
+        """The state after the last round; ``history.jsonl`` is repaired and leftovers are removed on the way."""
         number = self.rounds()[-1]
         head = self.head(number)
         version = self.version(number)
@@ -181,7 +181,7 @@ class RunStore:
         return [RoundRecord.model_validate(row) for row in rows]
 
     def evaluations(self) -> dict[int, Evaluation]:
-        """What is known of the version that each round made, from the round after it or from the closing."""
+        """Evaluations of the version that each round made, from the round after it or from the closing."""
         known = {}
         for record in self.history():
             if record.evaluation is not None:
@@ -200,7 +200,7 @@ class RunStore:
     # -- writing -------------------------------------------------------------------------------------------
 
     def close_round(self, state: RunState, record: RoundRecord, *, best: int | None = None) -> None:
-        """Put a finished round on disk: all of it or, after a crash, nothing.
+        """Store a finished round: all of it or, after a crash, nothing.
 
         Args:
             state: where the run stands now; it tells of every release that was taken.
@@ -214,16 +214,16 @@ class RunStore:
         self._prune(state.round, best)
 
     def close_run(self, number: int, evaluation: Evaluation) -> None:
-        """Keep the closing evaluation of the version that round ``number`` made."""
+        """Store the closing evaluation of the version that round ``number`` made."""
         write_json(self._round(number) / "closing.json", {"evaluation": evaluation.model_dump(mode="json")})
 
     def say(self, state: str, text: str, **facts: Any) -> None:
-        """Tell in ``status.json`` what the run is doing."""
+        """Write to ``status.json`` what the run is doing."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         write_json(self.folder / "status.json", {"state": state, "text": text, "at": now, **facts})
 
     def empty_spool(self) -> None:
-        """Forget the answers of a round that was cut."""
+        """Remove the answers of an interrupted round."""
         remove_folder(self.spool)
 
     # -- inside --------------------------------------------------------------------------------------------
@@ -253,14 +253,14 @@ class RunStore:
         write_folder(self._round(state.round), files)
 
     def _mend_history(self) -> None:
-        """Write the derived file anew if a crash left it short or torn."""
+        """Rewrite the derived file if a crash left it short or torn."""
         text = "".join(record.model_dump_json() + "\n" for record in self.history())
         path = self.folder / "history.jsonl"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 
     def _prune(self, last: int, best: int | None) -> None:
-        """Drop what rounds before ``last`` need no longer; a crash may leave a file until the next round."""
+        """Remove what rounds before ``last`` no longer need; a crash may leave a file until the next round."""
         keep = {0, best, *range(last + 1 - self.facts.rounds.keep_heads, last + 1)}
         heads = {int(path.parent.name) for path in self.folder.glob("[0-9]*/head.safetensors")}
         gone = [self._round(number) / "head.safetensors" for number in heads - keep]

@@ -1,4 +1,4 @@
-"""The runs of a workspace: going on with the one that is unfinished, or beginning the next.
+"""Runs of a workspace: resume the one that is unfinished, or begin the next.
 
 A run's folder is ``runs/run-0001``; the round loop's store has its own layout below. Beginning a run needs
 the base model's head, so this is the one place where headquarters needs torch, and only then.
@@ -35,7 +35,7 @@ def run_folders(runs: Path) -> list[Path]:
 
 
 def named_run(runs: Path, name: str | None = None) -> Path:
-    """The folder of the run of that name, or number; of the newest when none is given.
+    """The folder of the run with that name or number; of the newest when none is given.
 
     Raises:
         WorkspaceError: there is none.
@@ -103,7 +103,7 @@ def prepare_run(
 
 
 def first_head(settings: ServerSettings, base: BaseFiles, classes: list[str]) -> dict[str, np.ndarray]:
-    """The base model's unfrozen levels with a classifier for these classes: float32 by full name.
+    """Initial head: the base model's unfrozen stages with a classifier for these classes, float32 by full name.
 
     Raises:
         FederationError: torch is not installed here.
@@ -126,7 +126,7 @@ def first_head(settings: ServerSettings, base: BaseFiles, classes: list[str]) ->
 
 
 def frozen_levels(settings: ServerSettings, base: BaseFiles) -> int:
-    """How many levels of the base model stand still."""
+    """How many stages (levels) of the base model are frozen."""
     wanted = settings.model.freeze_levels
     return base.default_freeze_levels if wanted is None else wanted
 
@@ -137,7 +137,7 @@ def begins_closed(settings: ServerSettings, base: BaseFiles) -> bool:
 
 
 def read_status(run_folder: Path) -> dict[str, Any]:
-    """What the round loop said last about itself; empty when it never did."""
+    """The last status of the round loop; empty when there is none."""
     try:
         content = files.read_json(run_folder / "status.json")
     except FileNotFoundError:
@@ -195,8 +195,8 @@ def _newest_round(folder: Path) -> Path | None:
 
 
 def is_finished(store: RunStore) -> bool:
-    """Whether nothing is left to do: the last round is closed, or none made the model better for long enough,
-    and the plants have judged what came of it.
+    """Whether nothing is left to do: the last round is closed, or early stopping has ended the run, and the
+    plants have done the closing evaluation.
     """
     last, settings = store.rounds()[-1], store.facts.rounds
     if store.closing(last) is None:
@@ -230,5 +230,5 @@ def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles,
 
 
 def _digest(runs: Path) -> str:
-    """Tells the runs of one workspace from those of another that has the same names."""
+    """Distinguishes the runs of one workspace from those of another that has the same names."""
     return hashlib.sha256(str(runs).encode("utf-8")).hexdigest()[:8]

@@ -128,8 +128,8 @@ def _remember(result: Good, known: InspectionCache) -> bool:
     """Whether there was something new to remember."""
     news = result.digest not in known.headers
     known.headers[result.digest], known.levels[result.digest] = result.header, result.levels
-    if result.landmarks is not None and result.digest not in known.landmarks:
-        known.landmarks[result.digest] = result.landmarks
+    if result.keypoints is not None and result.digest not in known.keypoints:
+        known.keypoints[result.digest] = result.keypoints
         news = True
     return news
 
@@ -150,9 +150,9 @@ def _compare(
     if not known.compared <= set(digests):  # what held a group together may be gone
         known.links, known.compared = [], set()
     fresh = [digest not in known.compared for digest in digests]
-    landmarks = [known.landmarks[digest] for digest in digests]
+    keypoints = [known.keypoints[digest] for digest in digests]
     found = find_overlaps(
-        landmarks, lambda number: relief_of(digests[number]), fresh=fresh, progress=progress
+        keypoints, lambda number: relief_of(digests[number]), fresh=fresh, progress=progress
     )
     for each in found:
         first, second = digests[each.first], digests[each.second]

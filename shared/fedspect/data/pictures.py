@@ -26,7 +26,9 @@ UNLABELLED = "no class"
 UNKNOWN_CLASS = "unknown class"
 REPEATED = "listed twice"
 SET_ASIDE = "set aside"
+UNSUPPORTED = "unsupported format"
 LEFT_OUT = (
+    UNSUPPORTED,
     MISSING,
     OUTSIDE,
     UNREADABLE,
@@ -40,6 +42,9 @@ LEFT_OUT = (
 )
 
 CLASS_SPELLING = "class spelt in several ways"
+MASK = "mask"
+IGNORED = "no picture by its name"
+EMPTY_CLASS = "class folder without pictures"
 ABSENT_CLASS = "class without pictures"
 DUPLICATE = "exact duplicate"
 CONFLICTING_LABELS = "same picture, different classes"

@@ -1,4 +1,4 @@
-"""A base model: the frozen start that all plants share, as a folder with weights and a card.
+"""Base model: the frozen start that all plants share, as a folder with weights and a card.
 
 ``model.safetensors`` holds the weights, ``card.json`` says what they are: architecture, classes, how
 pictures are prepared, where the weights come from, and a hash of the content. The hash names the base

@@ -1,4 +1,4 @@
-"""From the authors' CondenseNetV2 checkpoint to a base model's folder.
+"""Weight import: from the authors' CondenseNetV2 checkpoint to a base model's folder.
 
 What comes out is in the form that plants get: learned groups are condensed, which changes no answer. The
 classes of the checkpoint (a thousand of ImageNet) are numbered when nobody names them; a federation with

@@ -1,4 +1,4 @@
-"""A network as a fold of named levels, of which the first few can stand still.
+"""Stages (the paper calls them levels) of a network, of which the first few can be frozen.
 
 Every network that Fedspect trains is a list of levels; ``forward`` sends the images through one after the
 other. ``freeze`` makes the first levels stand still: their parameters get no gradient and their batch

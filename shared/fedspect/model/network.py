@@ -1,4 +1,4 @@
-"""Networks by name: CondenseNetV2 A, B, C, the peers that it is compared with, and those of other packages.
+"""Network registry: CondenseNetV2 A, B, C, the peers that it is compared with, and those of other packages.
 
 A package adds a network by an entry point of the group ``fedspect.networks``: a function of ``num_classes`` and, by
 keyword, ``channels``, that answers a ``LevelledNetwork`` with fresh weights (``docs/extend/network.md``).

@@ -1,4 +1,4 @@
-"""A gRPC service's two ends, made from its protobuf descriptor, and our errors across the wire.
+"""gRPC service and client from a protobuf descriptor, and our errors across the wire.
 
 ``Stub(channel, ENROLMENT)`` has one callable per method; ``handler(ENROLMENT, implementation)`` serves them
 with the methods of ``implementation`` (``FetchBase`` is ``fetch_base``). What gRPC's code generator writes

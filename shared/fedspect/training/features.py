@@ -1,4 +1,4 @@
-"""What the frozen levels answer, as batches for the head: from the cache, or computed once.
+"""Frozen features as batches for the head: from the cache, or computed once.
 
 Two things make a run the same whatever the cache already holds. Features pass through half precision even
 when they are used at once, and they are computed in batches of one fixed size, the last one filled up,

@@ -1,4 +1,4 @@
-"""The trainer: fine-tunes the levels of a network that do not stand still, and asks it for answers.
+"""Trainer: fine-tunes the unfrozen stages (levels) of a network, and runs it for answers.
 
 The same trainer serves a plant in a round, all pictures in one place, and pre-training. What a network's
 input is, images or kept features, is behind ``Inputs``; the rest is the plain loop. One seed gives one

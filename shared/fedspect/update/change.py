@@ -1,4 +1,4 @@
-"""Changes of a head: taking one, applying one, and how long one is.
+"""Model deltas: taking the change of a head, applying one, and its norm.
 
 Sums are single float32 additions, which every machine rounds alike: two sides that apply the same change to
 the same head hold the same result to the last bit.

@@ -1,4 +1,4 @@
-"""Downwards: a plant gets the change against the version that it holds, or the whole head.
+"""Downlink encoding: a plant gets the change against the version that it holds, or the whole head.
 
 What the server *serves* is always what plants can rebuild to the last bit: the head served before plus the
 decoded change, never the exact new head. What the encoding lost is kept and sent with a later change, so

@@ -1,4 +1,4 @@
-"""The bytes of an update: a change of the head, whole or coarser, with a header that both sides check.
+"""Update encoding: a change of the head, whole or lossy, with a header that both sides check.
 
 A message is a header of 52 bytes and a body. The header names the format's version, the encoding, the
 schema's hash and the body's length, and holds a checksum of all of it; the body's layout follows from

@@ -1,4 +1,4 @@
-"""The two messages of a round, and how a plant describes itself: a checked JSON header and payload bytes.
+"""Round messages: task and reply, and a plant's description, as a checked JSON header and payload bytes.
 
 A round is one exchange. The server sends a ``RoundTask``: evaluate this head, train it, answer. The plant
 answers with a ``RoundReply``, always: when the work failed, the reply says why. Neither side believes a

@@ -1,4 +1,4 @@
-"""Which tensors travel, in which order and shape; and the name of a state: the hash of its content.
+"""Tensor schema: which tensors travel, in which order and shape; and the content hash of a state.
 
 Both sides work the schema out from what they already hold (base model, frozen levels, classes), so no
 message has to be believed about a size. Everything that is read from a message is checked against the

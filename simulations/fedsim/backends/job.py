@@ -1,4 +1,4 @@
-"""What an engine runs, and the run on disk that it makes of it."""
+"""Simulation job: what a backend runs, and the run on disk that it makes of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SimulationJob:
     worker_factory: str
     """``module:function``, importable in any process: ``(run_folder, plant) -> WorkerPort``."""
     rounds: RoundSettings = field(default_factory=RoundSettings)
-    """Deadline, waiting and the expected number of plants are the engine's own business here."""
+    """Deadline, waiting and the expected number of plants are the backend's own business here."""
     strategy: str = "fedavg"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Local engine: many plants in one process, behind a transport that calls their message handlers itself.
+"""Local backend: many plants in one process, behind a transport that calls their message handlers itself.
 
 Nothing but bytes passes between the two sides, as over a wire. Work starts when its reply is asked for, one
 plant after the other in the order of the messages: memory holds one plant's work at a time, and a run has
@@ -80,7 +80,7 @@ class LocalTransport:
 
 
 def run_local(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
-    """Run a job in this process; raises as ``run_engine`` does."""
+    """Run a job in this process; raises as ``run_backend`` does."""
     resolve_factory(job.worker_factory)  # a mistake in its name is better said now than by every plant
     store = prepare_run(job)
     workers = FactoryWorkers(job.worker_factory, job.run_folder.resolve(), job.plants)

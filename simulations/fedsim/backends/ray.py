@@ -38,7 +38,7 @@ logger = logging.getLogger("fedsim.backends")
 
 
 def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
-    """Run a job in Flower's simulation; raises as ``run_engine`` does."""
+    """Run a job in Flower's simulation; raises as ``run_backend`` does."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     resolve_factory(job.worker_factory)  # a mistake in its name is better said now than by every plant

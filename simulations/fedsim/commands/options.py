@@ -1,4 +1,4 @@
-"""The options of ``fedsim``'s commands, one by one; ``given.py`` says which setting each one stands for."""
+"""Options of ``fedsim``'s commands; ``overrides.py`` says which setting each one stands for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 import typer
 
 from fedserver.aggregation.registry import strategy_names
-from fedsim.config import Engine, SimulatedFederationSettings, SimulationSettings, Split
+from fedsim.config import Backend, SimulatedFederationSettings, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
 from fedspect.update.encoding import NAMES as ENCODINGS
 
@@ -163,12 +163,14 @@ EvaluateEvery = Annotated[
         rich_help_panel=ROUNDS,
     ),
 ]
-EngineOption = Annotated[
+BackendOption = Annotated[
     Optional[str],
     typer.Option(
-        "--engine",
-        help=with_default("local: in this process; ray: Flower's own engine.", DEFAULTS.federation.engine),
-        click_type=_choice(get_args(Engine)),
+        "--backend",
+        help=with_default(
+            "local: in this process; ray: Flower's simulation on Ray.", DEFAULTS.federation.backend
+        ),
+        click_type=_choice(get_args(Backend)),
         rich_help_panel=ROUNDS,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Where results go: a folder that nothing is lost in, or the one of an earlier run that goes on."""
+"""Output folder of results: a new or empty one, or the one of an earlier run that is resumed."""
 
 from __future__ import annotations
 

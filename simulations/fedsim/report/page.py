@@ -1,4 +1,4 @@
-"""The HTML page of a run; its frame is that of ``fedspect.report.page``."""
+"""Run report: the HTML page of a run, in the frame of ``fedspect.report.page``."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def big_numbers(run: RunSummary) -> list[dict[str, str]]:
     add(
         "time",
         words.duration(facts.seconds or sum(closed.seconds for closed in run.rounds)),
-        facts.engine and f"engine {facts.engine}",
+        facts.backend and f"backend {facts.backend}",
     )
     return numbers
 
@@ -245,7 +245,7 @@ def _overview(facts: ReportedRun) -> Iterable[tuple[str, str]]:
         ("strategy", facts.strategy),
         ("batch norm", facts.batch_norm),
         ("encoding", facts.encoding),
-        ("engine", facts.engine),
+        ("backend", facts.backend),
         ("seed", str(facts.seed)),
         ("run", facts.run_id),
         ("began", words.moment(facts.started)),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from engine_jobs import head_of, linear_job
-from fedsim.backends import run_engine
+from fedsim.backends import run_backend
 from fedsim.backends.ray import RAY_ENVIRONMENT
 from fedspect.errors import FederationError, WorkspaceError
 
@@ -87,9 +87,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_plants_work_on_every_node_and_come_to_the_same_bits(
     cluster: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run_engine("local", linear_job(tmp_path / "local"))
+    run_backend("local", linear_job(tmp_path / "local"))
     (tmp_path / "ray").mkdir()
-    run_engine(
+    run_backend(
         "ray", linear_job(tmp_path / "ray", worker_factory="engine_jobs:make_worker_that_names_its_node")
     )
     assert head_of(tmp_path / "ray") == head_of(tmp_path / "local")
@@ -103,7 +103,7 @@ def test_plants_work_on_every_node_and_come_to_the_same_bits(
 def test_what_a_node_does_not_see_is_named_before_the_first_round(cluster: str, tmp_path: Path) -> None:
     job = linear_job(tmp_path, shared=(tmp_path / "pictures",))
     with pytest.raises(WorkspaceError, match=r"pictures on \d+"):
-        run_engine("ray", job)
+        run_backend("ray", job)
     assert not list(tmp_path.glob(".ray-*"))
 
 
@@ -113,4 +113,4 @@ def test_a_cluster_that_does_not_answer_is_an_error_in_words(
     address = f"{LOOPBACK}:{free_port()}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(FederationError, match=rf"cannot be joined.*{address}.*refused"):
-        run_engine("ray", linear_job(tmp_path))
+        run_backend("ray", linear_job(tmp_path))

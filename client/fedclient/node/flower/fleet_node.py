@@ -34,7 +34,7 @@ from fedclient.node.flower.fleet_connection import (
     RefusedError,
     RunOverError,
 )
-from fedclient.node.flower.message_journal import Left, MessageJournal
+from fedclient.node.flower.message_store import Left, MessageStore
 from fedspect.errors import FederationError, UpdateFormatError
 from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE
 
@@ -78,7 +78,7 @@ class FleetNode:
     """The certificate (PEM) that the server's must be of."""
     key: ec.EllipticCurvePrivateKey
     handler: Handler
-    journal: MessageJournal
+    store: MessageStore
     """Where a message is kept until it is answered."""
     clock_offset: float = 0.0
     proxy: str = "none"
@@ -125,7 +125,7 @@ class FleetNode:
                 delay = min(2 * delay, self.pace.longest_retry)
 
     def _answer_messages(self, link: FleetConnection, stop: threading.Event) -> None:
-        left = self.journal.left()
+        left = self.store.left()
         if left is not None:
             self._do(partial(self._finish, link, left, stop), left.message.metadata.message_id)
         while not stop.is_set():
@@ -144,7 +144,7 @@ class FleetNode:
         except (RunOverError, UpdateFormatError) as error:
             self._settled.append(message_id)
             self.on_state("dropped", str(error))
-        self.journal.done()
+        self.store.done()
         self.on_state("idle", "")
 
     def _next(self, link: FleetConnection) -> PullMessagesResponse:
@@ -176,7 +176,7 @@ class FleetNode:
             message = message_from_proto(proto)
         except (ValueError, TypeError, KeyError) as error:
             raise UpdateFormatError("a message's content cannot be read", seen=str(error)) from error
-        self.journal.keep(message)
+        self.store.keep(message)
         self._work(link, message, stop)
 
     def _work(self, link: FleetConnection, message: Message, stop: threading.Event) -> None:
@@ -191,7 +191,7 @@ class FleetNode:
         if stop.is_set():
             raise _StoppedError("told to stop while working")
         seconds = time.monotonic() - started
-        self.journal.keep(reply)
+        self.store.keep(reply)
         self._patiently(stop, lambda: _send(link, reply, seconds))
 
     def _name(self, reply: Message, message: Message) -> None:

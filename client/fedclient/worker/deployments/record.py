@@ -1,4 +1,4 @@
-"""What a deployment is: a published version as this device runs it, and an entry of its history."""
+"""Deployment record: a published version as this device runs it, and an entry of the history."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 from pydantic import BaseModel, ConfigDict, Field
 
 Event = Literal["added", "activated", "rolled back", "refused", "failed", "retired"]
-Standing = Literal["passed", "refused", "retired"]
+DeploymentState = Literal["passed", "refused", "retired"]
 
 
 class Deployment(BaseModel):
@@ -33,7 +33,7 @@ class Deployment(BaseModel):
     bit_depth: Optional[int] = None
     """Of the camera, by which files of 16 bits are read; None where the plant's pictures have 8."""
     figures: Dict[str, Any] = Field(default_factory=dict)
-    standing: Standing = "passed"
+    state: DeploymentState = "passed"
     """Whether the gate let it through; what it refused or headquarters retired is only activated by force."""
     reasons: Tuple[str, ...] = ()
     """Why it was refused or retired."""
@@ -66,7 +66,7 @@ class Entry(BaseModel):
 
 
 def entry_of(event: Event, deployment: Deployment, who: str, why: str, *, forced: bool = False) -> Entry:
-    """A line for what happens to a deployment now."""
+    """A history entry, dated now."""
     return Entry(
         at=time.time(),
         event=event,
@@ -83,9 +83,7 @@ def entry_of(event: Event, deployment: Deployment, who: str, why: str, *, forced
 def deployment_id(
     number: int, version: str, engines: Mapping[str, str], bit_depth: Optional[int] = None
 ) -> str:
-    """A name that says the number and follows from version, engines and the camera's depth: the same candidate, the
-    same name.
-    """
+    """Identifier from number, version and engines: the same candidate has the same one."""
     parts = [f"{part}={engines[part]}" for part in sorted(engines)]
     content = "\x1f".join([version, *parts, *([] if bit_depth is None else [f"bits={bit_depth}"])])
     return f"{number:04d}-{version[:12]}-{hashlib.sha256(content.encode('utf-8')).hexdigest()[:6]}"

@@ -1,4 +1,4 @@
-"""What runs a model on the line: engines, where they are kept and how they are built.
+"""Inference engines: the runtimes of the line, how engines are built and where they are stored.
 
 ``interface`` says what an engine is, ``store`` keeps built ones, ``build`` makes one in a child process,
 ``opening`` opens one, ``model`` puts a deployment's engines together. Nothing here imports torch, TensorRT or

@@ -1,4 +1,4 @@
-"""Building an engine in a child process of the lowest priority, which a cancelled or dead caller takes along.
+"""Engine build in a child process of the lowest priority, which ends with a cancelled or dead caller.
 
 The child (``builder``) does everything, one build at a time per store: it reads the ONNX, looks whether the
 store has its engine, builds it otherwise. A killed child leaves a store as it was, and TensorRT's timing cache
@@ -32,7 +32,7 @@ GRACE = 2.0  # seconds for a cancelled build to save what it measured; then it i
 
 @dataclass(frozen=True)
 class BuildEvent:
-    """Where a build stands: "starting", "waiting", "reading", "parsing", "building", "checking", "kept"."""
+    """Progress of a build: "starting", "waiting", "reading", "parsing", "building", "checking", "kept"."""
 
     phase: str
     seconds: float
@@ -102,7 +102,7 @@ def _follow(
     cancel: Optional[threading.Event],
     log: IO[bytes],
 ) -> str:
-    """Hand the order over, pass on what the child tells, answer the engine's id."""
+    """Send the order, pass on the child's events, return the engine's id."""
     assert child.stdin is not None and child.stdout is not None
     lines: queue.Queue[Optional[bytes]] = queue.Queue()
     threading.Thread(target=_read, args=(child.stdout, lines), daemon=True).start()
@@ -135,7 +135,7 @@ def _follow(
 
 
 class _Course:
-    """Passes on what the child tells, and a sign of life each second where it tells nothing."""
+    """Passes on the child's events, and a heartbeat each second where there is none."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

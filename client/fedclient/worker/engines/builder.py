@@ -1,4 +1,4 @@
-"""The builder's process: one order as a JSON line on standard input, events as JSON lines on standard output.
+"""Build process: one order as a JSON line on standard input, events as JSON lines on standard output.
 
 It gives way to everything else on the device (processor, disk and, when memory ends, its life), and it ends
 when whoever ordered closes its end of standard input, so that no build outlives its caller.
@@ -112,7 +112,7 @@ def expected_seconds(store: EngineStore, facts: Dict[str, Any], kind: str, preci
 
 
 def give_way() -> None:
-    """The lowest priority of the processor and the disk, and the first to go when memory ends."""
+    """Set the lowest priority of processor and disk, and be the first to go when memory runs out."""
     with contextlib.suppress(OSError):
         os.nice(19)
     with contextlib.suppress(OSError):

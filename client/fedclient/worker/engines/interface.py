@@ -1,4 +1,4 @@
-"""What every engine is: a function on a batch, that says what it takes and gives."""
+"""Engine interface: a function on a batch, with the facts of its input and output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the line asks: pixels in, verdicts out, through the engines of one deployment.
+"""Model of the line: pixels in, logits, probabilities and features out, through the engines of one deployment.
 
 Shapes: N pictures, C channels, H = W the input size, F features at the cut, K classes.
 """

@@ -1,4 +1,4 @@
-"""What a kind of engine contributes to a build: what its key depends on, and making the file.
+"""Build recipe of an engine kind: what its cache key depends on, and making the file.
 
 ``order`` -> ``recipe_of(order)`` -> ``key(source)`` and ``build(source, file, tell)``. Runs in the builder's
 process only, so it may import onnx and the runtimes.

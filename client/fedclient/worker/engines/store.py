@@ -1,4 +1,4 @@
-"""Where built engines are kept: one folder an engine, found by what it was built from and for.
+"""Engine store: one folder an engine, found by what it was built from and for.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A built engine on disk: the key by which it is found, and the sidecar that tells of it."""
+"""Stored engine: the key by which it is found, and the sidecar that describes it."""
 
 from __future__ import annotations
 

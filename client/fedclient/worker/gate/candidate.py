@@ -1,4 +1,4 @@
-"""From a downloaded version's folder to the network that it means, nothing of it believed unseen.
+"""Candidate of the gate: the network of a downloaded version, every part validated.
 
 The card is read first and compared with what this plant trains: base model, classes, levels. Then the head
 file's own list of tensors is compared with the schema that the plant works out itself, before any of it is

@@ -1,4 +1,4 @@
-"""Reference statistics that a deployment leaves: how the plant's own pictures look, to the line and to its new engine.
+"""Drift reference of a deployment: statistics of the plant's own pictures with the new engine.
 
 Golden pictures serve where there are enough, for they never trained the model; a plant with few of them takes
 its other pictures too. A reference that somebody made by hand (`fedclient drift init`) is left alone.
@@ -21,9 +21,9 @@ from fedclient.worker.line.monitoring.reference_statistics import (
     BY_DEPLOYMENT,
     FEWEST,
     DriftReference,
+    batch_statistics,
     joined,
     make_reference,
-    seen_of,
 )
 from fedclient.worker.training.setup import Site
 from fedspect.data.preprocess import Preprocessing
@@ -66,7 +66,7 @@ def leave_reference(
         for first in range(0, len(pixels), BATCH):
             batch = pixels[first : first + BATCH]
             answer = model.answer(batch)
-            parts.append(seen_of(batch, answer.features, answer.probabilities))
+            parts.append(batch_statistics(batch, answer.features, answer.probabilities))
         reference = make_reference(joined(parts), model, base_hash, window=window, made_by=BY_DEPLOYMENT)
         reference.save(folder)
     except FedspectError as error:

@@ -1,4 +1,4 @@
-"""The engines of a candidate: its deploy graphs, written for the kind of engine that this device has, and built."""
+"""Engine building for the gate: the candidate's deploy graphs, written and built for this device's kind of engine."""
 
 from __future__ import annotations
 

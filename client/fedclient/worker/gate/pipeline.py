@@ -1,4 +1,4 @@
-"""From a published version to what the line runs, or to the reasons why not.
+"""Deployment pipeline: from a published version to what the line runs, or to the reasons why not.
 
 Version -> network -> deploy graphs -> engines -> gate -> deployment. The pointer of ``deployments`` moves at the
 very end and by one rename: whatever goes wrong before, and whenever the process dies, the line keeps what it
@@ -22,10 +22,10 @@ from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import EngineStore, LineModel, open_model
 from fedclient.worker.gate.candidate import Candidate, read_candidate, read_card
 from fedclient.worker.gate.drift_reference import leave_bounds, leave_reference, own_pictures
-from fedclient.worker.gate.earlier_decisions import Decision, gone_back, settled
+from fedclient.worker.gate.earlier_decisions import Decision, earlier_decision, gone_back
 from fedclient.worker.gate.engine_building import Report, build_engines
 from fedclient.worker.gate.evidence import drawn_pictures, gather, trained_logits
-from fedclient.worker.gate.gate_report import GateReport, judge
+from fedclient.worker.gate.gate_report import GateReport, decide
 from fedclient.worker.gate.settings import DeploySettings, read_deploy_settings
 from fedclient.worker.golden import GoldenSet
 from fedclient.worker.golden.choosing import GOLDEN
@@ -103,7 +103,7 @@ class Deployer:
                 card = read_card(folder)
                 _check_name(card, version, number)
                 version, told = card.content_hash, card.number
-                decision = None if again else settled(self.deployments, self.store, card)
+                decision = None if again else earlier_decision(self.deployments, self.store, card)
                 if decision is None and activate and not again:
                     decision = gone_back(self.deployments, self.store, card, who)
                 if decision is None:
@@ -253,7 +253,7 @@ class Deployer:
                 report=report,
                 remarks=(*remarks, *more),
             )
-        return judge(evidence, settings.gate, read_settings(self.home / "line").verdicts)
+        return decide(evidence, settings.gate, read_settings(self.home / "line").verdicts)
 
     def _activate(self, deployment: Deployment, settings: DeploySettings, who: str, why: str) -> None:
         """Let the line run it, with the plant's bounds there before it and the drift reference after it."""
@@ -273,7 +273,7 @@ class Deployer:
             leave_reference(line / "reference", model, deployment.base_hash, pixels, window=window)
 
     def _current(self, threads: int) -> Tuple[Optional[LineModel], Tuple[str, ...]]:
-        """The current engine opened; one that cannot be opened is no yardstick, and a remark says so."""
+        """The current engine opened; one that cannot be opened is not compared with, and a remark says so."""
         try:
             deployment = self.deployments.current()
             if deployment is None:
@@ -283,7 +283,7 @@ class Deployer:
             return None, (f"the current engine is not compared: {self._unplaced(error)}"[:300],)
 
     def _unplaced(self, error: FedspectError) -> str:
-        """The error as headquarters may read it: where things lie on this device is nobody else's business."""
+        """The error without this device's paths, for headquarters."""
         return str(error).replace(str(self.settings.data), "DATA").replace(str(self.home), "HOME")
 
     def _note(self, event: Any, version: str, number: int, who: str, why: str) -> None:

@@ -1,4 +1,4 @@
-"""What a plant asks of a new engine: ``engines.toml`` in its home, every limit with a default."""
+"""Settings of the gate, ``engines.toml``: which engines are built, and every limit with a default."""
 
 from __future__ import annotations
 

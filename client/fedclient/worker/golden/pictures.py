@@ -1,4 +1,4 @@
-"""Golden pictures on the disk: copies of the files, and a manifest with their hashes.
+"""Golden set on disk: copies of the files, and a manifest with their hashes.
 
 ::
 
@@ -256,7 +256,7 @@ def spread(labels: Mapping[str, str], most: Optional[int]) -> List[str]:
 
 
 def digest_of(content: bytes) -> str:
-    """What the split ledger calls a file of this content."""
+    """Content hash of a file, as in the split ledger."""
     return hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
 
 

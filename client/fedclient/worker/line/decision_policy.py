@@ -1,4 +1,4 @@
-"""From probabilities to what becomes of the piece: it passes, it is rejected, or a person is asked.
+"""Decision policy: from probabilities to a verdict: the piece passes, is rejected, or a person is asked (`ask`).
 
 The most probable class names the side: good or not. A piece passes when the probabilities of all good classes
 together reach the threshold of that class, and is rejected when those of all others do: two kinds of defect
@@ -74,16 +74,16 @@ class DecisionPolicy:
         """One verdict per picture; what was doubtful when it was read, or what a guard doubts, is asked about."""
         doubts = [guard.doubts(batch, answer) for guard in self.guards] or [batch.doubts]
         found = []
-        for verdict, *reasons in zip(self.judge(answer.probabilities), *doubts):
+        for verdict, *reasons in zip(self.by_confidence(answer.probabilities), *doubts):
             together = tuple(dict.fromkeys(reason for each in reasons for reason in each))
             found.append(replace(verdict, outcome=ASK, reasons=together) if together else verdict)
         return found
 
-    def judge(self, probabilities: np.ndarray) -> List[Verdict]:
-        """One verdict per row of ``probabilities`` (N, K)."""
-        return [self._judge(row) for row in np.asarray(probabilities, dtype=np.float64)]
+    def by_confidence(self, probabilities: np.ndarray) -> List[Verdict]:
+        """Verdicts by the thresholds alone: one per row of ``probabilities`` (N, K)."""
+        return [self._verdict(row) for row in np.asarray(probabilities, dtype=np.float64)]
 
-    def _judge(self, row: np.ndarray) -> Verdict:
+    def _verdict(self, row: np.ndarray) -> Verdict:
         top = int(row.argmax())
         good = bool(self.good[top])
         certainty = float(row[self.good == good].sum()) if self.good.any() else float(row[top])
@@ -112,8 +112,8 @@ def refuse_unknown(names: Iterable[str], classes: Sequence[str], where: str) -> 
 
 def threshold_table(settings: VerdictSettings, classes: Sequence[str]) -> List[Mapping[str, Any]]:
     """For each class whether it is good and how sure an answer must be; raises as ``DecisionPolicy``."""
-    judge = DecisionPolicy(settings, classes)
+    policy = DecisionPolicy(settings, classes)
     return [
         {"class": name, "good": bool(good), "sure": float(sure)}
-        for name, good, sure in zip(classes, judge.good, judge.sure)
+        for name, good, sure in zip(classes, policy.good, policy.sure)
     ]

@@ -1,4 +1,4 @@
-"""The files in a plant's home that the line knows: deployments, engines, and its own folder ``line``."""
+"""Paths of the line in a plant's home: deployments, engines, and its own folder ``line``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LineHome:
     def __init__(self, folder: Path) -> None:
         self.folder = expanded(folder).absolute()
         self.line = self.folder / "line"
-        self.asked = self.line / "asked"
+        self.review = self.line / "review"
         self.labelled = self.folder / LABELLED
         self.drift_path = self.line / "drift.json"
         self.reference = self.line / "reference"
@@ -69,7 +69,7 @@ class LineHome:
             return (InputGuard({}), DistanceGuard())
 
     def drift_watch(self, settings: DriftSettings) -> Optional[DriftWatch]:
-        """The watch for drift, for the first process that asks: two would write one file in turns."""
+        """The drift detector, for the first process that asks: two would write one file in turns."""
         lock = Occupied(self.line / "drift.lock", "the watch for drift")
         try:
             lock.acquire()

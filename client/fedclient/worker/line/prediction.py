@@ -88,7 +88,7 @@ def files_of(sources: Sequence[Path]) -> List[Path]:
 
 def predict(
     model: ServedModel,
-    judge: DecisionPolicy,
+    policy: DecisionPolicy,
     files: Sequence[Path],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Prediction]:
@@ -107,7 +107,7 @@ def predict(
             progress(done, len(files))
             continue
         answer = model.answer(batch.pixels)
-        verdict = judge.decide(batch, answer)[0]
+        verdict = policy.decide(batch, answer)[0]
         seconds = time.perf_counter() - begun
         yield Prediction(path, verdict, None, seconds, batch.pixels[0], answer)
         progress(done, len(files))

@@ -1,4 +1,4 @@
-"""Reliefs for comparing pictures: a bounded number in memory, the others made again from their files."""
+"""High-pass images for comparing pictures: a bounded number in memory, the others made again from their files."""
 
 from __future__ import annotations
 

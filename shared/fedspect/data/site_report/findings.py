@@ -1,4 +1,4 @@
-"""What a site report says in plain words, and what to do about it.
+"""Findings of a site report as sentences, each with what to do about it.
 
 Each remark has a level: *failure* stops training, *warning* makes its result doubtful, *ok* is worth knowing.
 """
@@ -18,6 +18,9 @@ from fedspect.data.pictures import (
     CLASS_SPELLING,
     CONFLICTING_LABELS,
     CROSSING_GROUPS,
+    EMPTY_CLASS,
+    IGNORED,
+    MASK,
     UNKNOWN_CLASS,
 )
 
@@ -74,6 +77,19 @@ def _left_out(report: SiteReport) -> Iterator[Finding]:
         yield Finding(
             level="warning", what=f"files left out: {listed}", remedy="mend or remove them; the rest is used"
         )
+
+
+def _not_used(report: SiteReport) -> Iterator[Finding]:
+    for kind, level, what in (
+        (EMPTY_CLASS, "warning", "no picture in the class folders"),
+        (MASK, "ok", "masks, which are no pictures, in"),
+        (IGNORED, "ok", "ignored, for they are no pictures by their names:"),
+    ):
+        names = [problem.name for problem in report.problems if problem.kind == kind]
+        if names:
+            more = f" and {len(names) - MOST_UNKNOWN} more" if len(names) > MOST_UNKNOWN else ""
+            listed = f"{what} {', '.join(names[:MOST_UNKNOWN])}{more}"
+            yield Finding(level=level, what=listed)
 
 
 def _classes(report: SiteReport) -> Iterator[Finding]:
@@ -229,6 +245,7 @@ def _light(report: SiteReport) -> Iterator[Finding]:
 PARTS: List[Callable[[SiteReport], Iterator[Finding]]] = [
     _enough,
     _left_out,
+    _not_used,
     _classes,
     _groups,
     _splits,

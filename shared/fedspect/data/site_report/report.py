@@ -85,6 +85,8 @@ class SiteReport(BaseModel):
 
     format_version: int = 1
     source: str
+    understood: str = ""
+    """What was understood of the source, in one sentence."""
     kind: str
     usable: int
     left_out: int
@@ -164,6 +166,7 @@ def site_report(
     groups = [_group(surface) for surface in surfaces]
     report = SiteReport(
         source=str(listing.root),
+        understood=listing.understood,
         kind=listing.kind,
         usable=len(pictures),
         left_out=sum(problem.left_out for problem in inspection.problems),

@@ -63,6 +63,7 @@ def show_site_report(
     if as_json:
         console.print_json(report.model_dump(mode="json"))
         return report
+    console.stdout().print(listing.understood, markup=False, highlight=False, soft_wrap=True)
     for table in report.tables():
         console.print_table(table.title, table.columns, table.rows)
     if html is not None:

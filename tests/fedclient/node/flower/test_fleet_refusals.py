@@ -19,7 +19,7 @@ from flwr.proto.node_pb2 import Node
 from fedclient.node.flower.envelope import content_with
 from fedclient.node.flower.fleet_connection import FleetConnection, LinkLostError, RefusedError, RunOverError
 from fedclient.node.flower.fleet_node import MOST_REFUSALS, FleetNode, Pace
-from fedclient.node.flower.message_journal import MOST_STARTS, MessageJournal
+from fedclient.node.flower.message_store import MOST_STARTS, MessageStore
 from fedclient.node.message_handler import Answer
 from fedserver.enrolment.authority import Authority
 from fedspect.errors import FederationError, UpdateFormatError
@@ -59,7 +59,7 @@ def node(tmp_path: Path, heard: list[str]) -> FleetNode:
         b"",
         KEY,
         handler=lambda kind, body: Answer(body),
-        journal=MessageJournal(tmp_path / "message"),
+        store=MessageStore(tmp_path / "message"),
         on_state=lambda state, detail: heard.append(state),
         pace=Pace(first_retry=0.001, longest_retry=0.002),
     )
@@ -139,10 +139,10 @@ def test_an_answer_that_is_too_large_for_the_server_is_answered_with_that(tmp_pa
 
 def test_a_message_that_no_node_survives_is_answered_with_that(tmp_path: Path) -> None:
     asked, link = node(tmp_path, []), OneCall()
-    asked.journal.keep(a_task())
+    asked.store.keep(a_task())
     for _ in range(MOST_STARTS):
-        asked.journal.left()
-    left = asked.journal.left()
+        asked.store.left()
+    left = asked.store.left()
     assert left is not None and left.given_up
     asked._finish(link, left, threading.Event())  # type: ignore[arg-type]
     (answer,) = link.pushed

@@ -172,7 +172,7 @@ def test_a_worse_version_is_refused_with_figures_and_the_current_one_stays(
     assert any("called wrong" in reason for reason in report.reasons)
     assert deployer.deployments.current() == before
     refused = deployer.deployments.list()[-1]
-    assert (refused.number, refused.standing) == (2, "refused")
+    assert (refused.number, refused.state) == (2, "refused")
     assert deployer.deployments.history()[-1].event == "refused"
 
     forced = deployer.deployments.activate(refused.id, who="a test", why="we know better", force=True)

@@ -1,4 +1,4 @@
-"""Memory for pictures of strangers: how large one may be, and how much is unpacked at the same time.
+"""Memory budget for pictures of requests: how large one may be, and how much is decoded at the same time.
 
 A file of some kilobytes may hold a picture of gigabytes, and each of many clients may send one.
 """
@@ -18,7 +18,9 @@ LONGEST_WAIT = 30.0  # seconds for room
 
 
 class MemoryBudget:
-    """Shared by all requests of a process. What finds no room waits for it."""
+    """Shared by all requests of a process; a picture waits until the budget allows it. What finds no room
+    waits for it.
+    """
 
     def __init__(self, largest_megapixels: float, together_mib: int) -> None:
         self.largest = int(largest_megapixels * 1_000_000)

@@ -1,7 +1,7 @@
-"""Message journal: the one message that a plant has taken and not yet answered, on disk, and then its answer.
+"""Message store: the one message that a plant has taken and not yet answered, on disk, and then its answer.
 
 A node that is killed goes on with it when it comes back, and hands in the very answer that it had. The server offers a
-message until it is answered, so what the journal could not keep comes again.
+message until it is answered, so what the store could not keep comes again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Left:
     """Too many nodes did not survive it."""
 
 
-class MessageJournal:
+class MessageStore:
     """The file ``path``: absent, a message, or the answer to one."""
 
     def __init__(self, path: Path) -> None:
