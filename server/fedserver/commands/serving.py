@@ -34,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 def start(
     rounds: Annotated[
-        Optional[int], typer.Option(min=1, max=100_000, help="Rounds of the whole run; wins over the file.")
+        Optional[int], typer.Option(min=0, max=100_000, help="Rounds of the whole run; wins over the file.")
     ] = None,
     new_run: Annotated[
         bool, typer.Option("--new-run", help="Begin a new run from the base model instead of going on.")

@@ -99,6 +99,13 @@ def prepare_run(
         rounds=settings.rounds if rounds is None else settings.rounds.model_copy(update={"rounds": rounds}),
         closed_form=settings.run.closed_form if begins_closed(settings, base) else None,
     )
+    if facts.rounds.rounds == 0 and facts.closed_form is None:
+        raise SettingsError(
+            "without rounds a run has to begin at a closed form",
+            seen=f'rounds = 0, start = "{settings.run.start}", {frozen_levels(settings, base)} frozen levels',
+            accepted='start = "closed-form" and at least one frozen level',
+            remedy="ask for rounds, or let the run begin at a closed form",
+        )
     return RunStore.create(folder, facts, first_head(settings, base, classes))
 
 

@@ -23,7 +23,7 @@ BINS = 256
 PER_DOUBLING = 8.0  # bins for each doubling of the squared distance
 ENOUGH = 100
 """From so many held-out pictures on, one of a hundred can be told apart."""
-FEWEST = 50
+FEWEST = 20
 """With fewer held-out pictures than this nothing is chosen by them: the defaults hold."""
 TEMPERATURE = 16.0
 """The default."""
