@@ -56,17 +56,17 @@ class DeviceSettings(Settings):
     threads: int = Field(0, ge=0, le=1024)
     """Processor threads of training; 0: as many as there are processors."""
     nice: int = Field(10, ge=0, le=19)
-    """How far training steps back from other programs that want a processor; 0: not at all."""
+    """Niceness of training: how far it yields processors to other programs; 0: not at all."""
     cache: int = Field(2048, ge=0, le=1 << 20)
-    """MiB of disk for what the frozen levels answer, which makes a round several times faster."""
+    """MiB of disk for the frozen-feature cache, which makes a round several times faster."""
     silence: int = Field(300, ge=30, le=86_400)
-    """Seconds without a sign of life after which a worker that hangs is ended and started again. It gives
+    """Seconds without a heartbeat after which a worker that hangs is ended and started again. It gives
     one every ten seconds, also in the middle of a long step and while it waits for the line.
     """
 
 
 class CameraSection(Settings):
-    """How pictures come from this plant's camera."""
+    """The camera of this plant."""
 
     bit_depth: int = Field(0, ge=0, le=16)
     """Bits per channel, 8 to 16, that files of 16 bits hold: 10, 12 or 14 for most cameras. 0: the smallest number
@@ -87,7 +87,7 @@ class VersionsSettings(Settings):
     automatic: bool = True
     """Whether a new version is fetched, tried on this plant's golden pictures and, if it passes, run."""
     look_every: float = Field(20.0, ge=1, le=86_400)
-    """Seconds between two questions to headquarters."""
+    """Seconds between two polls of headquarters."""
     keep: int = Field(5, ge=2, le=1000)
     """How many versions stay on the disk."""
 
@@ -109,7 +109,7 @@ class PlantSettings(Settings):
     device: DeviceSettings = Field(default_factory=DeviceSettings)
     """What the trainer may use of this device."""
     camera: CameraSection = Field(default_factory=CameraSection)
-    """How pictures come from this plant's camera."""
+    """The camera of this plant."""
     versions: VersionsSettings = Field(default_factory=VersionsSettings)
     """How published versions come to the line."""
     network: NetworkSection = Field(default_factory=NetworkSection)

@@ -84,7 +84,7 @@ class ModelSettings(Settings):
     base: str = "default"
     """"default" for the small one that ships with Fedspect (a-grey), or the folder of a base model."""
     freeze_levels: Optional[int] = Field(None, ge=0, le=1000)
-    """Levels that stand still and never travel; not set: what the base model recommends (8 of 12 for
+    """Frozen levels, which never train and never travel; not set: what the base model recommends (8 of 12 for
     CondenseNetV2).
     """
 

@@ -155,7 +155,7 @@ class SimulatedModelSettings(Settings):
     """cdnv2-a, cdnv2-b, cdnv2-c, plain-cnn or a torchvision classifier such as mobilenet-v3-small; not
     set: the base model's own."""
     freeze_levels: Optional[int] = Field(None, ge=0, le=1000)
-    """Levels that stand still and never travel; not set: what the base model recommends (8 of 12 for
+    """Frozen levels, which never train and never travel; not set: what the base model recommends (8 of 12 for
     CondenseNetV2), and none from scratch."""
     size: Optional[int] = Field(None, ge=SMALLEST_SIZE, le=4096)
     """Side in pixels of the square that pictures are scaled to; not set: the base model's own, 224 from

@@ -94,7 +94,7 @@ def input_size(model: SimulatedModelSettings, base: BaseNetwork | None) -> int:
 
 
 def levels_to_freeze(model: SimulatedModelSettings, base: BaseNetwork | None) -> int:
-    """How many levels stand still: as asked for, else what the base recommends, and none of fresh weights."""
+    """How many levels are frozen: as asked for, else what the base recommends, and none of fresh weights."""
     if model.freeze_levels is not None:
         return model.freeze_levels
     return 0 if base is None else base.card.default_freeze_levels

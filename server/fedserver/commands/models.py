@@ -89,7 +89,7 @@ def show(
         "state": _state(opened, found),
         "parent": card.parent or "none: the first on its base model",
         "base model": card.base_hash,
-        "network": f"{card.architecture}, {card.freeze_levels} levels stand still",
+        "network": f"{card.architecture}, {card.freeze_levels} levels frozen",
         "classes": ", ".join(card.classes),
         "made by": f"{card.run}, round {card.rounds}",
         "published": card.created,

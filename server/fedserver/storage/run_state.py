@@ -33,7 +33,7 @@ class RunFacts(BaseModel):
     classes: list[str]
     """The federation's classes, in order."""
     freeze_levels: int | None = None
-    """Levels of the base model that stand still; not set: what the base model recommends."""
+    """Frozen levels of the base model; not set: what the base model recommends."""
     seed: int
     strategy: str
     strategy_options: dict[str, Any]

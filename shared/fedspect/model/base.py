@@ -57,7 +57,7 @@ class BaseCard(pydantic.BaseModel):
     std: List[float]
     """Per channel, divided by after the mean is subtracted."""
     default_freeze_levels: int = pydantic.Field(ge=0, le=1000)
-    """How many levels stand still unless the user asks otherwise."""
+    """How many levels are frozen unless the user asks otherwise."""
     closed_form: bool = False
     """Whether the classifier is, or begins at, a linear discriminant on the frozen levels' taps."""
     provenance: Dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """Stages (the paper calls them levels) of a network, of which the first few can be frozen.
 
 Every network that Fedspect trains is a list of levels; ``forward`` sends the images through one after the
-other. ``freeze`` makes the first levels stand still: their parameters get no gradient and their batch
+other. ``freeze`` freezes the first levels: their parameters get no gradient and their batch
 statistics do not move, not even after ``network.train()``. What is left is the *head*: the only part that
 plants train and exchange.
 
@@ -32,8 +32,8 @@ class LevelledNetwork(nn.Module):
         form: "learned" (groups with masks), "condensed" (plain grouped convolutions) or "plain" (peers).
         minimum_size: smallest height and width, in pixels.
         only_size: the one size that it takes, in pixels, where it takes one only.
-        default_freeze_levels: how many levels stand still unless the user asks otherwise.
-        freeze_levels: how many stand still now; set by ``freeze``.
+        default_freeze_levels: how many levels are frozen unless the user asks otherwise.
+        freeze_levels: how many are frozen now; set by ``freeze``.
         taps: names of levels whose maps a closed-form classifier looks at where they are frozen; where none of
             them is, it is the last frozen level.
         discriminant: that classifier, once ``attach_discriminant`` gave the network one.
@@ -220,7 +220,7 @@ class seeded:  # noqa: N801 - used like a function: ``with seeded("classifier", 
 
 
 def freeze(network: LevelledNetwork, freeze_levels: int) -> None:
-    """Let the first ``freeze_levels`` levels stand still: no gradients, and evaluation mode for good.
+    """Freeze the first ``freeze_levels`` levels: no gradients, and evaluation mode for good.
 
     The other levels are set free, so a second call may freeze fewer.
 

@@ -58,7 +58,7 @@ class VersionCard(BaseModel):
     classes: List[str] = Field(min_length=1, max_length=MOST_CLASSES)
     """Names of the classifier's outputs, in order."""
     freeze_levels: int = Field(ge=0)
-    """The levels of the base model that stand still; the head is the rest."""
+    """The frozen levels of the base model; the head is the rest."""
     closed_form: bool = False
     """Whether the head has a linear discriminant on the frozen levels' taps."""
     batch_norm: BatchNorm = "average"

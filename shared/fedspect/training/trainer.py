@@ -51,7 +51,7 @@ PREDICTION_BATCH = 64
 
 
 class Trainer:
-    """Trains ``network`` from level ``freeze_levels`` on; the first ones stand still.
+    """Trains ``network`` from level ``freeze_levels`` on; the first ones are frozen.
 
     Args:
         network: trained in place; moved to the device that the settings choose.

@@ -14,7 +14,7 @@ from fedsim.backends.job import SimulationJob, prepare_run
 from fedsim.backends.outcome import never
 from fedspect.errors import SettingsError, did_you_mean
 
-__all__ = ["SimulationJob", "engine_names", "prepare_run", "run_engine"]
+__all__ = ["SimulationJob", "backend_names", "prepare_run", "run_backend"]
 
 
 def backend_names() -> list[str]:

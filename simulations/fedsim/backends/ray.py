@@ -1,6 +1,6 @@
 """Many plants in many processes: Flower's own simulation, which is built on Ray, here or on a cluster.
 
-The ServerApp runs in a thread of this process, so events arrive here as they do with the local engine. Plants
+The ServerApp runs in a thread of this process, so events arrive here as they do with the local backend. Plants
 work in Ray's processes, which make each plant's worker from the run folder. Ray takes some ten seconds to start.
 """
 

@@ -194,7 +194,7 @@ Scratch = Annotated[
 FreezeLevels = Annotated[
     Optional[int],
     typer.Option(
-        help="Levels that stand still and never travel; 0 trains all.",
+        help="Frozen levels, which never train and never travel; 0 trains all.",
         show_default="the base model's: 8",
         rich_help_panel=MODEL,
     ),

@@ -16,7 +16,7 @@ class Deployment(BaseModel):
     """A version with the engines that were built of it.
 
     ``engines`` holds the engine store's ids: {"backbone": id, "head": id}, or {"whole": id} where no level
-    stands still. ``figures`` is what the gate measured. ``activated_at`` (seconds since 1970), ``who`` and
+    is frozen. ``figures`` is what the gate measured. ``activated_at`` (seconds since 1970), ``who`` and
     ``why`` tell of the activation that made it current; they are empty on one that is not current.
     """
 

@@ -58,7 +58,7 @@ class PlantWorker:
         train: the pictures to train on.
         evaluation: held-out pictures to evaluate each received head on; may be empty.
         settings: how to train; a task's rate, epochs and proximal weight take precedence.
-        freeze_levels: levels that stand still; the base model's default when None.
+        freeze_levels: frozen levels; the base model's default when None.
         state_folder: what must survive this process (``PlantState``).
         cache_folder: of frozen features; None keeps them in memory.
         seed: of a new classifier, where the base model has other classes.

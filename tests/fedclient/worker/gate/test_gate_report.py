@@ -203,7 +203,7 @@ def test_an_engine_that_fails_is_refused_with_its_words() -> None:
     assert decide(bad, SETTINGS).reasons == ("the engine fails: out of memory",)
 
 
-def test_a_current_engine_that_fails_is_no_yardstick() -> None:
+def test_a_current_engine_that_fails_is_not_compared_with() -> None:
     bad = evidence(current=Answers(CLASSES, np.zeros((0, 3), np.float32), "gone"))
     verdict = decide(bad, SETTINGS)
     assert verdict.passed
