@@ -89,7 +89,7 @@ def run(
         path = output or RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
     with LiveView(rounds=settings.federation.rounds, title=path.name, quiet=json) as view:
         if resume:
-            outcome = resume_run(path, view=view)
+            outcome = resume_run(path, view=view, data=given.options.get("data"))
         else:
             outcome = start_run(path, settings, view=view, command=_command(), overwrite=overwrite)
     show_run(outcome, as_json=json)

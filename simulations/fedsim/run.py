@@ -98,9 +98,14 @@ def start_run(
     return _interruptible_run(folder, settings, view or NoView(), command)
 
 
-def resume_run(path: Path, *, view: View | None = None) -> RunResult:
-    """Go on with the run in a folder, with the settings that it was started with; errors as ``start_run``."""
+def resume_run(path: Path, *, view: View | None = None, data: Path | None = None) -> RunResult:
+    """Go on with the run in a folder, with the settings that it was started with; errors as ``start_run``.
+
+    ``data`` is where its pictures lie now, if they were moved.
+    """
     folder = RunFolder(path)
+    if data is not None:
+        folder.pictures_moved_to(data)
     return _interruptible_run(folder, folder.settings(), view or NoView(), "")
 
 

@@ -194,6 +194,22 @@ class RunFolder:
         except ValidationError as error:
             raise _damaged(self.prepared, str(error.errors()[0]["msg"])) from error
 
+    def pictures_moved_to(self, place: Path) -> None:
+        """Find the pictures at another place from now on; their content is compared before the run goes on.
+
+        Raises:
+            WorkspaceError: the run was not prepared yet, so that a new one costs nothing.
+
+        """
+        prepared = self.read_prepared()
+        if prepared is None:
+            raise WorkspaceError(
+                "the run has not dealt its pictures yet, so they cannot have moved",
+                seen=self.path,
+                remedy="start a new run",
+            )
+        write_json(self.prepared, prepared.model_copy(update={"root": str(place.absolute())}).model_dump())
+
     def root(self, prepared: Prepared) -> Path:
         """The folder of pictures."""
         return self.path / prepared.root

@@ -32,7 +32,9 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     made = Federation(folder, rounds=3)
     shutil.rmtree(folder / "base")
     shutil.copytree(DEFAULT_FOLDER, folder / "base")
-    made.set(classes=classes, local_epochs=2)
+    made.set(
+        classes=classes, local_epochs=2, start="fresh"
+    )  # each run of rounds is to end in another version
     yield made
     made.close()
 
@@ -65,10 +67,10 @@ def goes_back(federation: Federation, plant: str, load: Load) -> None:
 
 
 def poison(models: VersionRegistry) -> int:
-    """Publish what no honest exchange makes: the class means in another order."""
+    """Publish what no honest round makes: the classifier's rows in another order."""
     good = models.versions()[-1]
     head = {name: np.array(values) for name, values in good.head().items()}
-    for name in ("discriminant.means.weight", "discriminant.means.bias"):
+    for name in ("classifier.weight", "classifier.bias"):
         head[name] = np.roll(head[name], 1, axis=0)
     facts = good.card.model_dump(exclude={"number", "content_hash", "parent", "created"})
     version, new = models.add(head, **{**facts, "note": "poisoned"})

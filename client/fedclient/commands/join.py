@@ -14,7 +14,7 @@ from fedclient.commands.options import HomeOption, WorkerPythonOption, interpret
 from fedclient.node.home import PlantHome
 from fedspect.background import detach
 from fedspect.console import note
-from fedspect.errors import NoPicturesError, SettingsError
+from fedspect.errors import DataError, NoPicturesError, SettingsError
 from fedspect.graceful_shutdown import stop_event
 from fedspect.protocol.join_token import JoinToken, decode
 
@@ -73,6 +73,8 @@ def join(
         )
     if data is not None and not data.exists():
         raise NoPicturesError("there is no such folder of pictures", seen=data)
+    if data is not None:
+        _say_what_was_understood(data)
     if worker_python is not None:
         worker_python = interpreter(worker_python)
     plant_home.prepare()
@@ -93,6 +95,19 @@ def join(
         view.facts, view.line = lambda: plant.status.facts, lambda: line_version(plant_home)
         _look_at_device(plant_home, view, first=decoded is not None)
         plant.run(stop, token=decoded, data=data, worker_python=worker_python)
+
+
+def _say_what_was_understood(data: Path) -> None:
+    """Name the layout of the pictures before a token is spent; folders that contradict each other end it here."""
+    from fedspect.data.folder_layout import LayoutError
+    from fedspect.data.sources import find_pictures
+
+    try:
+        note(f"pictures: {find_pictures(data).understood}")
+    except LayoutError:
+        raise
+    except DataError:
+        pass  # the trainer looks again, with the federation's classes and their other names
 
 
 def _keep_settings(home: PlantHome, given: Mapping[str, object]) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fedserver.registry.versions import PublishedVersion
     from fedserver.workspace import Workspace
 
+FEW_PICTURES = 50  # an accuracy of fewer is within some points of anything
+
 models_app = typer.Typer(
     help="The versions of the model that plants are given: publish, look, hand out, take back.",
     no_args_is_help=True,
@@ -63,6 +65,9 @@ def list_command(workspace: WorkspaceOption = HERE, json: JsonOption = False) ->
         ],
         caption="" if rows else "nothing was published yet: fedserver models publish",
     )
+    for row in rows:
+        if 0 < row["evaluated"] < FEW_PICTURES:
+            warn(f"the accuracy of version {row['version']} comes from {row['evaluated']} pictures only")
 
 
 @models_app.command()
@@ -202,6 +207,7 @@ def _row(workspace: Workspace, version: PublishedVersion) -> dict[str, Any]:
         "round": card.rounds,
         "accuracy": card.metrics.mean.get("accuracy"),
         "before": card.before.mean.get("accuracy"),
+        "evaluated": card.metrics.evaluated,
         "on the line": sum(line is not None and line.report.version == card.content_hash for line in lines),
         "published": card.created,
     }

@@ -24,7 +24,7 @@ BUSY_FOR = 60.0
 """Seconds after a message was stored in which nodes ask often."""
 BUSY_SHARE, IDLE_SHARE = 0.02, 0.05
 """Seconds between two questions of one node for each node that is online: 50 or 20 questions a second in all."""
-FASTEST, SLOWEST = 0.1, 7.0
+FASTEST, SLOWEST = 0.1, 5.5
 """Seconds; the slowest question still comes in time to be the node's heartbeat."""
 IDLE = 1.0
 

@@ -8,6 +8,7 @@ would say so much later, and once for each plant.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from fedspect.files import write_text
 
 ADDRESS = "RAY_ADDRESS"
 MARK = ".ray-shared"
+ANSWER = 10.0  # seconds in which the head must take a connection
 
 
 @contextmanager
@@ -39,8 +41,11 @@ def joined_cluster(run_folder: Path, shared: Sequence[Path], **init: Any) -> Ite
 
     path = os.pathsep.join(each for each in sys.path if each)
     try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit():  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=ANSWER).close()
         ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, **init)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise FederationError(
             "the Ray cluster cannot be joined",
             seen=f"{ADDRESS}={address}: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}",

@@ -32,6 +32,8 @@ from fedspect.protocol.names import split_address
 
 HEARTBEAT_INTERVAL = 10.0
 """Seconds; the least that the Fleet API accepts. A device is offline after twice that."""
+BEAT = 7.5
+"""Seconds without another call after which the node sends a heartbeat."""
 CALL_TIMEOUT = 15.0
 
 
@@ -109,7 +111,7 @@ class FleetConnection:
         self._closed = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._refusal = ""
-        self._asked_at = -HEARTBEAT_INTERVAL
+        self._alive_at = time.monotonic()
 
     def __enter__(self) -> FleetConnection:
         try:
@@ -149,7 +151,7 @@ class FleetConnection:
         except grpc.RpcError as error:
             raise self._meaning(error, method) from error
         if method == "PullMessages":
-            self._asked_at = time.monotonic()
+            self._alive_at = time.monotonic()
         return answer
 
     def _metadata(self) -> list[tuple[str, str | bytes]]:
@@ -190,9 +192,11 @@ class FleetConnection:
         return error
 
     def _beat(self) -> None:
-        while not self._closed.wait(HEARTBEAT_INTERVAL * random.uniform(0.7, 0.85)):
-            if time.monotonic() - self._asked_at < HEARTBEAT_INTERVAL:
-                continue  # a question for messages is a heartbeat
+        """Never leave the server without a sign of life for longer than a beat; a question for messages is one."""
+        while not self._closed.wait(self._alive_at + BEAT * random.uniform(0.9, 1.1) - time.monotonic()):
+            if time.monotonic() - self._alive_at < 0.9 * BEAT:
+                continue
+            self._alive_at = time.monotonic()
             request = SendNodeHeartbeatRequest(node=self.proto, heartbeat_interval=HEARTBEAT_INTERVAL)
             try:
                 if not self.call("SendNodeHeartbeat", request, timeout=5.0).success:
