@@ -6,7 +6,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit worker-test install clean
+.PHONY: help demo test test-all lint types unit unit-all worker-test install docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -21,10 +21,17 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 install: $(VENV)/installed ## make the environment in .venv
 
-demo: install ## train a federation of four plants on synthetic surfaces (about two minutes)
-	$(BIN)/fedsim run
+demo: install ## train a federation of four plants on synthetic surfaces, from its closed form on (about a minute)
+	$(BIN)/fedsim run --rounds 1
 
-test: lint types unit worker-test ## everything that must hold: style, types, arrows, tests on two Pythons
+# A file's tests stay in one process, for they share what takes long to make; tests/conftest.py puts long files first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test: SELECTED := -m "not slow"
+test: lint types unit worker-test ## what must hold: style, types, arrows, tests on two Pythons
+
+test-all: SELECTED :=
+test-all: lint types unit-all worker-test ## all of it, also kills, faults and whole federations, with coverage
 
 lint: install
 	$(BIN)/ruff check --no-cache .
@@ -35,11 +42,16 @@ types: install
 	$(BIN)/mypy
 
 unit: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile \
-		--cov --cov-report=term:skip-covered
+	$(PYTEST) $(SELECTED)
+
+unit-all: install
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 worker-test: install ## the worker's side under CPython 3.8 with torch 2.1
-	.ci/worker-test $(BIN)/uv
+	.ci/worker-test $(BIN)/uv $(SELECTED)
+
+docs: install ## these pages as a site in site/, searchable
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs site
 
 clean: ## remove the environments and the demo's output
-	rm -rf .venv .venv-worker runs
+	rm -rf .venv .venv-worker runs site

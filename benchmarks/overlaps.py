@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from fedspect.data.decode import read_picture
-from fedspect.data.near_duplicates.keypoints import find_landmarks, relief
+from fedspect.data.near_duplicates.keypoints import find_keypoints, relief
 from fedspect.data.near_duplicates.locality_hashing import find_candidates
 from fedspect.data.near_duplicates.overlap import (
     LEAST_CORRELATION,
@@ -42,16 +42,16 @@ def timed(pictures: Sequence[np.ndarray]) -> Dict[str, Any]:
     """Seconds of each step, and the groups found."""
     start = time.process_time()
     reliefs = [relief(picture) for picture in pictures]
-    landmarks = [find_landmarks(surface) for surface in reliefs]
+    keypoints = [find_keypoints(surface) for surface in reliefs]
     described = time.process_time()
-    candidates = find_candidates(landmarks)
+    candidates = find_candidates(keypoints)
     guessed = time.process_time()
-    overlaps = find_overlaps(landmarks, lambda number: reliefs[number])
+    overlaps = find_overlaps(keypoints, lambda number: reliefs[number])
     compared = time.process_time()
     groups = group_overlapping(len(pictures), [(each.first, each.second) for each in overlaps])
     return {
         "pictures": len(pictures),
-        "landmarks": sum(len(each.places) for each in landmarks),
+        "keypoints": sum(len(each.places) for each in keypoints),
         "candidates": len(candidates),
         "groups": len(set(groups)),
         "seconds describing": round(described - start, 1),
@@ -83,7 +83,7 @@ def mirrored_links(pictures: Sequence[np.ndarray]) -> Dict[str, float]:
     reliefs = [relief(picture) for picture in both]
     links, highest = 0, 0.0
     for first, second, rows, columns, _ in find_candidates(
-        [find_landmarks(each) for each in reliefs]
+        [find_keypoints(each) for each in reliefs]
     ).tolist():
         if (first < len(pictures)) != (second < len(pictures)):
             found = compare(reliefs[first], reliefs[second], rows, columns)
@@ -105,7 +105,7 @@ def recall(pictures: Sequence[np.ndarray]) -> List[Dict[str, Any]]:
         windows += [saved(first, 85), saved(dark, 75)]
         shares.append(float(np.prod([max(0, side - abs(int(a) - int(b))) for a, b in spots])) / side**2)
     reliefs = [relief(window) for window in windows]
-    links = find_overlaps([find_landmarks(each) for each in reliefs], lambda number: reliefs[number])
+    links = find_overlaps([find_keypoints(each) for each in reliefs], lambda number: reliefs[number])
     groups = group_overlapping(len(windows), [(each.first, each.second) for each in links])
     hits = np.array([groups[2 * n] == groups[2 * n + 1] for n in range(len(pictures))])
     rows = []

@@ -1,12 +1,14 @@
 """The transfer table: what base models' frozen features tell about surfaces, set by set.
 
-    python benchmarks/transfer.py [BASE ...] --data DATA [--cache FOLDER] [--most 120] [--size 112] [--json FILE]
+    python benchmarks/transfer.py [BASE ...] --data DATA [--frozen] [--cache FOLDER] [--most 120] [--size 112]
+        [--json FILE]
 
 BASE is a base model's folder; none stands for the one that ships. For each set of pictures in DATA a linear
-discriminant in closed form is fitted to the frozen taps (mean and standard deviation of the maps of blocks 2 to 5,
-and the hidden layer; covariance scaled to correlations and shrunk towards the identity) with ten pictures a class and
-with 80 % of the pictures, five draws each, groups of one surface kept whole where they are known. Printed: balanced
-accuracy on the other 20 %, and the AUROC of the Mahalanobis distance for a class that was left out. Sets that a base
+discriminant in closed form is fitted to the taps (mean and standard deviation of the maps of blocks 2 to 5, and the
+hidden layer; with --frozen of the levels that stand still only, as in the product), its covariance scaled to
+correlations and shrunk towards the identity, with ten pictures a class and with 80 % of the pictures, five draws each,
+groups of one surface kept whole where they are known. Printed: balanced accuracy on the other 20 %, and the AUROC of
+the Mahalanobis distance for a class that was left out. Sets that a base
 saw in pre-training are marked; the means are over the sets that no base of the table saw.
 """
 
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--only", help="names of sets, with commas between")
     parser.add_argument("--most", type=int, default=0, help="pictures of a class at most; 0 takes all")
     parser.add_argument("--size", type=int, help="side in pixels, in place of the base's own")
+    parser.add_argument("--frozen", action="store_true", help="only the taps of the levels that stand still")
     parser.add_argument("--cache", type=Path, help="folder that keeps features for another time")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -82,7 +85,7 @@ def main() -> None:
     for each in sets:
         for name, base in bases.items():
             features = kept_features(base, each, given.size or base.card.input_size, given.cache)
-            figures = measure(features, each)
+            figures = measure(features[:, : frozen_width(base)] if given.frozen else features, each)
             rows.append({"set": each.name, "base": name, "seen": each.name in seen[name], **figures})
             print(line(rows[-1]), flush=True)
     ever_seen = set().union(*seen.values())
@@ -92,7 +95,14 @@ def main() -> None:
     if given.json:
         hashes = {name: base.content_hash for name, base in bases.items()}
         write_json(
-            given.json, {"bases": hashes, "most": given.most, "size": given.size, "rows": rows + means}
+            given.json,
+            {
+                "bases": hashes,
+                "most": given.most,
+                "size": given.size,
+                "frozen": given.frozen,
+                "rows": rows + means,
+            },
         )
 
 
@@ -201,6 +211,26 @@ def tapped(network: LevelledNetwork) -> List[nn.Module]:
         last = levels["block5"].get_submodule("activation")
         return [levels["block2"], levels["block3"], levels["block4"], last, levels["hidden"]]
     return list(levels.values())[-6:-1]
+
+
+def frozen_width(base: BaseNetwork) -> int:
+    """How many of the features are those of the levels that stand still: they come first."""
+    network = base.network(base.card.classes, seed=0).eval()
+    frozen = {name for name, _ in network.levels()[: base.card.default_freeze_levels]}
+    taps: List[Tensor] = []
+    hooks = [
+        part.register_forward_hook(tap(taps)) for part in tapped(network) if owner(network, part) in frozen
+    ]
+    with torch.no_grad():
+        network(torch.zeros(1, network.channels, network.minimum_size, network.minimum_size))
+    for hook in hooks:
+        hook.remove()
+    return sum(each.shape[1] for each in taps)
+
+
+def owner(network: LevelledNetwork, part: nn.Module) -> str:
+    """The name of the level that a module is in."""
+    return next(name for name, level in network.levels() if any(each is part for each in level.modules()))
 
 
 def tap(taps: List[Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -26,8 +27,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-soak", action="store_true", help="run the soak: minutes of random kills")
 
 
+LONG = (  # a process that takes up one of these last would let the others wait for it
+    "end_to_end",
+    "faults",
+    "fedclient/node/test_worker_client.py",
+    "fedclient/worker/gate",
+    "fedclient/commands/test_engines_command.py",
+    "fedsim/test_run.py",
+    "fedclient/worker/engines/test_engine_build.py",
+)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the soak out unless it was asked for."""
+    """Put long files first, and leave the soak out unless it was asked for."""
+    root = Path(__file__).parent
+    items.sort(key=lambda item: not item.path.relative_to(root).as_posix().startswith(LONG))
     if not config.getoption("--run-soak"):
         for item in items:
             if item.get_closest_marker("soak") is not None:

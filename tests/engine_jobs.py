@@ -38,3 +38,12 @@ def make_worker_without_pictures(run_folder: Path, plant: str) -> LinearPlant:
     if plant == "plant-2":
         raise NoPicturesError("plant-2 has no pictures")
     return linear_plants.make_worker(run_folder, plant)
+
+
+def make_worker_that_names_its_node(run_folder: Path, plant: str) -> LinearPlant:
+    """As ``linear_plants.make_worker``; leaves a file called after Ray's node."""
+    import ray
+
+    (run_folder / "nodes").mkdir(exist_ok=True)
+    (run_folder / "nodes" / ray.get_runtime_context().get_node_id()).touch()
+    return linear_plants.make_worker(run_folder, plant)

@@ -48,11 +48,14 @@ class ScriptedTransport(LocalTransport):
     def nodes(self) -> set[int]:
         return super().nodes() - self.offline
 
-    def send(self, node: int, kind: str, body: bytes, *, lifetime: float, group: str) -> str | None:
-        identity = super().send(node, kind, body, lifetime=lifetime, group=group)
-        assert identity is not None
-        self.sent[identity] = Sent(node, kind, group)
-        return identity
+    def send(
+        self, nodes: Sequence[int], kind: str, body: bytes, *, lifetime: float, group: str
+    ) -> Sequence[str | None]:
+        identities = super().send(nodes, kind, body, lifetime=lifetime, group=group)
+        for node, identity in zip(nodes, identities):
+            assert identity is not None
+            self.sent[identity] = Sent(node, kind, group)
+        return identities
 
     def forget(self, node: int) -> None:
         """A node was killed: what it was given is never answered."""

@@ -182,3 +182,12 @@ def test_the_page_of_the_shipped_base_says_what_its_card_says() -> None:
     command = f"--training-size {made['training_size']} --epochs {made['epochs']} --threads 1"
     assert command in page and "--synthetic 150" in page and "synthetic (150 a class)" in made["sources"]
     assert len(card["classes"]) == 13 and "thirteen classes" in page
+
+
+@pytest.mark.parametrize("module", ["aggregator", "network", "augmentation", "encoding", "engine"])
+def test_a_page_on_extending_shows_the_example_that_the_tests_install(module: str) -> None:
+    package = ROOT / "tests" / "plugin_package"
+    page = (DOCS / "extend" / f"{module}.md").read_text("utf-8")
+    assert f"```python\n{(package / 'fedspect_examples' / f'{module}.py').read_text('utf-8')}```" in page
+    entry = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert entry is not None and entry.group(1).strip() in (package / "pyproject.toml").read_text("utf-8")

@@ -1,1 +1,1 @@
-"""A plant: its node (Flower's side, no torch) and its worker (the GPU's side, no Flower)."""
+"""A plant: its node (Flower, no torch) and its worker (torch and the GPU, no Flower)."""

@@ -1,4 +1,4 @@
-"""The `fedclient` command: its parts, each in a module of ``fedclient.commands``, put together."""
+"""The `fedclient` command, put together from ``fedclient.commands``."""
 
 from __future__ import annotations
 

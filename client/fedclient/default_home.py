@@ -1,4 +1,4 @@
-"""Where a plant lives on this device unless told otherwise; the node's side and the worker's say the same."""
+"""Default folder of a plant, the same for node and worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOME_VARIABLE = "FEDSPECT_HOME"
 
 
 def default_home() -> Path:
-    """Where a plant lives unless told otherwise: ``$FEDSPECT_HOME``, or the user's own data folder."""
+    """The default folder of a plant: ``$FEDSPECT_HOME``, or the user's own data folder."""
     given = os.environ.get(HOME_VARIABLE)
     if given:
         return Path(given)

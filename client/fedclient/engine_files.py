@@ -1,28 +1,22 @@
-"""Whether a built engine is on the disk as it was built: for the store, and for those who may open none.
+"""Integrity of built engines on disk, without opening one.
 
 `fedclient engines rollback` must not wait for numpy, and the node holds no engine: both read files only.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Iterable, Optional
 
 from fedspect.errors import DamagedFileError
-from fedspect.files import read_json
+from fedspect.files import file_hash, read_json
 
 SIDECAR = "engine.json"
 FILES = {"onnxruntime": "engine.onnx", "tensorrt": "engine.plan"}
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+GROUP = "fedspect.engines"
+"""The entry points of those kinds."""
+OTHER_FILE = "engine.bin"
+"""Of the kinds that other packages add."""
 
 
 def fault_of(store: Path, engines: Iterable[str], *, thorough: bool = True) -> Optional[str]:
@@ -38,7 +32,7 @@ def fault_of(store: Path, engines: Iterable[str], *, thorough: bool = True) -> O
 
 
 def line_fault(home: Path) -> Optional[str]:
-    """Why the line of a plant's home could not open what it is to run; None where it could, or runs nothing yet."""
+    """Why the line of a plant's home could not open its deployment; None where it could, or has none yet."""
     deployments = home / "deployments"
     try:
         current = read_json(deployments / "current.json")["current"]
@@ -56,7 +50,7 @@ def line_fault(home: Path) -> Optional[str]:
 def _fault(folder: Path, thorough: bool) -> Optional[str]:
     try:
         sidecar = read_json(folder / SIDECAR)
-        file = folder / FILES[sidecar["key"]["kind"]]
+        file = folder / FILES.get(str(sidecar["key"]["kind"]), OTHER_FILE)
         size = file.stat().st_size
         if size != sidecar["bytes"]:
             return f"is damaged: {size} bytes, {sidecar['bytes']} were built"

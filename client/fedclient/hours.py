@@ -1,4 +1,4 @@
-"""Hours of the day at which something may happen, such as ``22:00-06:00``, in the device's local time.
+"""Daily time windows such as ``22:00-06:00``, in the device's local time.
 
 A window begins at its first minute and ends before its last; it may go over midnight. ``00:00-24:00`` is
 the whole day. Daylight saving moves the clock, and the windows with it: they are what a clock on the wall
@@ -27,7 +27,7 @@ class Window:
 
     @classmethod
     def parse(cls, text: str) -> Window:
-        """The window that ``22:00-06:00`` says.
+        """Parse ``22:00-06:00``.
 
         Raises:
             ValueError: it says none.
@@ -62,7 +62,7 @@ class Hours:
 
     @classmethod
     def parse(cls, texts: Iterable[str], local: LocalTime = time.localtime) -> Hours:
-        """From windows as text, several in one text with commas between them; ValueError for other text."""
+        """Parse windows, several in one text with commas between them; ValueError for other text."""
         parts = [part for text in texts for part in text.split(",") if part.strip()]
         return cls(tuple(Window.parse(part) for part in parts), local)
 

@@ -1,6 +1,6 @@
-"""``plant.toml`` in the plant's home: what a plant's engineer decides about this device.
+"""Settings of a plant, ``plant.toml``: what its engineer decides about this device.
 
-`fedclient join` writes the file with a comment over every value. Node and trainer read it again when it
+`fedclient join` writes the file with a comment over every value. Node and worker read it again when it
 changes, so that hours and limits take effect at once. A file that cannot be read any more does not end a
 plant that runs: the last settings stay, and `fedclient status` says what is wrong.
 """
@@ -20,11 +20,12 @@ from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "plant.toml"
 HEADING = """What this plant's engineer decides. The line comes first: training waits where these say so.
-Hours and limits take effect within seconds; what [device] and [network] say at the next `fedclient join`."""
+Hours and limits take effect within seconds; what [device], [camera] and [network] say at the next
+`fedclient join`."""
 
 
 class TrainingHoursSettings(Settings):
-    """When training may run, and what it must leave to the line."""
+    """Hours of training, and what it must leave to the line."""
 
     hours: List[str] = Field(default_factory=list, max_length=50)
     """Windows of the day in this device's local time, such as ["22:00-06:00", "12:00-12:45"]; a window may
@@ -33,7 +34,7 @@ class TrainingHoursSettings(Settings):
     memory_free: int = Field(256, ge=0, le=1 << 20)
     """MiB of memory that must stay free for the line; with less, training waits. 0: no such limit."""
     memory_limit: int = Field(0, ge=0, le=1 << 20)
-    """MiB of memory that the trainer may take; beyond, it gives its round back. 0: no such limit."""
+    """MiB of memory that the worker may take; beyond, it gives its round back. 0: no such limit."""
     load_limit: int = Field(0, ge=0, le=100)
     """Percent of all processors that everything else on the device may be using; with more, training
     waits. 0: no such limit.
@@ -48,29 +49,45 @@ class TrainingHoursSettings(Settings):
 
 
 class DeviceSettings(Settings):
-    """What the trainer may use of this device."""
+    """What the worker may use of this device."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1"."""
     threads: int = Field(0, ge=0, le=1024)
     """Processor threads of training; 0: as many as there are processors."""
     nice: int = Field(10, ge=0, le=19)
-    """How far training steps back from other programs that want a processor; 0: not at all."""
+    """Niceness of training: how far it yields processors to other programs; 0: not at all."""
     cache: int = Field(2048, ge=0, le=1 << 20)
-    """MiB of disk for what the frozen levels answer, which makes a round several times faster."""
+    """MiB of disk for the frozen-feature cache, which makes a round several times faster."""
     silence: int = Field(300, ge=30, le=86_400)
-    """Seconds without a sign of life after which a trainer that hangs is ended and started again. It gives
+    """Seconds without a heartbeat after which a worker that hangs is ended and started again. It gives
     one every ten seconds, also in the middle of a long step and while it waits for the line.
     """
 
 
+class CameraSection(Settings):
+    """The camera of this plant."""
+
+    bit_depth: int = Field(0, ge=0, le=16)
+    """Bits per channel, 8 to 16, that files of 16 bits hold: 10, 12 or 14 for most cameras. 0: the smallest number
+    that holds all pictures of the plant. Training and line read all files by it.
+    """
+
+    @field_validator("bit_depth")
+    @classmethod
+    def _is_a_depth(cls, value: int) -> int:
+        if 0 < value < 8:
+            raise ValueError(f"{value} is no bit depth, which is 8 to 16, or 0 to find it")
+        return value
+
+
 class VersionsSettings(Settings):
-    """How published versions come to the line."""
+    """How published versions reach the line."""
 
     automatic: bool = True
     """Whether a new version is fetched, tried on this plant's golden pictures and, if it passes, run."""
     look_every: float = Field(20.0, ge=1, le=86_400)
-    """Seconds between two questions to headquarters."""
+    """Seconds between two polls of headquarters."""
     keep: int = Field(5, ge=2, le=1000)
     """How many versions stay on the disk."""
 
@@ -91,6 +108,8 @@ class PlantSettings(Settings):
     """When training may run, and what it must leave to the line."""
     device: DeviceSettings = Field(default_factory=DeviceSettings)
     """What the trainer may use of this device."""
+    camera: CameraSection = Field(default_factory=CameraSection)
+    """The camera of this plant."""
     versions: VersionsSettings = Field(default_factory=VersionsSettings)
     """How published versions come to the line."""
     network: NetworkSection = Field(default_factory=NetworkSection)
@@ -108,7 +127,7 @@ class SettingsFile:
         self._settings = PlantSettings()
 
     def read(self) -> PlantSettings:
-        """The settings as they are on the disk; the defaults where there is no file.
+        """The settings on disk; the defaults where there is no file.
 
         Raises:
             SettingsError: a key is unknown or a value is not accepted.
@@ -117,7 +136,7 @@ class SettingsFile:
         return load_settings(self.path if self.path.exists() else None, PlantSettings)
 
     def current(self) -> PlantSettings:
-        """The newest settings that could be read; never raises."""
+        """The last settings that could be read; never raises."""
         try:
             found = self.path.stat()
             stamp = (found.st_mtime_ns, found.st_size)

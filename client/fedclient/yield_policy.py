@@ -1,12 +1,11 @@
-"""Courtesy to the line: whether training may use this device just now.
+"""Yield policy: whether training may use this device now, or must yield to the line.
 
-Four things speak against it: the engineer paused the plant; the hour is not one of those allowed; too little
-memory is free, or the trainer has taken too much; other programs keep the processors busy. The first two
-*stand*: they are known without a look at the device, and the node gives a round back at once. The trainer
-asks between any two batches. What speaks against training then makes it wait in place, where it uses no
-processor, for ``patience`` seconds; after that, or at once where the end is known to be further away, the
-round is given back to headquarters with the reason, and its work is done again when the plant is asked
-again. So neither the line nor headquarters ever waits for training.
+Four things block it: the engineer paused the plant; the hour is not one of those allowed; too little memory is
+free, or the worker uses too much; other programs keep the processors busy. The first two are known without a
+measurement, and the node gives a round back at once. The worker asks between any two batches. A blocker then
+makes it wait in place, where it uses no processor, for ``patience`` seconds; after that, or at once where the
+blocker is known to last longer, the round is given back to headquarters with the reason, and its work is done
+again when the plant is asked again. So neither the line nor headquarters ever waits for training.
 
 The pause is a file, so that it survives restarts of everything.
 """
@@ -33,7 +32,7 @@ MEBI = 1 << 20
 
 @dataclass(frozen=True)
 class Blocker:
-    """What speaks against training: ``kind`` is paused, hours, memory or load."""
+    """Why training must not run: ``kind`` is paused, hours, memory or load."""
 
     kind: str
     reason: str
@@ -45,12 +44,12 @@ class Blocker:
         return asdict(self)
 
     def error(self) -> YieldedError:
-        """What headquarters is told."""
+        """The error that headquarters is told."""
         return YieldedError(f"training yields to the line: {self.reason}")
 
 
 class YieldPolicy:
-    """Answers for the plant whose home is ``folder``; looks twice a second at most."""
+    """The policy of the plant whose home is ``folder``; measures twice a second at most."""
 
     def __init__(
         self,
@@ -72,13 +71,13 @@ class YieldPolicy:
 
     @property
     def settings(self) -> PlantSettings:
-        """The plant's settings as they are now."""
+        """The plant's current settings."""
         return self.file.current()
 
-    def standing(self) -> Optional[Blocker]:
-        """What speaks against training whatever the device is doing: the pause and the hours."""
+    def schedule_blocker(self) -> Optional[Blocker]:
+        """The blocker that does not depend on the device's load: pause or hours."""
         now = self._clock()
-        paused = self.mark.objection(now)
+        paused = self.mark.blocker(now)
         if paused is not None:
             return paused
         hours = Hours.parse(self.settings.training.hours, self._local)
@@ -88,20 +87,20 @@ class YieldPolicy:
         again = "" if opening is None else f"; again at {time.strftime('%H:%M', self._local(opening))}"
         return Blocker("hours", f"its hours are {hours}{again}", opening)
 
-    def objection(self) -> Optional[Blocker]:
-        """All that speaks against training at this moment; the first that is found."""
+    def blocker(self) -> Optional[Blocker]:
+        """The first blocker found, of all."""
         now = self._clock()
         if not self._looked <= now < self._looked + LOOK_EVERY:
-            self._looked, self._found = now, self.standing() or self._pressing()
+            self._looked, self._found = now, self.schedule_blocker() or self._device_blocker()
         return self._found
 
-    def _pressing(self) -> Optional[Blocker]:
+    def _device_blocker(self) -> Optional[Blocker]:
         limits, device = self.settings.training, self._used()
         taken, free = device.memory_taken() // MEBI, device.memory_free() // MEBI
         if limits.memory_limit and taken > limits.memory_limit:
             return Blocker(
                 "memory",
-                f"the trainer has taken {taken} MiB, its limit is {limits.memory_limit}",
+                f"the worker uses {taken} MiB, its limit is {limits.memory_limit}",
                 float("inf"),
             )
         if limits.memory_free and free < limits.memory_free:
@@ -120,7 +119,7 @@ class YieldPolicy:
             self._device = Device()
         return self._device
 
-    def between_batches(self, while_waiting: Callable[[Blocker], None] = lambda objection: None) -> None:
+    def between_batches(self, while_waiting: Callable[[Blocker], None] = lambda blocker: None) -> None:
         """Return when training may go on; may take ``patience`` seconds.
 
         Raises:
@@ -129,20 +128,20 @@ class YieldPolicy:
         """
         began: Optional[float] = None
         while True:
-            objection = self.objection()
-            if objection is None:
+            blocker = self.blocker()
+            if blocker is None:
                 return
             now = self._clock()
             began = now if began is None else began
             end = began + self.settings.training.patience
-            if now >= end or (objection.until is not None and objection.until > end):
-                raise objection.error()
-            while_waiting(objection)
+            if now >= end or (blocker.until is not None and blocker.until > end):
+                raise blocker.error()
+            while_waiting(blocker)
             self._sleep(LOOK_EVERY)
 
 
 class PauseFile:
-    """The file that says that the plant is paused, since when, and until when if that was said."""
+    """Marks the plant as paused: since when, and until when if that was said."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / PAUSE_MARK
@@ -159,8 +158,8 @@ class PauseFile:
             return False
         return True
 
-    def objection(self, now: float) -> Optional[Blocker]:
-        """What the mark says; a mark that cannot be read is a pause, for whoever made it meant one."""
+    def blocker(self, now: float) -> Optional[Blocker]:
+        """The blocker of the pause; a file that cannot be read is a pause, for whoever wrote it meant one."""
         try:
             content = files.read_json(self.path)
             until = content.get("until")

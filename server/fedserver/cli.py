@@ -1,4 +1,4 @@
-"""The `fedserver` command: what an operator at headquarters types; its parts are in `fedserver.commands`."""
+"""The `fedserver` command, put together from `fedserver.commands`."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Literal, Optional
 from pydantic import Field, field_validator, model_validator
 
 from fedserver.aggregation.registry import check_strategy
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.settings import RoundSettings
 from fedspect.account import expanded
 from fedspect.data.classes import ClassList
@@ -18,13 +19,14 @@ from fedspect.errors import ClassError
 from fedspect.protocol.limits import LONGEST_NAME, MOST_CLASSES
 from fedspect.protocol.names import checked_hosts, checked_name
 from fedspect.settings import Settings
+from fedspect.shipped_bases import SHIPPED
 
 FLEET_PORT = 9092
 ENROLMENT_PORT = 9094
 
 
 class FederationSettings(Settings):
-    """Who learns what."""
+    """Name, labels and members of the federation."""
 
     name: str = Field("federation", max_length=LONGEST_NAME)
     """The federation's name: lower-case letters, digits, dots, dashes and underscores."""
@@ -55,7 +57,7 @@ class FederationSettings(Settings):
 
 
 class NetworkSettings(Settings):
-    """Where headquarters can be reached, and on which of its own addresses it listens."""
+    """Addresses: where plants reach headquarters, and where it listens."""
 
     hosts: List[str] = Field(default_factory=lambda: ["localhost"], min_length=1, max_length=64)
     """Names and addresses under which plants reach this machine. They go into the server's certificate and
@@ -77,23 +79,30 @@ class NetworkSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """What every plant starts from."""
+    """Base model that every plant starts from."""
 
     base: str = "default"
-    """"default" for the small one that ships with Fedspect, or the folder of a base model."""
+    """"default" for the small one that ships with Fedspect (a-grey), or the folder of a base model."""
     freeze_levels: Optional[int] = Field(None, ge=0, le=1000)
-    """Levels that stand still and never travel; not set: what the base model recommends (8 of 12 for
+    """Frozen levels, which never train and never travel; not set: what the base model recommends (8 of 12 for
     CondenseNetV2).
     """
 
 
 class RunSettings(Settings):
-    """How the plants' changes become one model, and what a run's randomness comes from."""
+    """Aggregation of the plants' updates, and the seed."""
+
+    start: Literal["closed-form", "fresh"] = "closed-form"
+    """What a run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
+    new classifier. Where nothing of the base model is frozen, it is a new classifier anyhow.
+    """
 
     strategy: str = "fedavg"
     """fedavg weighs the plants' changes by their pictures; an unknown name is answered with all names."""
     strategy_options: Dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options: { proximal_mu = 0.01 } for fedprox."""
+    closed_form: ClosedFormSettings = Field(default_factory=ClosedFormSettings)
+    """How the closed form is found."""
     seed: int = Field(0, ge=0, lt=2**31)
     """What a run's randomness is derived from."""
     publish: Literal["at-the-end", "never"] = "at-the-end"
@@ -146,7 +155,7 @@ class ServerSettings(Settings):
     """
 
     def ready_classes(self) -> List[str]:
-        """The classes, for a run.
+        """The class names, checked before a run.
 
         Raises:
             ClassError: there are none yet.
@@ -162,4 +171,7 @@ class ServerSettings(Settings):
 
     def base_folder(self, workspace: Path) -> Optional[Path]:
         """The folder of the base model, ``None`` for the one that ships with Fedspect."""
-        return None if self.model.base == "default" else workspace / expanded(Path(self.model.base))
+        if self.model.base == "default":
+            return None
+        folder = workspace / expanded(Path(self.model.base))
+        return folder if folder.exists() else SHIPPED.get(self.model.base, folder)

@@ -1,4 +1,4 @@
-"""The workspace: the one folder at headquarters that holds everything about a federation.
+"""Workspace: the one folder at headquarters that holds everything about a federation.
 
 The folder is its owner's only (0700).
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,14 @@ from fedserver.registry.base_files import BaseFiles, find_base
 from fedserver.registry.deployment_reports import DeploymentReports
 from fedserver.registry.versions import VersionRegistry
 from fedserver.settings import ServerSettings
+from fedserver.storage.run_state import read_facts
+from fedserver.storage.runs import run_folders
 from fedspect import files
-from fedspect.errors import WorkspaceError, storage_error
+from fedspect.errors import FedspectError, WorkspaceError, storage_error
 from fedspect.locking import Occupied
 from fedspect.protocol.names import checked_hosts, checked_name
 from fedspect.settings import load_settings, settings_from
+from fedspect.shipped_bases import SHIPPED
 from fedspect.toml_writer import commented_toml
 
 SETTINGS_FILE = "fedserver.toml"
@@ -88,7 +91,7 @@ class Workspace:
         return workspace
 
     def settings(self, overrides: dict[str, Any] | None = None) -> ServerSettings:
-        """What ``fedserver.toml`` says.
+        """The content of ``fedserver.toml``.
 
         Raises:
             SettingsError: the file is not accepted.
@@ -105,9 +108,19 @@ class Workspace:
         """
         named = self.settings().base_folder(self.folder)
         if content_hash is None:
-            return BaseFiles.read(named)
+            return BaseFiles.read(named or self._shipped_base())
         imported = sorted(self.bases.iterdir()) if self.bases.is_dir() else []
-        return find_base(content_hash, [named, *imported, None])
+        return find_base(content_hash, [named, *imported, *SHIPPED.values()])
+
+    def _shipped_base(self) -> Path | None:
+        """The shipped base that the newest run began with, so that an update of Fedspect changes no run's base."""
+        for folder in run_folders(self.runs)[-1:]:
+            with suppress(FedspectError):
+                began = read_facts(folder).base_hash
+                return next(
+                    (each for each in SHIPPED.values() if BaseFiles.read(each).content_hash == began), None
+                )
+        return None
 
     def occupied(self) -> Occupied:
         """The lock that the running server holds."""
@@ -115,7 +128,7 @@ class Workspace:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Hold the lock of the running server for the block; what an earlier server wrote about itself goes."""
+        """Hold the lock of the running server for the block; what an earlier server wrote about itself is removed."""
         with self.occupied():
             self.running_path.unlink(missing_ok=True)
             yield
@@ -133,7 +146,7 @@ class Workspace:
         return content if isinstance(content, dict) else {}
 
     def close_to_others(self) -> str | None:
-        """Let only the owner into the folder: runs and models hold what plants sent. What there is to say of it."""
+        """Set permissions to the owner only: runs and models hold what plants sent. Returns a warning, if any."""
         mode = stat.S_IMODE(self.folder.stat().st_mode)
         if not mode & 0o077:
             return None
@@ -154,7 +167,7 @@ class Workspace:
 def create(
     folder: Path, hosts: list[str], *, name: str | None = None, classes: list[str] | None = None
 ) -> InitReport:
-    """Make a workspace, or complete one that a crash left half made; what exists is never changed.
+    """Make a workspace, or complete one that a crash left unfinished; what exists is never changed.
 
     Raises:
         SettingsError: a host, the name or the classes cannot be one.

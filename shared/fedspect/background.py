@@ -1,4 +1,4 @@
-"""A command that goes on in the background: started again without a terminal, and watched until it is up."""
+"""Background process: a command started again without a terminal, and watched until it is up."""
 
 from __future__ import annotations
 

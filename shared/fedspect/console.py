@@ -1,4 +1,4 @@
-"""What the three commands share at the terminal: exit codes, ``--json``, tables, progress, ``--version``.
+"""Console output of the three commands: exit codes, ``--json``, tables, progress, ``--version``.
 
 A command's file holds arguments and printing only::
 

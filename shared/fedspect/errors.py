@@ -1,4 +1,4 @@
-"""Every error that Fedspect raises on purpose, and the exit code that a command ends with.
+"""Error hierarchy: every error that Fedspect raises on purpose, and the exit code that a command ends with.
 
 ::
 
@@ -40,8 +40,9 @@ Codes are stable: scripts of plants rely on them. Each has a page in ``docs/exit
 
 from __future__ import annotations
 
+import difflib
 import errno
-from typing import ClassVar, Mapping, Optional
+from typing import ClassVar, Iterable, Mapping, Optional, Type
 
 
 class FedspectError(Exception):
@@ -265,14 +266,25 @@ class InterruptedRunError(FedspectError):
     exit_code = 130
 
 
-def error_from(facts: object) -> Optional[FedspectError]:
-    """The error that ``as_dict`` was made of; ``None`` when it is none of ours."""
-    if not isinstance(facts, Mapping):
+LONGEST_PART = 1000
+"""Characters of each part of an error that cross a wire: the sender may be anybody, and trailers hold 8 kB."""
+
+
+def error_from(facts: object, otherwise: Type[FedspectError] = FedspectError) -> Optional[FedspectError]:
+    """Rebuild an error from the JSON of ``as_dict``; ``None`` when ``facts`` are not of that form.
+
+    A kind that this release does not know becomes ``otherwise``.
+    """
+    if not isinstance(facts, Mapping) or not isinstance(facts.get("what"), str):
         return None
     kind = globals().get(str(facts.get("error")))
     if not (isinstance(kind, type) and issubclass(kind, FedspectError)):
-        return None
-    return kind(str(facts.get("what")), **{key: facts.get(key) for key in ("seen", "accepted", "remedy")})
+        kind = otherwise
+    seen, accepted, remedy = (
+        None if facts.get(key) is None else str(facts[key])[:LONGEST_PART]
+        for key in ("seen", "accepted", "remedy")
+    )
+    return kind(facts["what"][:LONGEST_PART], seen=seen, accepted=accepted, remedy=remedy)
 
 
 def storage_error(error: OSError, path: object, doing: str) -> StorageError:
@@ -292,3 +304,15 @@ def storage_error(error: OSError, path: object, doing: str) -> StorageError:
     return StorageError(
         f"{error.strerror or error} while {doing}", seen=path, remedy="check the disk and the path"
     )
+
+
+def nearest(name: str, names: Iterable[str]) -> Optional[str]:
+    """The accepted name that a mistyped one looks most like; None if it looks like none of them."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return near[0] if near else None
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> Optional[str]:
+    """The remedy for a mistyped name, if there is one that it looks like."""
+    near = nearest(name, names)
+    return None if near is None else f"did you mean {near}?"

@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a killed process never leaves half of one.
+"""Atomic file writes: a crash, a full disk or a killed process never leaves half a file.
 
 Every file is written beside its place under a temporary name, flushed to the disk and renamed:
 a reader sees the old content or the new, never a mixture.
@@ -7,6 +7,7 @@ a reader sees the old content or the new, never a mixture.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -124,6 +125,15 @@ def remove_folder(folder: Path) -> None:
         pass
     except OSError as error:
         raise storage_error(error, folder, "removing a folder") from error
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""How a process that stays hears that it is to end: an event that SIGTERM or Ctrl-C sets.
+"""Graceful shutdown: a stop event that SIGTERM or Ctrl-C sets, and the end of a child with its parent.
 
 A handler must not call ``threading.Event.set`` itself. Python runs it between two steps of the main thread, which may
 hold the event's lock just then, in ``wait`` or in the ``set`` of a signal before; the handler would wait for a lock
@@ -11,6 +11,23 @@ import contextlib
 import os
 import signal
 import threading
+import time
+
+PARENT_POLL = 0.5  # seconds
+PARENT_GRACE = 5.0  # seconds between SIGTERM and the end
+
+
+def exit_with_parent(parent: int) -> None:
+    """Send this process SIGTERM once ``parent`` is gone, and end it for good soon after: nobody else can reach it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PARENT_GRACE)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def stop_event(*numbers: signal.Signals) -> threading.Event:

@@ -1,4 +1,4 @@
-"""Two kinds of lock, both held by the kernel: a killed process holds none, and a stale file means nothing."""
+"""File locks, held by the kernel: a killed process holds none, and a stale file means nothing."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from fedspect.errors import AlreadyRunningError, FederationError, storage_error
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Wait for the lock on ``path``, hold it for the block. For changes that take milliseconds."""
+def exclusive(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Wait for the lock on ``path``, hold it for the block; ``on_wait`` is called if another process has it."""
     descriptor = _open(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -41,7 +45,7 @@ class Occupied:
 
         """
         descriptor = _open(self.path)
-        if not _taken(descriptor):
+        if not taken(descriptor):
             os.close(descriptor)
             raise self._occupied_by(self.holder() or {})
         entry = f"pid = {os.getpid()}\nhost = {socket.gethostname()}\nsince = {time.time():.0f}\n"
@@ -127,8 +131,8 @@ class Occupied:
         self.release()
 
 
-def _taken(descriptor: int) -> bool:
-    """Whether the lock could be had; a short second try, because ``holder`` borrows it for an instant."""
+def taken(descriptor: int) -> bool:
+    """Lock an open file or folder unless another process has; whether it could. ``holder`` borrows it briefly."""
     for _ in range(5):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

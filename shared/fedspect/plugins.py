@@ -12,12 +12,14 @@ list of names costs no Flower and no torch.
 
 from __future__ import annotations
 
-import difflib
+from dataclasses import dataclass
 from importlib import metadata
 from types import MappingProxyType
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping, Tuple
 
-from fedspect.errors import SettingsError
+from pydantic_core import core_schema
+
+from fedspect.errors import SettingsError, did_you_mean
 
 OWN_PACKAGE = "fedspect"
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -53,12 +55,11 @@ def resolve(group: str, name: str, own: Mapping[str, str] = NOTHING) -> Any:
     """
     points = load(group, own)
     if name not in points:
-        near = difflib.get_close_matches(name, points, n=1)
         raise SettingsError(
             f"there is no such name among {group}",
             seen=name,
             accepted=", ".join(points),
-            remedy=f"did you mean {near[0]}?" if near else None,
+            remedy=did_you_mean(name, points),
         )
     try:
         return points[name].load()
@@ -68,6 +69,32 @@ def resolve(group: str, name: str, own: Mapping[str, str] = NOTHING) -> Any:
             seen=f"{points[name].value}: {type(error).__name__}: {error}",
             remedy="mend or uninstall the package that registers it",
         ) from error
+
+
+@dataclass(frozen=True)
+class NameIn:
+    """Metadata of a pydantic field (``Annotated[str, NameIn(...)]``): the text is a name of a group.
+
+    Fedspect's own names cost no look at the installed packages.
+    """
+
+    group: str
+    own: Tuple[str, ...]
+
+    def names(self) -> List[str]:
+        """All names, Fedspect's own first."""
+        return [*self.own, *load(self.group)]
+
+    def check(self, name: str) -> str:
+        """The name as it is; raises ``ValueError`` for one that nobody registers."""
+        if name in self.own or name in (names := self.names()):
+            return name
+        near = did_you_mean(name, names)
+        raise ValueError(f"{name!r} is none of {', '.join(names)}" + (f"; {near}" if near else ""))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """Checked after the text itself."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
 def _installed(group: str) -> Dict[str, tuple[metadata.EntryPoint, ...]]:

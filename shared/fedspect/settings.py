@@ -8,7 +8,6 @@ and answers an unknown key with the nearest known one. A relative path in a file
 
 from __future__ import annotations
 
-import difflib
 import sys
 from pathlib import Path
 from typing import (
@@ -31,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from fedspect.account import expanded
-from fedspect.errors import FedspectError, SettingsError, storage_error
+from fedspect.errors import FedspectError, SettingsError, nearest, storage_error
 from fedspect.toml_writer import accepted_values, without_optional
 
 if sys.version_info >= (3, 11):
@@ -252,14 +251,12 @@ def _suggestion(model: Type[BaseModel], key: str) -> Optional[str]:
         return elsewhere[key]
     name = key.rsplit(".", 1)[-1]
     prefix = key[: -len(name)]
-    near = difflib.get_close_matches(name, _siblings(model, key), n=1, cutoff=0.6)
+    near = nearest(name, _siblings(model, key))
     if near:
-        return f"did you mean {prefix}{near[0]}?"
+        return f"did you mean {prefix}{near}?"
     everywhere = dotted_keys(model)
-    near = difflib.get_close_matches(name, [each.rsplit(".", 1)[-1] for each in everywhere], n=1, cutoff=0.6)
-    if near:
-        return "did you mean " + next(each for each in everywhere if each.rsplit(".", 1)[-1] == near[0]) + "?"
-    return None
+    near = nearest(name, [each.rsplit(".", 1)[-1] for each in everywhere])
+    return near and f"did you mean {next(each for each in everywhere if each.rsplit('.', 1)[-1] == near)}?"
 
 
 def _place(key: str, origin: Optional[str], overridden: Tuple[str, ...]) -> str:

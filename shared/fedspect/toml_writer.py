@@ -1,4 +1,4 @@
-"""A settings model as a TOML file that explains itself.
+"""Commented TOML: a settings model as a file that explains itself.
 
 Each value stands under its field's own documentation and what is accepted, so the file that ``fedsim config``
 or ``fedserver init`` writes is also the reference of its settings.
@@ -13,6 +13,8 @@ from typing import Any, List, Literal, Mapping, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from fedspect.plugins import NameIn
 
 
 def commented_toml(settings: BaseModel, *, heading: str = "") -> str:
@@ -83,6 +85,9 @@ def accepted_values(field: FieldInfo) -> str:
         return " | ".join(str(choice) for choice in get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return " | ".join(str(each.value) for each in annotation)
+    for limit in field.metadata:
+        if isinstance(limit, NameIn):
+            return " | ".join(limit.names())
     words = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
     bounds = [
         f"{word} {getattr(limit, name)}"

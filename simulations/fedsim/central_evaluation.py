@@ -1,4 +1,5 @@
-"""The fixed test set, as only a simulation can use it: after a round the model is measured in one place.
+"""Central evaluation on a fixed test set, which only a simulation has: after a round the model is measured in one
+place.
 
 No plant holds these pictures. What the model reaches on them is what all ways of training are compared by.
 """
@@ -28,7 +29,8 @@ MOST_HEAT_MAPS = 12  # as many mistakes as a report shows
 class CentralTest:
     """The run's network and test set, ready to measure one head after another, or to train in one place.
 
-    ``seed`` is that of the training in one place; the network always starts from the run's own.
+    ``seed`` is that of the training in one place; the network always starts from the run's own, or (where
+    ``closed_form`` is False) with a new classifier in place of the closed form.
     """
 
     def __init__(
@@ -38,15 +40,22 @@ class CentralTest:
         settings: SimulationSettings,
         *,
         seed: int | None = None,
+        closed_form: bool | None = None,
     ) -> None:
         self.base: BaseNetwork = load_base(folder.base)
         self.classes = prepared.classes
         self.pictures: list[CheckedPicture] = fixed_test_set(folder, prepared)
-        self.network: LevelledNetwork = self.base.network(prepared.classes, seed=settings.seed)
+        self.network: LevelledNetwork = self.base.starting_network(
+            prepared.classes,
+            seed=settings.seed,
+            freeze_levels=prepared.freeze_levels,
+            closed_form=prepared.closed_form if closed_form is None else closed_form,
+        )
         self._data = settings.data
+        self.preprocessing = self.base.preprocessing.of_camera(prepared.bit_depth)
         self.trainer = Trainer(
             self.network,
-            self.base.preprocessing,
+            self.preprocessing,
             prepared.classes,
             settings.training,
             freeze_levels=prepared.freeze_levels,
@@ -109,7 +118,7 @@ def write_evaluation(
                 paths[row["name"]],
                 list(test.classes).index(row["predicted"]),
                 test.network,
-                test.base.preprocessing,
+                test.preprocessing,
             )
     write_json(folder.evaluation, {"evaluation": evaluation.model_dump(mode="json"), "predictions": rows})
 

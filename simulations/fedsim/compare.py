@@ -1,4 +1,4 @@
-"""Is it worth joining? Each plant alone, the federation, and all pictures in one place, on one test set.
+"""Comparison: each plant alone, the federation, and all pictures in one place, on one test set.
 
 All arms start from the same base model, see the same training pictures for the same number of epochs, and are
 measured on the same pictures that none of them has. An arm that is finished is on disk: a comparison that was
@@ -23,7 +23,7 @@ from fedsim.run_folder import Prepared, RunFolder
 from fedspect.data.pictures import CheckedPicture
 from fedspect.errors import DamagedFileError, SettingsError
 from fedspect.files import read_json, write_json
-from fedspect.model.levels import derived_seed
+from fedspect.seeds import derived_seed
 from fedspect.training.metrics import Evaluation
 from fedspect.training.reports import ProgressEvent
 
@@ -166,7 +166,9 @@ class _Arm:
                 "the result of an arm is damaged", seen=self.file, remedy="remove it"
             ) from error
         title = "all pictures in one place" if self.name == "together" else f"{self.name} alone"
-        test = CentralTest(folder, prepared, settings, seed=derived_seed("arm", self.name, settings.seed))
+        test = CentralTest(
+            folder, prepared, settings, seed=derived_seed("arm", self.name, settings.seed), closed_form=False
+        )
         federation = settings.federation
         epochs = federation.rounds * federation.local_epochs
         patience = (federation.early_stop or 0) * federation.local_epochs

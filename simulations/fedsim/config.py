@@ -1,4 +1,4 @@
-"""Every setting of a simulated federation: one small model per subject, from TOML and the command line alike.
+"""Settings of a simulated federation: one small model per subject, from TOML and the command line alike.
 
 ``fedsim config`` prints all of it with its documentation and defaults. A run folder keeps the settings that
 it was started with, and going on with a run reads them from there.
@@ -12,14 +12,18 @@ from typing import Any, ClassVar, Literal, Mapping, Optional
 from pydantic import Field, field_validator, model_validator
 
 from fedserver.aggregation.registry import check_strategy
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedsim.partition import Partition
 from fedspect.account import expanded
 from fedspect.data.classes import named_classes
+from fedspect.protocol.versions import BatchNorm
 from fedspect.settings import Settings
+from fedspect.shipped_bases import base_folder
 from fedspect.training.settings import TrainingSettings
+from fedspect.update.encoding import EncodingName
 
-Split = Literal["random", "grouped", "manifest", "inspect"]
-Engine = Literal["local", "ray"]
+Split = Literal["auto", "random", "grouped", "manifest", "inspect"]
+Backend = Literal["local", "ray"]
 SMALLEST_SIZE = 64
 SHIPPED = "cdnv2-a"
 """The architecture of the base model that ships with Fedspect."""
@@ -37,8 +41,12 @@ class DataSettings(Settings):
     """All classes in the order of the network's outputs, each with other names for it if there are any:
     ["pit=hole", "scratch"]. Pictures of other classes are left out and named, as are classes without
     pictures. Empty: the classes that occur."""
-    split: Split = "grouped"
-    """How the test set is chosen. random: picture by picture, as most papers do; grouped: by whole groups
+    bit_depth: Optional[int] = Field(None, ge=8, le=16)
+    """Bits of the camera, 8 to 16, that files of 16 bits hold, all alike. Not set: the smallest number that holds
+    all pictures."""
+    split: Split = "auto"
+    """How the test set is chosen. auto: the pictures' own split, where they have one (train and test), else
+    as grouped. random: picture by picture, as most papers do; grouped: by whole groups
     of pictures that overlap (the list's groups, else those that are found); manifest: by the list's
     column "split"; inspect: as grouped, but with the groups that are found even where the list has its
     own."""
@@ -91,17 +99,23 @@ class PlantsSettings(Settings):
 class SimulatedFederationSettings(Settings):
     """How rounds go."""
 
-    rounds: int = Field(15, ge=1, le=100_000)
-    """Rounds: in each, every plant trains what it received and the changes become one."""
+    start: Literal["closed-form", "fresh"] = "closed-form"
+    """What the run begins at: the linear discriminant that one exchange of sums gives, which rounds go on from, or a
+    new classifier. Where nothing of the base model is frozen, it is a new classifier anyhow."""
+    closed_form: ClosedFormSettings = Field(default_factory=ClosedFormSettings)
+    """How the closed form is found."""
+    rounds: int = Field(15, ge=0, le=100_000)
+    """Rounds: in each, every plant trains what it received and the changes become one. 0: the closed form
+    alone."""
     local_epochs: int = Field(2, ge=1, le=1000)
     """Epochs that each plant trains in a round."""
     strategy: str = "fedavg"
     """How changes become one: fedavg weighs them by pictures; `fedsim run --help` names the others."""
     strategy_options: dict[str, Any] = Field(default_factory=dict)
     """The strategy's own options, for instance { proximal_mu = 0.01 } for fedprox."""
-    encoding: Literal["float32", "float16", "int8", "int3", "sparse-int8"] = "int3"
+    encoding: EncodingName = "int3"
     """How changes travel: exact, or in a half, a quarter or about a ninth of the bytes."""
-    batch_norm: Literal["average", "per-plant"] = "average"
+    batch_norm: BatchNorm = "average"
     """Whether the running statistics of the head are averaged too, or stay with each plant (FedBN)."""
     evaluate_every: int = Field(1, ge=0, le=100_000)
     """The model is measured on the test set after every so many rounds, and after the last; 0: the last
@@ -111,9 +125,17 @@ class SimulatedFederationSettings(Settings):
     set: all rounds. The other arms of a comparison stop after as many epochs and keep their best one."""
     early_stop_metric: Literal["accuracy", "balanced_accuracy", "precision", "recall", "f1"] = "accuracy"
     """What "better" means to a federation; the other arms of a comparison go by accuracy, then loss."""
-    engine: Engine = "local"
-    """local: all in this process; ray: Flower's own engine, for many plants and for clusters. Same model
+    backend: Backend = "local"
+    """local: all in this process; ray: Flower's own simulation on Ray, for many plants and for clusters. Same model
     either way."""
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> SimulatedFederationSettings:
+        if self.rounds == 0 and self.start == "fresh":
+            raise ValueError(
+                'without rounds (rounds = 0) a run has to begin at a closed form: start = "closed-form"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _strategy_and_its_options_are_known(self) -> SimulatedFederationSettings:
@@ -125,7 +147,7 @@ class SimulatedModelSettings(Settings):
     """What every plant starts from."""
 
     base: Optional[Path] = None
-    """The folder of a base model; not set: the one that ships with Fedspect."""
+    """The folder of a base model, or the name of one that ships with Fedspect (a-grey); not set: a-grey."""
     scratch: bool = False
     """Start from fresh weights instead of a base model; so does another architecture than that of the shipped
     base, where no base is named."""
@@ -133,7 +155,7 @@ class SimulatedModelSettings(Settings):
     """cdnv2-a, cdnv2-b, cdnv2-c, plain-cnn or a torchvision classifier such as mobilenet-v3-small; not
     set: the base model's own."""
     freeze_levels: Optional[int] = Field(None, ge=0, le=1000)
-    """Levels that stand still and never travel; not set: what the base model recommends (8 of 12 for
+    """Frozen levels, which never train and never travel; not set: what the base model recommends (8 of 12 for
     CondenseNetV2), and none from scratch."""
     size: Optional[int] = Field(None, ge=SMALLEST_SIZE, le=4096)
     """Side in pixels of the square that pictures are scaled to; not set: the base model's own, 224 from
@@ -197,7 +219,7 @@ class SimulationSettings(Settings):
         return self.model_copy(
             update={
                 "data": data.model_copy(update=paths),
-                "model": model.model_copy(update={"base": _absolute(model.base)}),
+                "model": model.model_copy(update={"base": _absolute(model.base and base_folder(model.base))}),
                 "cache_folder": _absolute(self.cache_folder),
             }
         )

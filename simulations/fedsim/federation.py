@@ -1,4 +1,4 @@
-"""The rounds of a run: from the run folder to an engine's job, and the head that a round made.
+"""Federated rounds of a run: from the run folder to a backend's job, and the head that a round made.
 
 The server's store and each plant's own folder lie in the run folder, so whoever goes on finds both.
 """
@@ -12,10 +12,10 @@ from fedclient.worker.training.plant_state import PlantState
 from fedserver.rounds.events import OnEvent, RunFinished
 from fedserver.rounds.settings import RoundSettings
 from fedserver.storage.run_store import RunStore
-from fedsim.backends import SimulationJob, run_engine
+from fedsim.backends import SimulationJob, run_backend
 from fedsim.config import SimulationSettings
 from fedsim.run_folder import Prepared, RunFolder
-from fedspect.model import freeze, head_state, load_base
+from fedspect.model import head_state, load_base
 from fedspect.update.schema import Arrays, Schema, is_statistic
 
 WORKERS = "fedsim.simulated_plant:make_worker"
@@ -32,11 +32,11 @@ def federate(
         InterruptedRunError: it was interrupted; every closed round is on disk.
 
     """
-    return run_engine(settings.federation.engine, job_of(folder, prepared, settings), on_event)
+    return run_backend(settings.federation.backend, job_of(folder, prepared, settings), on_event)
 
 
 def job_of(folder: RunFolder, prepared: Prepared, settings: SimulationSettings) -> SimulationJob:
-    """What an engine needs to know."""
+    """What a backend needs to know."""
     federation = settings.federation
     on_gpu = settings.training.device != "cpu" and torch.cuda.is_available()
     return SimulationJob(
@@ -59,15 +59,21 @@ def job_of(folder: RunFolder, prepared: Prepared, settings: SimulationSettings) 
         strategy=federation.strategy,
         strategy_options=federation.strategy_options,
         seed=settings.seed,
+        closed_form=federation.closed_form if prepared.closed_form else None,
         cpus_per_plant=float(settings.training.threads or 1),
         gpus_per_plant=GPU_SHARE if on_gpu else 0.0,
+        shared=() if settings.data.folder is None else (settings.data.folder,),
     )
 
 
 def first_head(folder: RunFolder, prepared: Prepared, settings: SimulationSettings) -> Arrays:
     """The head that the run begins with: the base's, with a new classifier if the classes are others."""
-    network = load_base(folder.base).network(prepared.classes, seed=settings.seed)
-    freeze(network, prepared.freeze_levels)
+    network = load_base(folder.base).starting_network(
+        prepared.classes,
+        seed=settings.seed,
+        freeze_levels=prepared.freeze_levels,
+        closed_form=prepared.closed_form,
+    )
     state = head_state(network, prepared.freeze_levels)
     return {name: value.numpy().astype(np.float32) for name, value in state.items()}
 

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: what happens in a run, a row each, with what the model of a round does on the test set.
+"""Metrics recorder: ``metrics.jsonl``, a row for each event, with the central evaluation of each round.
 
 A run that was killed may say something twice when it goes on: readers take the last word on a round.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from fedserver.rounds.events import Event, ModelTested, OnEvent, RoundClosed, RunFinished
+from fedserver.rounds.events import ClosedFormFound, Event, ModelTested, OnEvent, RoundClosed, RunFinished
 from fedserver.storage.run_store import RunStore
 from fedsim.central_evaluation import CentralTest
 from fedsim.config import SimulationSettings
@@ -32,13 +32,15 @@ class Recorder:
         self._settings = settings
         self._test = test
         self._tell = tell
-        self._measured = 0
+        self._measured: int | None = None
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
         if isinstance(event, RunFinished) and self._measured != event.rounds:
             self._measure(event.rounds)
         self._note(event)
+        if isinstance(event, ClosedFormFound):
+            self._measure(0)
         if isinstance(event, RoundClosed) and self._due(event.record.round):
             self._measure(event.record.round)
 

@@ -1,4 +1,4 @@
-"""Dealing training pictures to plants: alike, unalike by a Dirichlet draw, by class, or as they really lie.
+"""Data partition among plants: IID, Dirichlet, by class, or by groups as the pictures really lie.
 
 Pictures of one group show the same piece of surface and go to one plant together. A seed gives one deal,
 whatever the order of the pictures, and every picture is dealt exactly once.
@@ -6,7 +6,6 @@ whatever the order of the pictures, and every picture is dealt exactly once.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Iterable, Literal, Mapping, Sequence, get_args
@@ -16,6 +15,7 @@ import numpy as np
 from fedspect.data.pictures import CheckedPicture, Picture
 from fedspect.data.split import draw
 from fedspect.errors import NoPicturesError, SplitError
+from fedspect.seeds import seed_digest
 
 Partition = Literal["iid", "dirichlet", "by-class", "by-column"]
 PARTITIONS: tuple[Partition, ...] = get_args(Partition)
@@ -125,8 +125,7 @@ def _by_column(pictures: Sequence[CheckedPicture], column: str) -> list[PlantSha
 def _dirichlet(
     classes: Sequence[str], plants: int, alpha: float, seed: int, attempt: int
 ) -> dict[str, list[float]]:
-    content = f"dirichlet/{seed}/{attempt}".encode()
-    chance = np.random.default_rng(int.from_bytes(hashlib.sha256(content).digest()[:8], "big"))
+    chance = np.random.default_rng(int.from_bytes(seed_digest("dirichlet", seed, attempt)[:8], "big"))
     # Gamma draws, normalised: the same distribution, and no division by zero when alpha is tiny.
     shares = {}
     for label in classes:

@@ -1,4 +1,4 @@
-"""What every plant starts from, and what can be known to go wrong before anything is done.
+"""Preflight: the initial model of all plants, and errors that can be known before anything is done.
 
 ``check_start`` looks at all of a run that needs no picture to be decoded, so that a slip of the pen is said
 before surfaces are drawn, pictures are inspected or a folder is made.
@@ -20,6 +20,7 @@ from fedspect.data.sources import Listing, find_pictures
 from fedspect.errors import BaseModelError, SplitError, WorkspaceError
 from fedspect.model import LevelledNetwork, build_network, default_base, freeze, load_base, save_base
 from fedspect.model.base import BaseNetwork
+from fedspect.shipped_bases import base_folder
 from fedspect.training.devices import choose_device
 from fedspect.training.metrics import good_among
 
@@ -93,7 +94,7 @@ def input_size(model: SimulatedModelSettings, base: BaseNetwork | None) -> int:
 
 
 def levels_to_freeze(model: SimulatedModelSettings, base: BaseNetwork | None) -> int:
-    """How many levels stand still: as asked for, else what the base recommends, and none of fresh weights."""
+    """How many levels are frozen: as asked for, else what the base recommends, and none of fresh weights."""
     if model.freeze_levels is not None:
         return model.freeze_levels
     return 0 if base is None else base.card.default_freeze_levels
@@ -108,7 +109,7 @@ def choose_base(model: SimulatedModelSettings) -> BaseNetwork | None:
     """
     if model.scratch:
         return None
-    base = default_base() if model.base is None else load_base(model.base)
+    base = default_base() if model.base is None else load_base(base_folder(model.base))
     if model.architecture not in (None, base.card.architecture):
         raise BaseModelError(
             "the base model is of another architecture than --model",

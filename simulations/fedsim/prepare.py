@@ -7,6 +7,7 @@ Everything is written into the run folder, so that a round, an evaluation or a r
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -18,16 +19,18 @@ from fedsim.partition import PlantShare, deal_to_plants
 from fedsim.preflight import choose_base, input_size, lay_down_base, levels_to_freeze, list_pictures
 from fedsim.run_folder import Prepared, RunFolder, read_pictures, write_pictures
 from fedsim.synthetic import draw_dataset
+from fedspect.data.decode import read_bytes
 from fedspect.data.inspection import inspect_pictures
-from fedspect.data.pictures import ABSENT_CLASS, SET_ASIDE, CheckedPicture, Problem
-from fedspect.data.sources import Listing
+from fedspect.data.pictures import ABSENT_CLASS, DIGEST_LENGTH, SET_ASIDE, CheckedPicture, Picture, Problem
+from fedspect.data.sources import Listing, own_split
 from fedspect.data.split import split_pictures
-from fedspect.errors import ClassError, NoPicturesError, SplitError
+from fedspect.errors import ClassError, DataError, NoPicturesError, PictureError, SplitError
 from fedspect.files import write_json
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Opens a stage of the work under a name and yields what is to be told (done, total)."""
 
+MOST_CHANGED = 5  # names in the error
 TRAINING, EVALUATION, TEST = "training", "evaluation", "test"
 
 
@@ -41,6 +44,8 @@ class Sides:
     problems: list[Problem]
     twins: int
     """Test pictures of whose group there are pictures in training too."""
+    bit_depth: int | None = None
+    """Of the camera, for files of 16 bits."""
 
 
 @contextlib.contextmanager
@@ -80,13 +85,18 @@ def prepare(folder: RunFolder, settings: SimulationSettings, stage: Stage = unwa
     )
     model = lay_down_base(folder.base, base, settings.model, sides.classes, settings.seed)
     _write(folder, settings, listing.root, sides, shares)
+    freeze_levels = levels_to_freeze(settings.model, base)
     prepared = Prepared(
         classes=sides.classes,
         root="pictures" if settings.data.folder is None else str(listing.root.absolute()),
         plants=[share.name for share in shares],
-        freeze_levels=levels_to_freeze(settings.model, base),
+        freeze_levels=freeze_levels,
         base_hash=model.content_hash,
+        closed_form=settings.federation.start == "closed-form" and freeze_levels > 0,
         left_out=sum(problem.left_out for problem in sides.problems),
+        bit_depth=sides.bit_depth,
+        split=_chosen(listing.pictures, settings.data),
+        understood=listing.understood,
     )
     write_json(folder.prepared, prepared.model_dump())
     return prepared
@@ -104,7 +114,7 @@ def choose_sides(listing: Listing, data: DataSettings, seed: int, stage: Stage =
     if data.split == "inspect":
         listing = replace(listing, pictures=tuple(replace(each, group=None) for each in listing.pictures))
     with stage("checking pictures") as progress:
-        inspection = inspect_pictures(listing, workers=2, progress=progress)
+        inspection = inspect_pictures(listing, workers=2, progress=progress, bit_depth=data.bit_depth)
     good = [each for each in inspection.pictures if each.label is not None]
     if not good:
         first = inspection.problems[0]
@@ -145,11 +155,19 @@ def choose_sides(listing: Listing, data: DataSettings, seed: int, stage: Stage =
     absent = [
         Problem(name, ABSENT_CLASS, "no picture of it can be used") for name in asked if name not in classes
     ]
-    return Sides(asked, sides[TRAINING], sides[TEST], [*inspection.problems, *aside, *absent], twins)
+    problems = [*inspection.problems, *aside, *absent]
+    return Sides(asked, sides[TRAINING], sides[TEST], problems, twins, inspection.bit_depth)
+
+
+def _chosen(pictures: Sequence[Picture], data: DataSettings) -> str:
+    """How the test set is chosen: a split of the pictures' own is kept unless another is asked for."""
+    if data.split != "auto":
+        return data.split
+    return "manifest" if own_split(pictures) else "grouped"
 
 
 def _split(pictures: list[CheckedPicture], data: DataSettings, seed: int) -> dict[str, list[CheckedPicture]]:
-    if data.split == "manifest":
+    if _chosen([each.picture for each in pictures], data) == "manifest":
         named = {each.name: (each.picture.split or "").casefold() for each in pictures}
         return {
             TRAINING: [each for each in pictures if named[each.name] in ("train", "training")],
@@ -173,6 +191,33 @@ def _write(
     write_pictures(folder.test, root, {TEST: sides.test}, twins_in_training=sides.twins)
     problems = [{**asdict(each), "left_out": each.left_out} for each in sides.problems]
     write_json(folder.problems, problems)
+
+
+def check_unchanged(folder: RunFolder, prepared: Prepared) -> None:
+    """See that all pictures of a run are those that it began with, byte for byte.
+
+    Raises:
+        DataError: some are gone or changed; they are named.
+
+    """
+    pictures = fixed_test_set(folder, prepared)
+    for plant in prepared.plants:
+        pictures += [each for side in plant_pictures(folder, prepared, plant).values() for each in side]
+    changed = [each.name for each in pictures if not _as_it_was(each)]
+    if changed:
+        more = f" and {len(changed) - MOST_CHANGED} more" if len(changed) > MOST_CHANGED else ""
+        raise DataError(
+            f"{len(changed)} of {len(pictures)} pictures were changed or removed since the run began",
+            seen=", ".join(changed[:MOST_CHANGED]) + more,
+            remedy="bring them back as they were, or start a new run",
+        )
+
+
+def _as_it_was(picture: CheckedPicture) -> bool:
+    try:
+        return hashlib.sha256(read_bytes(picture.path)).hexdigest()[:DIGEST_LENGTH] == picture.digest
+    except PictureError:
+        return False
 
 
 # -- reading it back ---------------------------------------------------------------------------------------

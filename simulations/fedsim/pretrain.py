@@ -64,7 +64,7 @@ def make_base(
                     draw_scenes(folder, **sizes, channels=plan.channels, progress=progress)
                 else:
                     draw_dataset(folder, **sizes, progress=progress)
-            plan = replace(plan, sources={**plan.sources, name: folder})
+            plan = replace(plan, sources={**plan.sources, name: folder}, drawn=(*plan.drawn, name))
             described.append(f"{name} ({count} a class)")
         done = making_base.make_base(
             plan, output, made_by="fedsim pretrain", described=described, stage=stage

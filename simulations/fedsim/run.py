@@ -22,7 +22,7 @@ from fedsim.config import SimulationSettings
 from fedsim.federation import federate, head_after
 from fedsim.metrics_recorder import Recorder
 from fedsim.preflight import check_apart, check_start
-from fedsim.prepare import prepare, unwatched
+from fedsim.prepare import check_unchanged, prepare, unwatched
 from fedsim.report import load_run, write_figures, write_report
 from fedsim.run_facts import FactsFile, finished_facts
 from fedsim.run_folder import Prepared, RunFolder
@@ -98,9 +98,14 @@ def start_run(
     return _interruptible_run(folder, settings, view or NoView(), command)
 
 
-def resume_run(path: Path, *, view: View | None = None) -> RunResult:
-    """Go on with the run in a folder, with the settings that it was started with; errors as ``start_run``."""
+def resume_run(path: Path, *, view: View | None = None, data: Path | None = None) -> RunResult:
+    """Go on with the run in a folder, with the settings that it was started with; errors as ``start_run``.
+
+    ``data`` is where its pictures lie now, if they were moved.
+    """
     folder = RunFolder(path)
+    if data is not None:
+        folder.pictures_moved_to(data)
     return _interruptible_run(folder, folder.settings(), view or NoView(), "")
 
 
@@ -169,16 +174,19 @@ def finish_run(folder: RunFolder, *, view: View) -> RunResult:
         facts = FactsFile.open(folder, settings)
         with _state_kept(facts):
             prepared = prepare(folder, settings, view.stage)
+            with view.stage("comparing pictures with those of the start"):
+                check_unchanged(folder, prepared)
             test = CentralTest(folder, prepared, settings)
             recorder = Recorder(folder, prepared, settings, test, view)
             recorder.mend()
             finished = federate(folder, prepared, settings, recorder)
             with view.stage("testing the model"):
-                test.load(head_after(folder, prepared, settings, finished.rounds))
+                chosen = RunStore(folder.rounds).result_round()
+                test.load(head_after(folder, prepared, settings, chosen))
                 predictions = test.predict()
                 evaluation = test.evaluate(predictions)
                 write_evaluation(folder, evaluation, predictions, test)
-                made = {"made_by": "fedsim run", "run": facts.facts.run_id, "rounds": finished.rounds}
+                made = {"made_by": "fedsim run", "run": facts.facts.run_id, "rounds": chosen}
                 save_model(folder, test, evaluation, made)
             facts.finish("finished")
         with view.stage("writing the report"):

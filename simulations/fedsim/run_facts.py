@@ -1,4 +1,4 @@
-"""``run.json``: what a run is and where it stands, kept true while it goes on."""
+"""Run metadata, ``run.json``: what a run is and its state, updated while it runs."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _new_facts(folder: RunFolder, settings: SimulationSettings, command: str) ->
         rounds=federation.rounds,
         strategy=federation.strategy,
         partition=partition + dirichlet,
-        engine=federation.engine,
+        backend=federation.backend,
         batch_norm=federation.batch_norm,
         encoding=federation.encoding,
         seed=settings.seed,
@@ -141,7 +141,7 @@ def _data(folder: RunFolder, settings: SimulationSettings, prepared: Prepared) -
         "grouped": "by whole groups of overlapping pictures",
         "inspect": "by whole groups of overlapping pictures, as found",
         "manifest": "as the list says",
-    }[data.split]
+    }[prepared.split or data.split]
     leak = f"; {twins} of {len(test)} test pictures show a surface that training shows too" if twins else ""
     return DataFacts(
         source="synthetic surfaces" if data.folder is None else data.folder.name,

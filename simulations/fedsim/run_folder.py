@@ -1,4 +1,4 @@
-"""A run folder: where everything of one run lies, who may write in it, and the pictures it was dealt.
+"""Run folder: the files of one run, its lock, and the pictures it was dealt.
 
 ::
 
@@ -59,8 +59,16 @@ class Prepared(BaseModel):
     plants: list[str]
     freeze_levels: int
     base_hash: str
+    closed_form: bool = False
+    """Whether the run begins at a closed form."""
     left_out: int
     """Files that could not be used."""
+    split: str = ""
+    """How the test set was chosen."""
+    understood: str = ""
+    """What was understood of the source of pictures, in one sentence."""
+    bit_depth: int | None = None
+    """Of the camera, for files of 16 bits; None where there are none."""
 
 
 class RunFolder:
@@ -185,6 +193,22 @@ class RunFolder:
             return None
         except ValidationError as error:
             raise _damaged(self.prepared, str(error.errors()[0]["msg"])) from error
+
+    def pictures_moved_to(self, place: Path) -> None:
+        """Find the pictures at another place from now on; their content is compared before the run goes on.
+
+        Raises:
+            WorkspaceError: the run was not prepared yet, so that a new one costs nothing.
+
+        """
+        prepared = self.read_prepared()
+        if prepared is None:
+            raise WorkspaceError(
+                "the run has not dealt its pictures yet, so they cannot have moved",
+                seen=self.path,
+                remedy="start a new run",
+            )
+        write_json(self.prepared, prepared.model_copy(update={"root": str(place.absolute())}).model_dump())
 
     def root(self, prepared: Prepared) -> Path:
         """The folder of pictures."""

@@ -1,6 +1,6 @@
 """A simulated plant: the same worker that runs in a real one, put together from the run folder.
 
-An engine builds it wherever the plant's work happens, in this process or in one of Ray's, from two words: the
+A backend builds it wherever the plant's work happens, in this process or in one of Ray's, from two words: the
 run folder and the plant's name. Whatever a plant remembers between rounds lies in its own folder below.
 """
 
@@ -43,7 +43,9 @@ def make_worker(run_folder: Path | str, plant: str) -> NodeCalls:
         state_folder=folder.work(plant),
         cache_folder=settings.cache_folder or folder.cache,
         seed=settings.seed,
+        closed_form=prepared.closed_form,
         good_classes=settings.data.good_classes,
         threshold=settings.data.threshold,
+        bit_depth=prepared.bit_depth,
     )
     return NodeCalls(worker)

@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError, Pace
-from fedclient.node.flower.message_journal import MessageJournal
+from fedclient.node.flower.message_store import MessageStore
 from fedclient.node.message_handler import MessageHandler
 
 
@@ -42,7 +42,7 @@ def main() -> int:
         Path(authority).read_bytes(),
         key,
         MessageHandler(Echo),
-        MessageJournal(Path(folder) / "message"),
+        MessageStore(Path(folder) / "message"),
         clock_offset=float(clock_offset),
         node_id=int(remembered.read_text()) if remembered.exists() else None,
         pace=Pace(first_retry=0.1, longest_retry=0.5),

@@ -11,8 +11,7 @@ from typing import Any, Dict, List
 from flwr.common import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedserver.flower.grid import NonBlockingGrid
-from fedserver.flower.transport import GridTransport
+from fedserver.flower.transport import SuperLinkTransport
 from fedspect.protocol.messages import TRAIN
 
 app = ServerApp()
@@ -21,7 +20,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    transport = GridTransport(NonBlockingGrid(grid, stalled_after=10.0))
+    transport = SuperLinkTransport(grid)
     plants, rounds = int(config["plants"]), int(config.get("rounds", 1))
     payload = os.urandom(int(config.get("bytes", 2_000_000)))
     asked = {"seconds": float(config.get("seconds", 0.0)), "fail": bool(config.get("fail"))}
@@ -33,10 +32,9 @@ def main(grid: Grid, context: Context) -> None:
     results: List[Dict[str, Any]] = []
     for number in range(rounds):
         started = time.perf_counter()
-        waiting = {
-            transport.send(node, TRAIN, task, lifetime=3600.0, group=str(number)): node
-            for node in sorted(transport.nodes())
-        }
+        nodes = sorted(transport.nodes())
+        sent = transport.send(nodes, TRAIN, task, lifetime=3600.0, group=str(number))
+        waiting = dict(zip(sent, nodes))
         while waiting and time.monotonic() < deadline:
             for reply in transport.receive([one for one in waiting if one is not None]):
                 result = {"good": reply.body == payload, "error": reply.failure or ""}

@@ -67,7 +67,7 @@ def test_a_version_is_published_and_the_server_stays_to_hand_it_out(
     server.wait_for("published")
     assert [row["state"] for row in listed(federation)] == ["published"]
     card = json.loads(federation.fedserver("models", "show", "--json").stdout)
-    assert card["rounds"] == ROUNDS
+    assert card["rounds"] in range(ROUNDS + 1)  # the best by the plants' evaluation; 0 is the closed form
     assert set(card["metrics"]["plants"]) == set(PLANTS)
     assert server.process.poll() is None
 

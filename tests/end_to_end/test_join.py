@@ -14,7 +14,7 @@ import pytest
 from federation_parts import Federation, Process
 from link_parts import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,7 @@ def test_names_of_pictures_stay_at_the_plant(federation: Federation, plants: dic
     assert ".png" not in content and "pictures-plant" not in content
 
 
+@pytest.mark.slow
 def test_a_plant_killed_between_rounds_comes_back_without_a_token(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_plant_killed_between_rounds_comes_back_without_a_token(
     assert federation.rounds() == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_killed_server_goes_on_with_the_next_round(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
@@ -80,6 +82,7 @@ def test_a_killed_server_goes_on_with_the_next_round(
     assert federation.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_killed_superlink_or_serverapp_is_started_again(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
@@ -99,6 +102,7 @@ def test_a_killed_superlink_or_serverapp_is_started_again(
     assert federation.rounds() == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_serves_the_version_and_hears_what_became_of_it(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
@@ -122,6 +126,7 @@ def test_a_server_that_stays_serves_the_version_and_hears_what_became_of_it(
     assert server.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_a_second_start_and_a_second_join_are_refused_by_name(
     federation: Federation, plants: dict[str, Process]
 ) -> None:
@@ -137,6 +142,7 @@ def test_a_second_start_and_a_second_join_are_refused_by_name(
     assert server.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_a_revoked_plant_ends_with_the_reason(federation: Federation, plants: dict[str, Process]) -> None:
     server = federation.start("--no-rounds")
     server.wait_for("plant-b is online")
@@ -150,6 +156,7 @@ def test_a_revoked_plant_ends_with_the_reason(federation: Federation, plants: di
     assert status["status"]["state"] == "refused"
 
 
+@pytest.mark.slow
 def test_a_plant_leaves_for_good(federation: Federation, plants: dict[str, Process]) -> None:
     server = federation.processes[-1]
     assert federation.fedclient("plant-a", "leave").returncode == 0

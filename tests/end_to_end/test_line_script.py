@@ -32,7 +32,9 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     made = Federation(folder, rounds=3)
     shutil.rmtree(folder / "base")
     shutil.copytree(DEFAULT_FOLDER, folder / "base")
-    made.set(classes=classes, local_epochs=2)
+    made.set(
+        classes=classes, local_epochs=2, start="fresh"
+    )  # each run of rounds is to end in another version
     yield made
     made.close()
 

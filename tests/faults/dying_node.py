@@ -1,7 +1,7 @@
 """Run a node that dies while it hands an answer in: ``python -m dying_node FILE MODULE ARGUMENTS``.
 
-While there is a file FILE, the node removes it and ends itself (SIGKILL) when it would send the first part of an
-answer: headquarters has the answer's header by then, and nothing of what is in it.
+While there is a file FILE, the node removes it and ends itself (SIGKILL) when it would send an answer: what it did is
+on its disk by then, and nothing of it at headquarters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ call = FleetConnection.call
 
 
 def dying_call(link: FleetConnection, method: str, request: Any, **more: Any) -> Any:
-    if method == "PushObject" and MARK.exists():
+    if method == "PushMessages" and MARK.exists():
         MARK.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     return call(link, method, request, **more)

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
         ("a truncated message", "a message is damaged"),
         ("noise", "a message is damaged"),
         ("a billion pictures", "its number of pictures is impossible"),
-        ("an answer of seventy megabytes", "larger than any may be"),
+        ("an answer of fifty megabytes", "larger than any may be"),
     ],
 )
 def test_a_spoilt_update_is_refused_with_the_reason_and_the_others_go_on(

@@ -21,7 +21,7 @@ def test_a_paused_plant_is_done_without_over_restarts_and_takes_part_again_when_
     assert last > before + 1
     wait_for(lambda: federation.plants()["third"]["state"] == "paused", "paused in the list of plants")
     node = federation.plant_processes["third"].process.pid
-    wait_for(lambda: descendants(node) == [node], "the end of the trainer's process")
+    wait_for(lambda: descendants(node) == [node], "the end of the worker's process")
 
     federation.kill_plant("third")
     since = federation.mark()

@@ -159,8 +159,8 @@ class TinyPlant:
             return message[:-20]
         if fault == "noise":
             return bytes(range(256)) * 40
-        if fault == "an answer of seventy megabytes":
-            return message + bytes(70 << 20)
+        if fault == "an answer of fifty megabytes":
+            return message + bytes(50 << 20)
         return message
 
 

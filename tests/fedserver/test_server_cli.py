@@ -145,7 +145,7 @@ def test_a_groups_workspace_is_that_of_its_commands(
         (("invite", "plant-a", "--expires", "soon"), 10),
         (("plants", "revoke", "nobody"), 64),
         (("start",), 32),
-        (("start", "--rounds", "0"), 2),
+        (("start", "--rounds", "-1"), 2),
     ],
 )
 def test_a_users_slip_ends_in_its_exit_code_and_a_remedy(

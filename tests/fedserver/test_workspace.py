@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
@@ -7,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from fedserver.rounds.settings import RoundSettings
+from fedserver.storage.run_state import RunFacts
 from fedserver.workspace import SETTINGS_FILE, Workspace, create
 from fedspect.errors import AlreadyRunningError, ReadOnlyError, SettingsError, StorageError, WorkspaceError
+from fedspect.files import write_json
+from fedspect.shipped_bases import SHIPPED
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -135,3 +140,29 @@ def test_class_names_of_another_encoding_are_refused_in_a_sentence_and_leave_not
     with pytest.raises(SettingsError, match=r"federation\.classes is not text.*UTF-8"):
         create(folder, ["localhost"], name="steel", classes=["L\udcf6cher", "gut"])
     assert not folder.exists()
+
+
+def test_a_run_keeps_the_shipped_base_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(tmp_path / "hq", ["localhost"])
+    workspace = Workspace.open(tmp_path / "hq")
+    default = workspace.base()
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    (earlier / "card.json").write_text(json.dumps({"content_hash": "e" * 64}))
+    (earlier / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setitem(SHIPPED, "earlier", earlier)
+    assert workspace.base().content_hash == default.content_hash
+    facts = RunFacts(
+        run_id="a-run",
+        base_hash="e" * 64,
+        classes=["a", "b"],
+        seed=1,
+        strategy="fedavg",
+        strategy_options={},
+        rounds=RoundSettings(),
+    )
+    write_json(workspace.runs / "run-0001" / "run.json", facts.model_dump(mode="json"))
+    assert workspace.base().content_hash == "e" * 64
+    assert workspace.base(default.content_hash).content_hash == default.content_hash

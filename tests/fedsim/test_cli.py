@@ -191,7 +191,7 @@ def test_the_options_are_those_that_people_know(fedsim, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = fedsim("run", "--help").out
     options = """--data --manifest --classes --good --threshold --split --plants --partition --alpha --column
-    --rounds --local-epochs --strategy --encoding --batch-norm --evaluate-every --engine --model --base
+    --rounds --local-epochs --strategy --encoding --batch-norm --evaluate-every --backend --model --base
     --scratch --freeze-levels --size --seed --threads --device --config --set --output --resume --overwrite
     --json"""
     for option in options.split():
@@ -333,6 +333,15 @@ def test_synthetic_surfaces_are_drawn_once_for_a_seed(tmp_path, fedsim):
     assert fedsim("synth", tmp_path / "b", "--per-class", 2, "--size", 64).code == 0
     for name in names(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_scenes_are_drawn_in_colour_and_the_six_classes_are_not(tmp_path, fedsim):
+    scenes = ("synth", tmp_path / "a", "--scenes", "--per-class", 1, "--size", 32, "--channels", 3, "--json")
+    ended = fedsim(*scenes)
+    assert ended.code == 0 and ended.json["pictures"] == len(ended.json["classes"]) == len(
+        names(tmp_path / "a")
+    )
+    assert fedsim("synth", tmp_path / "b", "--channels", 3).code == 10
 
 
 def test_as_a_process_it_says_its_version_and_offers_completion(environment):

@@ -82,7 +82,8 @@ def test_set_takes_numbers_words_lists_and_options_of_a_strategy():
 @pytest.mark.parametrize(
     ("given", "assignments"),
     [
-        ({"rounds": 0}, []),
+        ({"rounds": -1}, []),
+        ({"rounds": 0}, ["federation.start=fresh"]),
         ({"alpha": -1.0}, []),
         ({"strategy": "fedmagic"}, []),
         ({"base": Path("x"), "scratch": True}, []),

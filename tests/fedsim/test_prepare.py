@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from fedsim.preflight import check_start
 from fedsim.prepare import (
     EVALUATION,
     TRAINING,
+    check_unchanged,
     fixed_test_set,
     plant_pictures,
     prepare,
 )
 from fedsim.run_folder import RunFolder
-from fedspect.errors import BaseModelError, ClassError, ModelError, SplitError, WorkspaceError
+from fedspect.errors import BaseModelError, ClassError, DataError, ModelError, SplitError, WorkspaceError
 from fedspect.files import read_json
 from fedspect.model import load_base
 
@@ -53,6 +55,24 @@ def test_every_picture_is_in_the_test_set_or_at_one_plant(tmp_path, pictures):
         assert held[TRAINING] and held[EVALUATION]
         seen += [each.name for each in held[TRAINING] + held[EVALUATION]]
     assert sorted(seen) == names(pictures)
+
+
+def test_a_run_goes_on_with_its_own_pictures_only_and_finds_them_where_they_were_moved(tmp_path, pictures):
+    own = tmp_path / "own"
+    shutil.copytree(pictures, own)
+    run, prepared = prepared_in(tmp_path / "run", settings_for(own))
+    check_unchanged(run, prepared)
+    own.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="changed or removed"):
+        check_unchanged(run, prepared)
+    run.pictures_moved_to(tmp_path / "moved")
+    prepared = run.read_prepared()
+    check_unchanged(run, prepared)
+    name = names(pictures)[0]
+    (tmp_path / "moved" / name).write_bytes(b"another picture")
+    with pytest.raises(DataError, match="1 of") as caught:
+        check_unchanged(run, prepared)
+    assert caught.value.seen == name
 
 
 def test_no_group_is_in_both_test_and_training(tmp_path, pictures):

@@ -151,7 +151,7 @@ def test_a_run_that_was_interrupted_and_then_killed_comes_to_the_same_model(
 def test_flowers_own_engine_comes_to_the_same_model(finished, pictures, tmp_path, environment):
     run = tmp_path / "run"
     options = ("--data", pictures, *QUICK, *CALM, "--rounds", ROUNDS, "--local-epochs", 1)
-    process = start(environment, "run", *options, "--engine", "ray", "--output", run, "--json")
+    process = start(environment, "run", *options, "--backend", "ray", "--output", run, "--json")
     out, errors = process.communicate()
     assert process.returncode == 0, errors
     assert json.loads(out)["rounds"] == ROUNDS

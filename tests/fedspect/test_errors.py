@@ -119,5 +119,7 @@ def test_an_error_survives_the_way_through_a_file():
     again = errors.error_from(json.loads(json.dumps(error.as_dict())))
     assert isinstance(again, errors.QuorumError)
     assert str(again) == str(error)
-    assert errors.error_from({"error": "Mapping", "what": "no error of ours"}) is None
+    later = errors.error_from({"error": "Mapping", "what": "of a later release"}, errors.EngineError)
+    assert type(later) is errors.EngineError and later.what == "of a later release"
+    assert errors.error_from({"error": "QuorumError", "what": 3}) is None
     assert errors.error_from(None) is None

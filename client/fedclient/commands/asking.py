@@ -1,4 +1,4 @@
-"""Asking the worker's interpreter, which has torch, to do a piece of work for a command."""
+"""Runs work for a command in the worker's interpreter, which has torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from fedclient.node.home import PlantHome
-from fedspect import errors
-from fedspect.errors import FedspectError, WorkerError, WorkspaceError
+from fedspect.errors import WorkerError, WorkspaceError, error_from
 
 Progress = Callable[[str, int, int], None]
 
 
 def ask_worker(home: PlantHome, module: str, arguments: list[str], progress: Progress) -> Any:
-    """Run ``python -m module`` (which uses ``fedclient.worker.child_process``) and answer its reply.
+    """Run ``python -m module`` (which uses ``fedclient.worker.child_process``) and return its reply.
 
     Raises:
         FedspectError: what the worker raised.
@@ -38,8 +37,9 @@ def ask_worker(home: PlantHome, module: str, arguments: list[str], progress: Pro
             said = json.loads(line)
             if "reply" in said:
                 return said["reply"]
-            if "error" in said:
-                raise _error_of(said["error"])
+            failure = error_from(said.get("error"))
+            if failure is not None:
+                raise failure
             progress(*said["progress"])
     finally:
         child.kill()
@@ -53,15 +53,3 @@ def _python(home: PlantHome) -> str:
         return home.membership().worker_python or sys.executable
     except WorkspaceError:
         return sys.executable
-
-
-def _error_of(content: dict[str, Any]) -> FedspectError:
-    kind = getattr(errors, str(content.get("error")), FedspectError)
-    if not (isinstance(kind, type) and issubclass(kind, FedspectError)):
-        kind = FedspectError
-    return kind(
-        str(content.get("what")),
-        seen=content.get("seen"),
-        accepted=content.get("accepted"),
-        remedy=content.get("remedy"),
-    )

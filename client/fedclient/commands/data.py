@@ -50,7 +50,7 @@ def data(
 
 
 def _membership(home: PlantHome) -> Membership | None:
-    """What this plant has joined; pictures may be looked at before that."""
+    """The membership, if there is one; pictures may be inspected before joining."""
     try:
         return home.membership()
     except WorkspaceError:

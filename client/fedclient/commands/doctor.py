@@ -1,4 +1,4 @@
-"""`fedclient doctor`: each line ok, a warning or a failure, with the mend."""
+"""`fedclient doctor`: checks with their remedies."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def show_deployments(
     made: Sequence[Deployment], faults: Sequence[str | None], current: Deployment | None
 ) -> None:
     """The deployments; ``faults`` says of each why the line could not run it."""
-    headings = ("deployment", "standing", "right", "escapes", "false rejects", "asked", "ms", "added")
+    headings = ("deployment", "state", "right", "escapes", "false rejects", "asked", "ms", "added")
     rows = [_row(each, current, fault) for each, fault in zip(made, faults)]
     caption = "the line runs none of them yet" if current is None else _caption(current)
     print_table("Deployments", headings, rows, caption=caption)
@@ -82,7 +82,7 @@ def _row(deployment: Deployment, current: Deployment | None, fault: str | None) 
     sign = "> " if current is not None and current.id == deployment.id else "  "
     return (
         sign + deployment.id,
-        deployment.standing if fault is None else f"{deployment.standing}, engines gone or damaged",
+        deployment.state if fault is None else f"{deployment.state}, engines gone or damaged",
         f"{mine['right']} of {mine['pictures']}" if mine else "",
         *("" if mine.get(name) is None else mine[name] for name in ("escapes", "false_rejects", "asked")),
         (figures.get("latency_ms") or {}).get("candidate") or "",
@@ -99,7 +99,7 @@ def _caption(current: Deployment) -> str:
 
 
 def _measured(figures: dict[str, Any]) -> str:
-    """What the gate measured, in a line."""
+    """What the gate measured, as one line."""
     mine = figures.get("candidate") or {}
     said = [f"{mine['right']} of {mine['pictures']} right"] if mine else []
     for name in ("escapes", "false_rejects", "asked"):

@@ -159,8 +159,8 @@ def activate(
             remedy=f"build them again: fedclient engines build {chosen.number} --activate",
         )
     now = deployments.activate(chosen.id, who=_who(), why=why, force=force)
-    if chosen.standing != "passed":
-        warn(f"{now.id} was {chosen.standing}: {'; '.join(chosen.reasons)}")
+    if chosen.state != "passed":
+        warn(f"{now.id} was {chosen.state}: {'; '.join(chosen.reasons)}")
     _tell(now, json)
 
 
@@ -179,7 +179,7 @@ def rollback(
 
 
 def _opened(home: Path | None) -> tuple[Deployments, Path]:
-    """The deployments, and the folder of the engine store: going back must not wait for numpy to be loaded."""
+    """The deployments, and the folder of the engine store, without numpy: a rollback must start at once."""
     from fedclient.worker.deployments import Deployments
 
     folder = PlantHome(home).folder
@@ -187,7 +187,7 @@ def _opened(home: Path | None) -> tuple[Deployments, Path]:
 
 
 def _current(deployments: Deployments) -> tuple[Deployment | None, Deployment | None]:
-    """The current deployment and the one to go back to; a damaged pointer is named and counts as none."""
+    """The current deployment and the one before; a damaged pointer is named and counts as none."""
     try:
         return deployments.current(), deployments.previous()
     except FedspectError as error:

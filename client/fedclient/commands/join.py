@@ -14,7 +14,7 @@ from fedclient.commands.options import HomeOption, WorkerPythonOption, interpret
 from fedclient.node.home import PlantHome
 from fedspect.background import detach
 from fedspect.console import note
-from fedspect.errors import NoPicturesError, SettingsError
+from fedspect.errors import DataError, NoPicturesError, SettingsError
 from fedspect.graceful_shutdown import stop_event
 from fedspect.protocol.join_token import JoinToken, decode
 
@@ -73,6 +73,8 @@ def join(
         )
     if data is not None and not data.exists():
         raise NoPicturesError("there is no such folder of pictures", seen=data)
+    if data is not None:
+        _say_what_was_understood(data)
     if worker_python is not None:
         worker_python = interpreter(worker_python)
     plant_home.prepare()
@@ -90,13 +92,26 @@ def join(
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
     with JoinView(_title(plant_home, decoded), plant_home.log_path) as view:
         plant = JoinedPlant(plant_home, say=view.say, wait=wait)
-        view.facts, view.line = lambda: plant.board.facts, lambda: line_version(plant_home)
+        view.facts, view.line = lambda: plant.status.facts, lambda: line_version(plant_home)
         _look_at_device(plant_home, view, first=decoded is not None)
         plant.run(stop, token=decoded, data=data, worker_python=worker_python)
 
 
+def _say_what_was_understood(data: Path) -> None:
+    """Name the layout of the pictures before a token is spent; folders that contradict each other end it here."""
+    from fedspect.data.folder_layout import LayoutError
+    from fedspect.data.sources import find_pictures
+
+    try:
+        note(f"pictures: {find_pictures(data).understood}")
+    except LayoutError:
+        raise
+    except DataError:
+        pass  # the trainer looks again, with the federation's classes and their other names
+
+
 def _keep_settings(home: PlantHome, given: Mapping[str, object]) -> None:
-    """Have a ``plant.toml`` that can be read, with the options in it."""
+    """Make sure that ``plant.toml`` can be read, and write the options into it."""
     from fedclient.plant_settings import SettingsFile
 
     file = SettingsFile(home.folder)
@@ -105,7 +120,7 @@ def _keep_settings(home: PlantHome, given: Mapping[str, object]) -> None:
 
 
 def _look_at_device(home: PlantHome, view: JoinView, *, first: bool) -> None:
-    """Say what is amiss; who joins for the first time does not go on with a failure."""
+    """Print warnings about the device; a first join does not go on with a failure."""
     from fedclient.node.doctor import before_joining
 
     for check in before_joining(home):
@@ -125,7 +140,7 @@ def _title(home: PlantHome, token: JoinToken | None) -> str:
 
 
 def _detach(home: PlantHome, token: str | None) -> None:
-    """Start again in the background with the same arguments, and stay until the plant is joined.
+    """Start again in the background with the same arguments, and wait until the plant is joined.
 
     The token goes through a pipe: every user of the device may read command lines.
     """

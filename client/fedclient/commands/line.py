@@ -1,4 +1,5 @@
-"""The commands that answer for the line. They run in the worker's interpreter, which takes this process' place.
+"""Commands of the line. They run in the worker's interpreter, which replaces this process. They run in the worker's
+interpreter, which takes this process' place.
 
 Options are the worker's own (``fedclient.worker.line.cli``): what is given here is handed on as it is, ``--help``
 too, after the plant's home.
@@ -21,7 +22,7 @@ COMMANDS = {
     "serve": "Answer the line: the Open Inference Protocol over gRPC, until told to end.",
     "bench": "Measure how fast the line answers.",
     "thresholds": "Show how sure the line must be of each class, or change it.",
-    "asked": "The pictures of which a person is asked.",
+    "review": "Pictures that wait for a person: the answers of which the line was not sure.",
     "drift": "Whether the line's pictures are still such as the model learned from.",
 }
 HANDED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -34,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def nothing_passes(home: PlantHome) -> str | None:
-    """What a person must mend before a piece can pass on this line; None where nothing is amiss."""
+    """Why no piece can pass on this line, for a person to mend; None where nothing is wrong."""
     from fedclient.worker.line.settings import read_settings
 
     try:

@@ -1,6 +1,6 @@
-"""What a person sees while `fedclient join` runs at a terminal; lines of a log anywhere else.
+"""Live view of `fedclient join` at a terminal; plain log lines anywhere else.
 
-The view draws the node's board (``fedclient.node.node_status``) four times a second and knows nothing else. Names
+The view draws the node's status (``fedclient.node.node_status``) four times a second and knows nothing else. Names
 and reasons come from elsewhere and are shown as text only. It writes to standard error.
 """
 
@@ -29,7 +29,7 @@ STYLE = {"lost": "yellow", "waiting": "yellow", "asking": "yellow", "working": "
 
 
 class JoinView:
-    """The view of one plant; ``facts`` answers the board, ``line`` the version that the line runs."""
+    """The view of one plant; ``facts`` returns the node's status, ``line`` the version that the line runs."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class JoinView:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """A sentence for the plant's engineer, and into the plant's log."""
+        """Show a sentence and write it to the plant's log."""
         now = self._clock()
         with contextlib.suppress(StorageError):  # a full disk is no reason to end; it is said all the same
             append_bounded(self._log, {"time": now, "text": text})
@@ -81,7 +81,7 @@ class JoinView:
             self._console.print(Text(plain(text)), soft_wrap=True)
 
     def render(self) -> RenderableType:
-        """What the terminal shows now."""
+        """The current view."""
         facts = self.facts()
         parts: list[RenderableType] = [self._heading(facts)]
         training, work = facts.get("training"), facts.get("work")
@@ -108,7 +108,7 @@ class JoinView:
 
 
 class _Lines(logging.Handler):
-    """Warnings of the program as lines above the view; written otherwise they would tear it."""
+    """Log handler that prints above the view; written otherwise, lines would tear it."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Options that several of a plant's commands take, and the checks that go with them."""
+"""Options that several commands of `fedclient` share, and their checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WorkerPythonOption = Annotated[
 
 
 def interpreter(name: str) -> str:
-    """The whole path of an interpreter that was given by name or path.
+    """The full path of an interpreter that was given by name or path.
 
     Raises:
         SettingsError: there is none.
@@ -40,7 +40,7 @@ def interpreter(name: str) -> str:
 
 
 def read_token(given: Optional[str]) -> Optional[str]:
-    """A token as it was given; for ``-`` it is read from standard input, at a terminal without showing it."""
+    """A token as given; for ``-`` it is read from standard input, at a terminal without echo."""
     if given != "-":
         return given
     if sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""`fedclient pause` and `resume`: the device is the line's until the engineer says otherwise."""
+"""`fedclient pause` and `resume`: keep training off the device, and let it go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands about the plant itself, put together, and those that end it: for now, and for good."""
+"""The commands about the plant itself: join, stop, leave and the like."""
 
 from __future__ import annotations
 

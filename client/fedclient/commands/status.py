@@ -1,4 +1,4 @@
-"""`fedclient status`: what this plant is, what it is doing, what training waits for, what the line runs."""
+"""`fedclient status`: the plant, its rounds, what training waits for, what the line runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def status(home: HomeOption = None, json: JsonOption = False) -> None:
 
 
 def facts(home: PlantHome) -> dict[str, Any]:
-    """Everything that is shown, as JSON values.
+    """All that is shown, as JSON values.
 
     Raises:
         WorkspaceError: the plant has never joined.
@@ -38,8 +38,8 @@ def facts(home: PlantHome) -> dict[str, Any]:
 
     membership = home.membership()
     holder = home.occupied().holder()
-    courtesy = YieldPolicy(home.folder)
-    objection = courtesy.standing()
+    yield_policy = YieldPolicy(home.folder)
+    blocker = yield_policy.schedule_blocker()
     said = home.status() or {}
     line = line_version(home)
     if holder is None:
@@ -51,8 +51,8 @@ def facts(home: PlantHome) -> dict[str, Any]:
         "running": holder is not None,
         "process": None if holder is None else holder.get("pid"),
         "status": said,
-        "training": None if objection is None else objection.as_dict(),
-        "settings": {"path": str(courtesy.file.path), "problem": courtesy.file.problem},
+        "training": None if blocker is None else blocker.as_dict(),
+        "settings": {"path": str(yield_policy.file.path), "problem": yield_policy.file.problem},
         "line": line,
         "thresholds": {"problem": None if line is None else nothing_passes(home)},
         "serving": _serving(home),
@@ -114,7 +114,7 @@ def _report(home: PlantHome) -> dict[str, Any]:
 
 
 def _serving(home: PlantHome) -> dict[str, Any] | None:
-    """What the process that answers the line says of itself; ``None`` where none runs."""
+    """The serving status of the line's process; ``None`` where none runs."""
     from fedspect.errors import DamagedFileError
     from fedspect.files import read_json
     from fedspect.locking import Occupied
@@ -131,7 +131,7 @@ def _serving(home: PlantHome) -> dict[str, Any] | None:
 
 
 def _drift(home: PlantHome) -> dict[str, Any]:
-    """What the line's process wrote about its pictures; empty where none watches them."""
+    """The drift report of the line's process; empty where there is none."""
     from fedspect.errors import DamagedFileError
     from fedspect.files import read_json
 

@@ -1,4 +1,4 @@
-"""A thread for what a plant has to see to at headquarters beside rounds: versions and how the plant is.
+"""Headquarters sync: a thread that fetches versions and sends reports beside the rounds.
 
 It asks every ``look_every`` seconds over one session, which is opened anew when it is over. Headquarters
 that cannot be reached, or does not want this plant any more, is the main loop's business: here the next visit
@@ -27,21 +27,21 @@ logger = logging.getLogger("fedclient.node")
 
 
 class HeadquartersSync:
-    """Visits headquarters until ``stop`` is set."""
+    """Synchronises with headquarters until ``stop`` is set."""
 
     def __init__(
         self,
         home: PlantHome,
-        courtesy: YieldPolicy,
-        board: NodeStatus,
-        keeper: VersionUpdater,
+        yield_policy: YieldPolicy,
+        status: NodeStatus,
+        updater: VersionUpdater,
         *,
         visit: Callable[[PlantHome, Membership], Any] = returned,
     ) -> None:
         self._home = home
-        self._courtesy = courtesy
-        self._board = board
-        self._keeper = keeper
+        self._yield_policy = yield_policy
+        self._status = status
+        self._updater = updater
         self._visit = visit
         self._open = ExitStack()
         self._session: Session | None = None
@@ -50,18 +50,18 @@ class HeadquartersSync:
         self._turn = threading.Lock()
 
     def soon(self) -> None:
-        """There is news: make the next visit now."""
+        """Make the next visit now."""
         self._wake.set()
 
     def report(self) -> None:
-        """Hand in the site report now; errors as ``visit``."""
+        """Send the site report now; errors as ``visit``."""
         with self._turn:
             self._tell(self._session_for(self._home.membership()))
 
     def run(self, stop: threading.Event) -> None:
-        """Visit until told to stop; whatever goes wrong is in the log, and the next visit comes."""
+        """Visit until told to stop; errors are logged, and the next visit follows."""
         while not stop.is_set():
-            self._wake.wait(self._courtesy.settings.versions.look_every)
+            self._wake.wait(self._yield_policy.settings.versions.look_every)
             self._wake.clear()
             if stop.is_set() or not self._home.membership_path.exists():
                 continue
@@ -70,7 +70,7 @@ class HeadquartersSync:
             except (ConnectionLostError, EnrolmentError) as error:
                 logger.info("headquarters could not be visited: %s", error)
             except FedspectError as error:
-                self._board.problem("versions", str(error))
+                self._status.problem("versions", str(error))
                 logger.warning("a visit to headquarters failed: %s", error)
             except Exception:
                 logger.exception("a visit to headquarters failed")
@@ -97,12 +97,12 @@ class HeadquartersSync:
             except BaseException:
                 self._close()
                 raise
-        self._board.problem("versions", None)
+        self._status.problem("versions", None)
 
     def _see_to(self, membership: Membership) -> None:
         session = self._session_for(membership)
         self._tell(session)
-        self._keeper.look(session, membership.base_hash)
+        self._updater.look(session, membership.base_hash)
 
     def _session_for(self, membership: Membership) -> Session:
         if self._session is None:
@@ -110,8 +110,8 @@ class HeadquartersSync:
         return self._session
 
     def _tell(self, session: Session) -> None:
-        """Hand in the site report when it, or what speaks against training, is another than last time."""
-        report = site_report(self._home, self._courtesy)
+        """Send the site report when it, or the blocker of training, differs from the last one sent."""
+        report = site_report(self._home, self._yield_policy)
         if report is not None and report != self._told:
             try:
                 session.report(report)
@@ -124,13 +124,13 @@ class HeadquartersSync:
         self._open.close()
 
 
-def site_report(home: PlantHome, courtesy: YieldPolicy) -> dict[str, Any] | None:
-    """What headquarters is told of this plant: counts, and what speaks against training. No names of pictures."""
+def site_report(home: PlantHome, yield_policy: YieldPolicy) -> dict[str, Any] | None:
+    """The site report for headquarters: counts, and what blocks training. No names of pictures."""
     try:
         report = files.read_json(home.report_path)
     except FileNotFoundError:
         return None
-    objection = courtesy.standing()
+    blocker = yield_policy.schedule_blocker()
     told = {key: value for key, value in report.items() if key != "examples"}
-    told["training"] = None if objection is None else objection.as_dict()
+    told["training"] = None if blocker is None else blocker.as_dict()
     return told

@@ -1,4 +1,4 @@
-"""A plant's own folder: its key, whom it trusts, what the federation prescribed, and what it is doing.
+"""Plant home: a plant's own folder with its key, the trusted authority, the membership and the node's status.
 
 ::
 
@@ -12,7 +12,7 @@
     status.json       what the node is doing, for `fedclient status`
     versions/         published versions, and what became of them here
     lock              held while the node runs
-    report.json       the site report: what the trainer found of the pictures
+    report.json       the site report: what the worker found of the pictures
     log.jsonl         what happened, a line an event
 """
 
@@ -47,7 +47,7 @@ class PlantHome:
         self.state = self.folder / "state"
 
     def prepare(self) -> None:
-        """Make the folder, for its owner only."""
+        """Make the folder with permissions for its owner only."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder.chmod(0o700)
@@ -85,7 +85,7 @@ class PlantHome:
         return key
 
     def membership(self) -> Membership:
-        """What the plant knows of its federation.
+        """The stored membership; ``None`` where this device never joined.
 
         Raises:
             WorkspaceError: it has never joined one.
@@ -112,21 +112,21 @@ class PlantHome:
             ) from error
 
     def remember(self, membership: Membership, authority_pem: bytes) -> None:
-        """Write down what was agreed; the membership last, for it says that the rest is there."""
+        """Store the membership last, for it says that the rest is there."""
         files.write_bytes(self.authority_path, authority_pem)
         files.write_json(self.membership_path, membership.model_dump(), mode=0o600)
 
     def forget(self) -> None:
-        """Leave no key and no membership; pictures and what the worker keeps are untouched."""
+        """Remove the key and the membership; pictures and what the worker keeps are untouched."""
         for path in (self.membership_path, self.key_path, self.authority_path, self.status_path):
             path.unlink(missing_ok=True)
 
     def base_folder(self, base_hash: str) -> Path:
-        """Where a base model is kept."""
+        """The folder of a base model."""
         return self.folder / "base" / base_hash
 
     def status(self) -> Optional[Dict[str, Any]]:
-        """What the node put on its board last, ``None`` when it never ran."""
+        """The node's last status, ``None`` when it never ran."""
         try:
             content = files.read_json(self.status_path)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""`fedclient join`: from a token to a plant that stays, and back again after anything that may happen.
+"""`fedclient join`: join with a token, take part in rounds, and reconnect after any interruption.
 
 Once: enrol, fetch the base model, let the worker look at the pictures, report. Then, for ever: answer
 rounds on the Fleet API. A link that is lost is waited for, and so is headquarters where somebody else answers in
@@ -19,8 +19,6 @@ from typing import Any
 
 from fedclient.node.enrolment.enrol import joined, returned
 from fedclient.node.enrolment.session import Session
-from fedclient.node.flower.fleet_node import FleetNode, NotRecognisedError
-from fedclient.node.flower.message_journal import MessageJournal
 from fedclient.node.headquarters_sync import HeadquartersSync
 from fedclient.node.home import PlantHome
 from fedclient.node.membership import Membership
@@ -52,9 +50,9 @@ Say = Callable[[str], None]
 
 @dataclass
 class JoinedPlant:
-    """A plant on this device; ``run`` stays until it is told to stop or is shut out.
+    """A plant on this device; ``run`` returns when it is told to stop or is revoked.
 
-    ``say`` hears sentences for the plant's engineer, ``on_change`` that the board is another.
+    ``say`` takes sentences for the plant's engineer, ``on_change`` is called when the status changed.
     """
 
     home: PlantHome
@@ -62,19 +60,19 @@ class JoinedPlant:
     on_change: Callable[[], None] = lambda: None
     wait: float | None = None
     """Seconds to wait for headquarters before the first contact; ``None``: for ever."""
-    board: NodeStatus = field(init=False)
-    courtesy: YieldPolicy = field(init=False)
-    _trainer: WorkerSupervisor = field(init=False)
-    _errands: HeadquartersSync = field(init=False)
+    status: NodeStatus = field(init=False)
+    yield_policy: YieldPolicy = field(init=False)
+    _worker: WorkerSupervisor = field(init=False)
+    _sync: HeadquartersSync = field(init=False)
     _clock_offset: float = field(default=0.0, init=False)
     _said: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        self.board = NodeStatus(self.home, on_change=self.on_change)
-        self.courtesy = YieldPolicy(self.home.folder)
-        self._trainer = WorkerSupervisor(self.home, self.courtesy, self.board, self.say)
-        keeper = VersionUpdater(self.home, self._trainer, self.courtesy, self.board, self.say)
-        self._errands = HeadquartersSync(self.home, self.courtesy, self.board, keeper)
+        self.status = NodeStatus(self.home, on_change=self.on_change)
+        self.yield_policy = YieldPolicy(self.home.folder)
+        self._worker = WorkerSupervisor(self.home, self.yield_policy, self.status, self.say)
+        updater = VersionUpdater(self.home, self._worker, self.yield_policy, self.status, self.say)
+        self._sync = HeadquartersSync(self.home, self.yield_policy, self.status, updater)
 
     def run(
         self,
@@ -96,18 +94,20 @@ class JoinedPlant:
         """
         self.home.prepare()
         with self.home.occupied():
-            self.board.say("starting")
+            self.status.set_state("starting")
             try:
                 self._run(stop, token, data, worker_python)
             except FederationError as error:
-                self.board.say("refused" if isinstance(error, EnrolmentError) else "stopped", str(error))
+                self.status.set_state(
+                    "refused" if isinstance(error, EnrolmentError) else "stopped", str(error)
+                )
                 raise
             except BaseException as error:
-                self.board.say("stopped", str(error) or type(error).__name__)
+                self.status.set_state("stopped", str(error) or type(error).__name__)
                 raise
             finally:
-                self._trainer.close()
-            self.board.say("stopped")
+                self._worker.close()
+            self.status.set_state("stopped")
 
     def _run(
         self, stop: threading.Event, token: JoinToken | None, data: Path | None, worker_python: str | None
@@ -117,6 +117,11 @@ class JoinedPlant:
             kept["data"] = str(data.absolute())
         if worker_python is not None:
             kept["worker_python"] = worker_python
+        self._worker.prepare(worker_python or self._worker_python())
+        from fedclient.node.flower.fleet_connection import (
+            NotRecognisedError,
+        )  # Flower takes seconds to import
+
         with self._accompanied(stop):
             while not stop.is_set():
                 try:
@@ -124,7 +129,7 @@ class JoinedPlant:
                     if membership is None:
                         return
                     token, self.wait = None, None  # from now on the key is enough, and there is all the time
-                    if self._trainer.hire(membership):
+                    if self._worker.ensure_running(membership):
                         self._inspect()
                     self._answer(stop, membership)
                 except NotRecognisedError as error:
@@ -134,20 +139,24 @@ class JoinedPlant:
                     if not stop.is_set():
                         raise
 
+    def _worker_python(self) -> str | None:
+        """The worker's interpreter as it was named when this device joined."""
+        return self.home.membership().worker_python if self.home.membership_path.exists() else None
+
     @contextmanager
     def _accompanied(self, stop: threading.Event) -> Iterator[None]:
-        """The threads beside the rounds: one looks to the engineer, one to headquarters, one to the end."""
+        """The threads beside the rounds: policy watcher, headquarters sync and stop."""
         ended = threading.Event()
-        attendant = PolicyWatcher(self._trainer, self.say, on_news=self._errands.soon)
+        watcher = PolicyWatcher(self._worker, self.say, on_news=self._sync.soon)
 
         def close_on_stop() -> None:
             while not (stop.wait(0.2) or ended.is_set()):
                 pass
-            self._trainer.close()
+            self._worker.close()
             ended.set()
-            self._errands.soon()
+            self._sync.soon()
 
-        work = (lambda: attendant.run(ended), lambda: self._errands.run(ended), close_on_stop)
+        work = (lambda: watcher.run(ended), lambda: self._sync.run(ended), close_on_stop)
         threads = [threading.Thread(target=each, daemon=True) for each in work]
         for thread in threads:
             thread.start()
@@ -155,7 +164,7 @@ class JoinedPlant:
             yield
         finally:
             ended.set()
-            self._errands.soon()
+            self._sync.soon()
             for thread in threads:  # Python must not end under a thread that is closing a connection
                 thread.join(ENDS_WITHIN)
 
@@ -164,7 +173,7 @@ class JoinedPlant:
     def _admitted(
         self, stop: threading.Event, token: JoinToken | None, kept: dict[str, Any]
     ) -> Membership | None:
-        """Ask until headquarters answers; ``None`` when told to stop meanwhile."""
+        """Try until headquarters answers; ``None`` when told to stop meanwhile."""
         deadline = None if self.wait is None else time.monotonic() + self.wait
         delay = FIRST_RETRY
         while not stop.is_set():
@@ -213,8 +222,8 @@ class JoinedPlant:
         return membership
 
     def _fetch_base(self, session: Session) -> None:
-        session.fetch_base(self.home, lambda done, total: self.board.progress("base model", done, total))
-        self.board.put(work=None)
+        session.fetch_base(self.home, lambda done, total: self.status.progress("base model", done, total))
+        self.status.put(work=None)
 
     def _see_clock(self, session: Session) -> None:
         self._clock_offset = session.clock_offset
@@ -227,12 +236,12 @@ class JoinedPlant:
     # -- working -------------------------------------------------------------------------------------------
 
     def _inspect(self) -> None:
-        """Look at the pictures, and tell headquarters counts; names of files stay here.
+        """Inspect the pictures, and send counts to headquarters; names of files stay here.
 
         That headquarters hears it now is not worth waiting for.
         """
-        self.board.say("inspecting", "looking at the pictures")
-        report = self._trainer.inspect()
+        self.status.set_state("inspecting", "looking at the pictures")
+        report = self._worker.inspect()
         files.write_json(self.home.report_path, report)
         counts = report.get("counts", {})
         self.say(
@@ -244,19 +253,22 @@ class JoinedPlant:
             if report.get(what):
                 self.say(f"{what.replace('_', ' ')}: {', '.join(report[what])}")
         try:
-            self._errands.report()
+            self._sync.report()
         except FederationError as error:
             logger.warning("the site report was not handed in: %s", error)
 
     def _answer(self, stop: threading.Event, membership: Membership) -> None:
+        from fedclient.node.flower.fleet_node import FleetNode
+        from fedclient.node.flower.message_store import MessageStore
+
         node = FleetNode(
             membership.fleet_addresses,
             self.home.authority_path.read_bytes(),
             self.home.key(),
-            MessageHandler(lambda: self._trainer, on_notice=self._heard),
-            MessageJournal(self.home.state / "message"),
+            MessageHandler(lambda: self._worker, on_notice=self._heard),
+            MessageStore(self.home.state / "message"),
             clock_offset=self._clock_offset,
-            proxy=self.courtesy.settings.network.proxy,
+            proxy=self.yield_policy.settings.network.proxy,
             node_id=membership.node_id,
         )
 
@@ -273,8 +285,8 @@ class JoinedPlant:
         self.say(f"headquarters says: {text}")
 
     def _tell(self, state: str, detail: str) -> None:
-        """Write the status; say it aloud when it is news."""
-        self.board.say(state, detail)
+        """Write the status, and print it when it is new."""
+        self.status.set_state(state, detail)
         news = f"{state}: {detail}" if detail else state
         if state not in ("working", "idle") and news != self._said:
             self._said = news

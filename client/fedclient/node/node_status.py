@@ -1,8 +1,8 @@
-"""What the node is doing, said once for all who look: `fedclient status`, the live view, headquarters.
+"""Node status, written in one place for all who read it: `fedclient status`, the live view, headquarters.
 
-The node's threads put what they know on the board. ``status.json`` in the plant's home is the board as a
-file, replaced whole; what moves with every batch reaches it every two seconds at most. A disk that takes no
-more files does not end the node: the board is then only in memory.
+The node's threads put what they know here. ``status.json`` in the plant's home is the same as a file, replaced
+whole; what changes with every batch reaches it every two seconds at most. A disk that takes no more files does
+not end the node: the status is then only in memory.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class NodeStatus:
     """``facts`` are JSON values by name; ``on_change`` is told after each change, in the thread that made it.
 
     * ``state``, ``detail``, ``since``, ``pid``: what the node itself is doing.
-    * ``training``: what speaks against training now (``Objection.as_dict``), ``None`` when it may run.
-    * ``work``: stage, done and total of what the trainer is doing, ``None`` when it rests.
+    * ``training``: what blocks training now (``Blocker.as_dict``), ``None`` when it may run.
+    * ``work``: stage, done and total of what the worker is doing, ``None`` when it is idle.
     * ``round``: run, round and how many, and when answered the accuracy of what was received and the loss.
     * ``version``: the published version that was looked at last, and what became of it.
     * ``problems``: by subject, what a person should mend.
@@ -50,23 +50,23 @@ class NodeStatus:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """A copy of what is on the board."""
+        """A copy of the status."""
         with self._lock:
             return dict(self._facts)
 
-    def say(self, state: str, detail: str = "") -> None:
-        """What the node itself is doing from now on."""
+    def set_state(self, state: str, detail: str = "") -> None:
+        """Set what the node itself is doing."""
         self.put(state=state, detail=detail, since=self._clock())
 
     def put(self, **facts: Any) -> None:
-        """Put facts on the board and into the file."""
+        """Set values, in memory and in the file."""
         with self._lock:
             self._facts.update(facts)
             self._write()
         self._on_change()
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """How far the trainer is."""
+        """Set the worker's progress."""
         with self._lock:
             self._facts["work"] = {"stage": stage, "done": done, "total": total}
             if not self._written <= self._clock() < self._written + WRITE_EVERY:
@@ -74,7 +74,7 @@ class NodeStatus:
         self._on_change()
 
     def problem(self, subject: str, text: str | None) -> bool:
-        """Name a problem, or with ``None`` that it is gone; whether that is news."""
+        """Set a problem, or clear it with ``None``; whether that is new."""
         with self._lock:
             problems = dict(self._facts["problems"])
             if problems.get(subject) == text:

@@ -1,7 +1,7 @@
-"""A thread that sees what the plant's engineer says while the node runs: pause, hours, another ``plant.toml``.
+"""Policy watcher: a thread that applies what the plant's engineer changes while the node runs.
 
-What stands against training is put on the board within a second, and said aloud when it begins and ends. The
-trainer is ended then, so that the line has its memory too.
+A blocker of training is in the node's status within a second, and is printed when it begins and ends. The
+worker is ended then, so that the line has its memory too.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ logger = logging.getLogger("fedclient.node")
 
 
 class PolicyWatcher:
-    """Looks once a second until ``stop`` is set."""
+    """Polls once a second until ``stop`` is set."""
 
     def __init__(
         self,
-        trainer: WorkerSupervisor,
+        worker: WorkerSupervisor,
         say: Callable[[str], None],
         *,
         on_news: Callable[[], None] = lambda: None,
     ) -> None:
-        self._trainer = trainer
+        self._worker = worker
         self._say = say
         self._on_news = on_news
         self._kind: str | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Look until told to stop; whatever goes wrong is in the log, and the next look comes."""
+        """Poll until told to stop; errors are logged, and the next poll follows."""
         while not stop.wait(LOOK_EVERY):
             try:
                 self.look()
@@ -41,19 +41,19 @@ class PolicyWatcher:
                 logger.exception("looking after the plant's settings failed")
 
     def look(self) -> None:
-        """Look once."""
-        courtesy, board = self._trainer.courtesy, self._trainer.board
-        objection = courtesy.standing()
-        found = None if objection is None else objection.as_dict()
-        if board.facts.get("training") != found:
-            board.put(training=found)
-        kind = None if objection is None else objection.kind
+        """Poll once."""
+        yield_policy, status = self._worker.yield_policy, self._worker.status
+        blocker = yield_policy.schedule_blocker()
+        found = None if blocker is None else blocker.as_dict()
+        if status.facts.get("training") != found:
+            status.put(training=found)
+        kind = None if blocker is None else blocker.kind
         if kind != self._kind:
             self._kind = kind
-            self._say("training may run" if objection is None else f"training waits: {objection.reason}")
+            self._say("training may run" if blocker is None else f"training waits: {blocker.reason}")
             self._on_news()
-        if objection is not None:
-            self._trainer.rest()
-        problem = courtesy.file.problem
-        if board.problem("settings", problem) and problem is not None:
+        if blocker is not None:
+            self._worker.rest()
+        problem = yield_policy.file.problem
+        if status.problem("settings", problem) and problem is not None:
             self._say(f"the settings stay as they were: {problem}")

@@ -1,4 +1,4 @@
-"""Published versions at a plant: found, fetched, handed to the trainer, and what became of them.
+"""Version updater: finds and fetches published versions, has the worker deploy them, and reports what became of them.
 
 ``versions/`` in the plant's home::
 
@@ -44,7 +44,7 @@ logger = logging.getLogger("fedclient.node")
 
 
 class VersionSource(Protocol):
-    """What is needed of a session with headquarters (``session.Session``)."""
+    """The part of a session with headquarters (``session.Session``) that the updater uses."""
 
     def published(self) -> Optional[PublishedReply]: ...
     def fetch_version(self, home: PlantHome, version: PublishedReply) -> Path: ...
@@ -52,7 +52,7 @@ class VersionSource(Protocol):
 
 
 class Deployer(Protocol):
-    """What is needed of the trainer (``trainer.Trainer``)."""
+    """The part of the worker supervisor that the updater uses."""
 
     def deploy(self, folder: str, number: int) -> bytes: ...
 
@@ -70,7 +70,7 @@ class DeploymentOutcome(BaseModel):
 
     @property
     def next_try(self) -> float:
-        """When a version that failed is tried again."""
+        """When a failed version is tried again."""
         return self.at + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** (self.tries - 1))
 
 
@@ -89,22 +89,22 @@ class DeploymentOutcomes(BaseModel):
 
 
 class VersionUpdater:
-    """Deals with published versions; ``look`` once in a while, from one thread."""
+    """Handles published versions; ``look`` is called now and then, from one thread."""
 
     def __init__(
         self,
         home: PlantHome,
-        trainer: Deployer,
-        courtesy: YieldPolicy,
-        board: NodeStatus,
+        worker: Deployer,
+        yield_policy: YieldPolicy,
+        status: NodeStatus,
         say: Callable[[str], None] = lambda text: None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._home = home
-        self._trainer = trainer
-        self._courtesy = courtesy
-        self._board = board
+        self._worker = worker
+        self._yield_policy = yield_policy
+        self._status = status
         self._say = say
         self._clock = clock
         self._folder = home.folder / "versions"
@@ -113,7 +113,7 @@ class VersionUpdater:
         self._fault: Optional[str] = None  # of the line's engines, that was named
 
     def look(self, session: VersionSource, base_hash: str) -> None:
-        """See what is published and deal with it; tell headquarters what it does not know yet.
+        """Handle what is published, and report to headquarters what is new.
 
         Raises:
             FederationError: headquarters does not answer, or not as it should.
@@ -132,7 +132,7 @@ class VersionUpdater:
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _wanted(self, offered: PublishedReply, base_hash: str) -> bool:
-        """Whether there is something to do about the published version; the board says what became of it."""
+        """Whether there is something to do about the published version; the status says what became of it."""
         outcomes = self._read()
         known = outcomes.versions.get(offered.version_hash)
         if known is not None:
@@ -144,19 +144,19 @@ class VersionUpdater:
         if offered.base_hash != base_hash:
             self._show(offered, "waiting", "it is for another base model: join again")
             return False
-        objection = self._courtesy.standing()
-        if objection is not None:
-            self._show(offered, "waiting", objection.reason)
+        blocker = self._yield_policy.schedule_blocker()
+        if blocker is not None:
+            self._show(offered, "waiting", blocker.reason)
             return False
         return True
 
     def _to_mend(self, version: str) -> bool:
-        """Whether the line is to run this version and could not open its engines; only files are read."""
+        """Whether the line should run this version and could not open its engines; only files are read."""
         if self._clock() < self._next_look:
             return False
         moved, fault = line_version(self._home), line_fault(self._home.folder)
         ours = fault is not None and (moved is None or moved["version"] == version)
-        automatic = self._courtesy.settings.versions.automatic
+        automatic = self._yield_policy.settings.versions.automatic
         if ours and fault != self._fault:  # once, however long the plant is paused
             become = (
                 "are built again" if automatic else "are damaged; `fedclient engines build` builds them again"
@@ -168,7 +168,7 @@ class VersionUpdater:
         return ours and automatic
 
     def _deal(self, offered: PublishedReply, folder: Path) -> None:
-        if not self._courtesy.settings.versions.automatic:
+        if not self._yield_policy.settings.versions.automatic:
             self._show(offered, "waiting", "it is here; `fedclient engines build` makes engines of it")
             return
         self._show(offered, "deploying", "")
@@ -176,7 +176,7 @@ class VersionUpdater:
         self._say(f"version {offered.number} is published; making engines of it")
         started = self._clock()
         try:
-            content = json.loads(self._trainer.deploy(str(folder), offered.number))
+            content = json.loads(self._worker.deploy(str(folder), offered.number))
             report = DeploymentReport.model_validate(
                 {**content, "version": offered.version_hash, "number": offered.number}
             )
@@ -235,16 +235,16 @@ class VersionUpdater:
 
     def _show(self, offered: PublishedReply, outcome: str, why: str) -> None:
         found = {"number": offered.number, "version": offered.version_hash, "outcome": outcome, "why": why}
-        if self._board.facts.get("version") != found:
-            self._board.put(version=found)
+        if self._status.facts.get("version") != found:
+            self._status.put(version=found)
 
     def _tidy(self, newest: str) -> None:
-        """Keep the versions that were dealt with last, the newest and the one that the line runs."""
+        """Remove old versions; kept are the last ones handled, the newest and the one that the line runs."""
         outcomes = self._read()
         moved = line_version(self._home)
         kept = {newest, moved["version"]} if moved is not None else {newest}
         by_age = sorted(outcomes.versions, key=lambda version: -outcomes.versions[version].at)
-        kept.update(by_age[: self._courtesy.settings.versions.keep])
+        kept.update(by_age[: self._yield_policy.settings.versions.keep])
         for folder in self._folder.iterdir():
             if folder.is_dir() and len(folder.name) == 64 and folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -282,7 +282,7 @@ def line_version(home: PlantHome) -> dict[str, Any] | None:
 
 
 def _drift_report(home: PlantHome, told: bool) -> Optional[DeploymentReport]:
-    """What headquarters does not know yet of ``line/drift.json``, which the line's process writes."""
+    """What is new for headquarters in ``line/drift.json``, which the line's process writes."""
     try:
         said = files.read_json(home.folder / "line" / "drift.json")
         drifting = said["state"] == "drift"

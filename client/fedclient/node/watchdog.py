@@ -1,4 +1,4 @@
-"""Somebody who notices that nothing is heard any more."""
+"""Watchdog timer: fires when no heartbeat arrives in time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Watchdog:
-    """Calls ``bite`` once when ``heard`` was not called for ``limit`` seconds while the ``with`` block runs.
+    """Calls ``bite`` once when ``heard`` was not called for ``limit`` seconds within the ``with`` block.
 
     It looks twice in that time: where this whole process stood still for longer (a laptop's lid, Ctrl-Z), what
     was sent meanwhile is heard before the second look.
@@ -30,7 +30,7 @@ class Watchdog:
         self._thread.join()
 
     def heard(self) -> None:
-        """There was a sign of life."""
+        """Note a heartbeat."""
         self._heard.set()
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""The node's end of the worker: start it, ask it over its socket, start it again when it dies.
+"""Worker client: starts the worker process, calls it over its socket, restarts it when it dies.
 
 The worker runs on the device's own Python with torch; the node never imports it. Its socket lies in a
 folder of its own that only this user may enter. A worker that dies in the middle of a round is started
@@ -25,6 +25,7 @@ import grpc
 
 from fedclient.node.watchdog import Watchdog
 from fedspect.errors import ConnectionLostError, WorkerError
+from fedspect.files import turn_over
 from fedspect.protocol.grpc_services import WORKER, Stub
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.worker_pb2 import (
@@ -35,6 +36,7 @@ from fedspect.protocol.worker_pb2 import (
     WorkRequest,
 )
 
+SOCKET = "worker.sock"
 READY_WITHIN = 300.0  # seconds
 LONGEST_PARENT = 80  # bytes of the path below which a socket is made
 ABOUT_WITHIN = 600.0  # importing torch takes some time on a small or busy device
@@ -46,7 +48,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class WorkerClient:
-    """A worker process and the connection to it; what the ClientApp knows as its ``WorkerPort``."""
+    """A worker process and the connection to it; the ClientApp's ``WorkerCalls``."""
 
     def __init__(
         self,
@@ -77,8 +79,24 @@ class WorkerClient:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
+    def start(self) -> None:
+        """Start the process without waiting for it, so that its imports are done when it is asked something.
+
+        It reads its settings when it is asked, so they may be written later.
+
+        Raises:
+            WorkerError: the interpreter cannot be started, or the plant is stopping.
+
+        """
+        with self._lock:
+            if self._closed.is_set():
+                raise WorkerError("the plant is stopping")
+            if self.pid is None:
+                self._end()
+                self._spawn()
+
     def about(self) -> dict[str, Any]:
-        """What runs there."""
+        """The worker's software."""
         content = json.loads(self._ready().about(AboutRequest(), timeout=ABOUT_WITHIN).json)
         return content if isinstance(content, dict) else {}
 
@@ -98,11 +116,11 @@ class WorkerClient:
         return self._asked(lambda stub: stub.describe(DescribeRequest()))
 
     def work(self, task: bytes) -> bytes:
-        """A ``RoundReply`` to a ``RoundTask``; errors as ``inspect``."""
+        """The ``RoundReply`` to a ``RoundTask``; errors as ``inspect``."""
         return self._asked(lambda stub: stub.work(WorkRequest(task=task)))
 
     def deploy(self, folder: str, number: int) -> bytes:
-        """Make engines of the version in ``folder`` and take them through the gate; the report as JSON.
+        """Build engines of the version in ``folder`` and run the gate; the report as JSON.
 
         A worker that dies over this is not asked again at once: what killed it would kill it again.
         """
@@ -110,12 +128,12 @@ class WorkerClient:
         return self._asked(lambda stub: stub.deploy(request), most_starts=1)
 
     def rest(self) -> None:
-        """End the worker until it is asked again; whoever calls knows that nothing is asked meanwhile."""
+        """End the worker until the next call; the caller knows that no call is under way."""
         with self._lock:
             self._end()
 
     def close(self) -> None:
-        """End the worker; a question under way is given up."""
+        """End the worker; a call under way is abandoned."""
         self._closed.set()
         channel = self._channel
         if channel is not None:
@@ -126,7 +144,7 @@ class WorkerClient:
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _asked(self, ask: Callable[[Stub], Iterator[Any]], most_starts: int = MOST_STARTS) -> bytes:
-        """Ask once; when the worker dies over it, start it again and ask again."""
+        """Call once; when the worker dies over it, start it again and repeat the call."""
         for start in range(1, most_starts + 1):
             try:
                 return self._answer(ask(self._ready()))
@@ -159,7 +177,7 @@ class WorkerClient:
         raise WorkerError("the worker hung up without an answer", remedy=f"see {self._log}")
 
     def _end_hung(self) -> None:
-        """End a worker that gives no sign of life; whoever waits for its answer notices, and starts another."""
+        """Kill a worker without heartbeat; the waiting call notices, and starts another."""
         process = self._process
         if process is not None:
             self._hung = True
@@ -167,27 +185,24 @@ class WorkerClient:
 
     def _ready(self) -> Stub:
         with self._lock:
-            if self._closed.is_set():
-                raise WorkerError("the plant is stopping")
-            if self.pid is None:
-                self._end()
-                try:
-                    self._start()
-                except BaseException:
-                    self._end()  # nobody could speak to what is left of it
-                    raise
+            try:
+                self.start()
+                if self._channel is None:
+                    self._connect()
+            except BaseException:
+                self._end()  # nobody could speak to what is left of it
+                raise
             assert self._channel is not None
             return Stub(self._channel, WORKER)
 
-    def _start(self) -> None:
+    def _spawn(self) -> None:
         self._hung = False
         self._folder = _socket_folder()
-        path = self._folder / "worker.sock"
+        path = self._folder / SOCKET
         command = [self._python, "-m", "fedclient.worker.service"]
         command += ["--settings", str(self._settings), "--socket", str(path)]
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        if self._log.exists() and self._log.stat().st_size > LARGEST_LOG:
-            self._log.replace(self._log.with_suffix(".old.log"))
+        turn_over(self._log)
         try:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -199,6 +214,10 @@ class WorkerClient:
                 seen=f"{self._python}: {error.strerror}",
                 remedy="name the interpreter that has torch: fedclient join --worker-python PATH",
             ) from error
+
+    def _connect(self) -> None:
+        assert self._process is not None and self._folder is not None
+        path = self._folder / SOCKET
         deadline = time.monotonic() + READY_WITHIN
         while not _listens(path):
             if self._process.poll() is not None:
@@ -229,7 +248,7 @@ class WorkerClient:
         self._channel = self._process = self._folder = None
 
     def _outlives_it(self) -> bool:
-        """Whether the worker is there although its answer is not; a process that just died takes a moment."""
+        """Whether the worker still runs although the call failed; a process that just died takes a moment."""
         try:
             if self._process is not None:
                 self._process.wait(1.0)
@@ -270,7 +289,7 @@ def _socket_folder() -> Path:
 
 
 def _listens(path: Path) -> bool:
-    """Whether somebody answers at a unix socket; its file is there a moment before."""
+    """Whether a unix socket accepts connections; its file is there a moment before."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))

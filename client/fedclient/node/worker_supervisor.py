@@ -1,9 +1,9 @@
-"""The node's trainer: a worker process that is hired for what was agreed, and asked politely.
+"""Supervises the worker process; restarts it when its settings change.
 
-The ClientApp sees it as its ``WorkerPort``. Before a round is passed on, the plant's own rules are asked
+The ClientApp sees it as its ``WorkerCalls``. Before a round is passed on, the yield policy is asked
 (``fedclient.yield_policy``): while the plant is paused or outside its hours, headquarters gets the reason at once
-and the trainer is not bothered. One question at a time; a round that comes while engines are built
-waits for that, and headquarters' deadline for the round.
+and the worker is left alone. One call at a time; a round that comes while engines are built waits for that, as
+long as headquarters' deadline for the round allows.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from fedspect import files
 from fedspect.errors import FedspectError, WorkerError, YieldedError
 from fedspect.update.round_messages import RoundReply, RoundTask
 
+SETTINGS_FILE = "worker.json"
 MEBI = 1 << 20
-REST_AFTER = 5.0  # seconds without a question, while training may not run anyway
-LARGEST_READ = 192 << 20  # bytes of a message whose header is read for the board
+REST_AFTER = 5.0  # seconds without a call, while training may not run anyway
+LARGEST_READ = 192 << 20  # bytes of a message whose header is read for the status
 
 logger = logging.getLogger("fedclient.node")
 
 
 class WorkerSupervisor:
-    """The trainer of one plant; ``hire`` before anything else."""
+    """The worker of one plant; ``ensure_running`` before anything else."""
 
     def __init__(
         self,
         home: PlantHome,
-        courtesy: YieldPolicy,
-        board: NodeStatus,
+        yield_policy: YieldPolicy,
+        status: NodeStatus,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.home = home
-        self.courtesy = courtesy
-        self.board = board
+        self.yield_policy = yield_policy
+        self.status = status
         self._say = say
         self._link: WorkerClient | None = None
         self._agreed: object = None
@@ -51,32 +52,51 @@ class WorkerSupervisor:
         self._asked = time.monotonic()
         self._closed = False
 
-    def hire(self, membership: Membership) -> bool:
+    def prepare(self, python: str | None) -> None:
+        """Start a worker before it is known what it will work for; ``ensure_running`` takes it if it fits.
+
+        Its imports take as long as the node's, and so they go on beside each other.
+
+        Raises:
+            WorkerError: the interpreter cannot be started.
+
+        """
+        with self._turn:
+            if self._link is None:
+                self._link = self._client(python)
+                self._link.start()
+                self._agreed = (python, self.yield_policy.settings.device.silence)
+
+    def ensure_running(self, membership: Membership) -> bool:
         """Have a trainer for what was agreed; whether it is another one than before.
 
         Raises:
             StorageError: its settings cannot be written.
 
         """
-        content = worker_settings(self.home, membership, self.courtesy.settings)
-        agreed = (membership.worker_python, self.courtesy.settings.device.silence, content)
+        content = worker_settings(self.home, membership, self.yield_policy.settings)
+        process = (membership.worker_python, self.yield_policy.settings.device.silence)
+        agreed = (*process, content)
         with self._turn:
             if self._link is not None and self._agreed == agreed:
                 return False
-            if self._link is not None:
+            if self._link is not None and self._agreed != process:
                 self._link.close()
-            path = self.home.folder / "worker.json"
-            files.write_json(path, content)
-            self._link = WorkerClient(
-                path,
-                self.home.folder / "worker.log",
-                python=membership.worker_python,
-                silence=self.courtesy.settings.device.silence,
-                on_progress=self.board.progress,
-                on_restart=lambda why: self._say(f"the worker died and is started again: {why}"),
-            )
+                self._link = None
+            files.write_json(self.home.folder / SETTINGS_FILE, content)
+            self._link = self._link or self._client(membership.worker_python)
             self._agreed = agreed
             return True
+
+    def _client(self, python: str | None) -> WorkerClient:
+        return WorkerClient(
+            self.home.folder / SETTINGS_FILE,
+            self.home.folder / "worker.log",
+            python=python,
+            silence=self.yield_policy.settings.device.silence,
+            on_progress=self.status.progress,
+            on_restart=lambda why: self._say(f"the worker died and is started again: {why}"),
+        )
 
     def inspect(self) -> dict[str, Any]:
         """The site report, and what the worker runs on; errors as ``WorkerClient.inspect``."""
@@ -102,12 +122,12 @@ class WorkerSupervisor:
             WorkerError: there is no worker, even after it was started again.
 
         """
-        objection = self.courtesy.standing()
-        if objection is not None:
-            raise objection.error()
+        blocker = self.yield_policy.schedule_blocker()
+        if blocker is not None:
+            raise blocker.error()
         with self._turn:
             link = self._there()
-            _show_task(self.board, task)
+            _show_task(self.status, task)
             try:
                 reply = link.work(task)
             except YieldedError as error:
@@ -115,11 +135,11 @@ class WorkerSupervisor:
                 raise
             finally:
                 self._done()
-        _show_reply(self.board, reply)
+        _show_reply(self.status, reply)
         return reply
 
     def deploy(self, folder: str, number: int) -> bytes:
-        """Let the worker make engines of a version and take them through the gate; its report as JSON.
+        """Let the worker build engines of a version and run the gate; its report as JSON.
 
         Raises:
             WorkerError: the worker died over it, or does not answer.
@@ -132,7 +152,7 @@ class WorkerSupervisor:
                 self._done()
 
     def rest(self) -> None:
-        """End the worker if training may not run anyway and nobody asks it anything: the line gets its memory."""
+        """End an idle worker while training may not run: the line gets its memory."""
         link = self._link
         if link is None or link.pid is None or time.monotonic() - self._asked < REST_AFTER:
             return
@@ -143,23 +163,23 @@ class WorkerSupervisor:
                 self._turn.release()
 
     def close(self) -> None:
-        """End the worker; a question under way is given up."""
+        """End the worker; a call under way is abandoned."""
         self._closed = True
         if self._link is not None:
             self._link.close()
 
     def _there(self) -> WorkerClient:
         if self._link is None or self._closed:
-            raise WorkerError("the plant is stopping" if self._closed else "there is no trainer yet")
+            raise WorkerError("the plant is stopping" if self._closed else "there is no worker yet")
         return self._link
 
     def _done(self) -> None:
         self._asked = time.monotonic()
-        self.board.put(work=None)
+        self.status.put(work=None)
 
 
 def worker_settings(home: PlantHome, membership: Membership, settings: PlantSettings) -> dict[str, Any]:
-    """``worker.json``: what headquarters prescribes, and what this plant allows its trainer to use."""
+    """Content of ``worker.json``: what headquarters prescribes, and what this plant allows its worker to use."""
     prescribed, device, limit = membership.settings, settings.device, settings.training.memory_limit
     training = {
         **prescribed.get("training", {}),
@@ -179,21 +199,23 @@ def worker_settings(home: PlantHome, membership: Membership, settings: PlantSett
         "cache": str(home.folder / "cache"),
         "training": training,
         "freeze_levels": prescribed.get("freeze_levels"),
+        "bit_depth": settings.camera.bit_depth or None,
         "seed": prescribed.get("seed", 0),
+        "closed_form": prescribed.get("closed_form", False),
     }
 
 
-def _show_task(board: NodeStatus, message: bytes) -> None:
-    """Put the round on the board, and that the node works on it; a task that cannot be read is the worker's to
-    refuse.
+def _show_task(status: NodeStatus, message: bytes) -> None:
+    """Put the round into the status, and that the node works on it; a task that cannot be read is refused by the
+    worker.
     """
     try:
         task = RoundTask.from_bytes(message, LARGEST_READ)
     except FedspectError:
         return
-    earlier = board.facts.get("round") or {}
+    earlier = status.facts.get("round") or {}
     known = {key: earlier[key] for key in ("accuracy", "loss") if key in earlier}
-    board.put(
+    status.put(
         detail=f"on round {task.round} of {task.total_rounds}" if task.train else "on the closing evaluation",
         round={
             **known,
@@ -207,20 +229,20 @@ def _show_task(board: NodeStatus, message: bytes) -> None:
     )
 
 
-def _show_reply(board: NodeStatus, message: bytes) -> None:
-    """Put on the board how good the received model was here, and how training went."""
+def _show_reply(status: NodeStatus, message: bytes) -> None:
+    """Put into the status how good the received model was here, and how training went."""
     try:
         reply = RoundReply.from_bytes(message, LARGEST_READ)
     except FedspectError:
         return
     if reply.error is not None:
-        board.problem("round", f"round {reply.round}: {reply.error.message}")
+        status.problem("round", f"round {reply.round}: {reply.error.message}")
         return
-    board.problem("round", None)
-    found = dict(board.facts.get("round") or {})
+    status.problem("round", None)
+    found = dict(status.facts.get("round") or {})
     found["seconds"] = reply.seconds.get("total")
     if "accuracy" in reply.metrics:
         found["accuracy"] = reply.metrics["accuracy"]
     if reply.train_loss is not None:
         found["loss"] = reply.train_loss
-    board.put(round=found)
+    status.put(round=found)

@@ -1,4 +1,4 @@
-"""The worker's process: ``worker.proto`` over a unix socket that only its user may open.
+"""Worker process: ``worker.proto`` over a unix socket that only its user may open.
 
 The node starts it with the device's own Python (3.8 on a Jetson Xavier NX) and starts it again when it
 dies. It stays between rounds, so that libraries, network and cached features stay warm. One piece of work
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ from fedclient.worker.settings import WorkerSettings
 from fedclient.worker.training.yielding import TaskYielded, polite
 from fedclient.yield_policy import YieldPolicy
 from fedspect.errors import FedspectError, WorkerError
-from fedspect.graceful_shutdown import stop_event
+from fedspect.graceful_shutdown import exit_with_parent, stop_event
 from fedspect.protocol.grpc_services import WORKER, handler
 from fedspect.protocol.limits import LARGEST_WORKER_MESSAGE, grpc_options
 from fedspect.protocol.worker_pb2 import (
@@ -69,9 +70,12 @@ class WorkerService:
         self._busy = threading.Lock()
         self._site: Any = None
         self._worker: Any = None
+        self._loading = threading.Thread(target=_load, name="imports", daemon=True)
+        self._loading.start()
 
     def about(self, request: AboutRequest, context: grpc.ServicerContext) -> AboutReply:
-        """What runs here."""
+        """The worker's software."""
+        self._loading.join()
         return AboutReply(json=json.dumps(about()))
 
     def inspect(self, request: InspectRequest, context: grpc.ServicerContext) -> Iterator[WorkEvent]:
@@ -105,7 +109,7 @@ class WorkerService:
         return self._streamed(piece, context)
 
     def deploy(self, request: DeployRequest, context: grpc.ServicerContext) -> Iterator[WorkEvent]:
-        """Engines of a published version, through the gate and onto the line."""
+        """Engines of a published version: built, taken through the gate, activated."""
 
         def piece(report: Report) -> bytes:
             from fedclient.worker.gate.pipeline import Deployer
@@ -124,7 +128,6 @@ class WorkerService:
 
     def _found(self, report: Report) -> Any:
         if self._site is None:
-            # Imported here: the socket answers while torch is still being loaded.
             from fedclient.worker.training.setup import Site
 
             self._site = Site(self._settings(), lambda done, total: report("pictures", done, total))
@@ -152,6 +155,7 @@ class WorkerService:
                 events.put(WorkEvent(progress=progress))
 
         def run() -> None:
+            self._loading.join()  # two threads that import the same packages may find half of them
             try:
                 events.put(WorkEvent(reply=piece(report)))
             except HungUp:
@@ -185,6 +189,12 @@ class WorkerService:
             yield event
             if event.WhichOneof("kind") == "reply":
                 return
+
+
+def _load() -> None:
+    """Import torch and the training while the socket answers already, and the node still asks headquarters."""
+    with contextlib.suppress(ImportError):  # it is said where the first piece of work needs them
+        importlib.import_module("fedclient.worker.training.setup")
 
 
 def about() -> Dict[str, Any]:
@@ -226,19 +236,10 @@ def serve(settings: Path, socket: Path, stop: threading.Event) -> None:
 
 
 def _step_back(settings: Path) -> None:
-    """Let other programs have the processors first, as far as the plant's settings say."""
-    with contextlib.suppress(FedspectError):  # it is said when the first piece of work needs the settings
-        os.nice(SettingsFile(WorkerSettings.read(settings).home).current().device.nice)
-
-
-def _watch_parent(stop: threading.Event) -> None:
-    """Leave with the node: nobody else can reach this process."""
-    parent = os.getppid()
-    while os.getppid() == parent and not stop.wait(0.5):
-        pass
-    stop.set()
-    time.sleep(5.0)
-    os._exit(1)
+    """Lower this process's priority, as the plant's settings say."""
+    os.nice(
+        SettingsFile(settings.parent).current().device.nice
+    )  # the node may not have written ``settings`` yet
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
@@ -251,7 +252,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     _step_back(given.settings)  # before there are threads: each has a priority of its own
     stop = stop_event(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's to answer
-    threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    exit_with_parent(os.getppid())
     try:
         serve(given.settings, given.socket, stop)
     except FedspectError as error:

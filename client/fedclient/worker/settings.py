@@ -1,4 +1,4 @@
-"""What the node tells its worker: ``worker.json``. No torch: a plant's commands read it too."""
+"""Settings of the worker, ``worker.json``, written by the node. No torch: a plant's commands read it too."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ class WorkerSettings(BaseModel):
     training: Dict[str, Any] = Field(default_factory=dict)
     """What the federation prescribes, with the plant's own device, threads and limits."""
     freeze_levels: Optional[int] = None
+    bit_depth: Optional[int] = Field(None, ge=8, le=16)
+    """Of the plant's camera, for files of 16 bits; None: as all pictures tell it together."""
     seed: int = 0
+    closed_form: bool = False
+    """Whether the federation's runs begin at a closed form."""
 
     @property
     def home(self) -> Path:

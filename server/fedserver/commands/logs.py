@@ -1,4 +1,4 @@
-"""`fedserver logs`: what the server said, and what it says from now on."""
+"""`fedserver logs`: the server's log, and what is added to it from now on."""
 
 from __future__ import annotations
 

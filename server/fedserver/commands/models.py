@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fedserver.registry.versions import PublishedVersion
     from fedserver.workspace import Workspace
 
+FEW_PICTURES = 50  # an accuracy of fewer is within some points of anything
+
 models_app = typer.Typer(
     help="The versions of the model that plants are given: publish, look, hand out, take back.",
     no_args_is_help=True,
@@ -63,6 +65,9 @@ def list_command(workspace: WorkspaceOption = HERE, json: JsonOption = False) ->
         ],
         caption="" if rows else "nothing was published yet: fedserver models publish",
     )
+    for row in rows:
+        if 0 < row["evaluated"] < FEW_PICTURES:
+            warn(f"the accuracy of version {row['version']} comes from {row['evaluated']} pictures only")
 
 
 @models_app.command()
@@ -89,7 +94,7 @@ def show(
         "state": _state(opened, found),
         "parent": card.parent or "none: the first on its base model",
         "base model": card.base_hash,
-        "network": f"{card.architecture}, {card.freeze_levels} levels stand still",
+        "network": f"{card.architecture}, {card.freeze_levels} levels frozen",
         "classes": ", ".join(card.classes),
         "made by": f"{card.run}, round {card.rounds}",
         "published": card.created,
@@ -113,8 +118,13 @@ def publish(
         Optional[str], typer.Option(help="Which run: run-0001 or 1.", show_default="the newest")
     ] = None,
     round_: Annotated[
-        str, typer.Option("--round", help="Which of its rounds: a number, last, or best.")
-    ] = "last",
+        str,
+        typer.Option(
+            "--round",
+            help="Which of its rounds: a number, last, best, closed-form; result is the best where the run began at a "
+            "closed form, and the last elsewhere.",
+        ),
+    ] = "result",
     note_: Annotated[str, typer.Option("--note", help="What is to be read beside the version.")] = "",
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
@@ -197,6 +207,7 @@ def _row(workspace: Workspace, version: PublishedVersion) -> dict[str, Any]:
         "round": card.rounds,
         "accuracy": card.metrics.mean.get("accuracy"),
         "before": card.before.mean.get("accuracy"),
+        "evaluated": card.metrics.evaluated,
         "on the line": sum(line is not None and line.report.version == card.content_hash for line in lines),
         "published": card.created,
     }
@@ -210,7 +221,7 @@ def _state(workspace: Workspace, version: PublishedVersion) -> str:
 
 
 def _plants(workspace: Workspace, version: PublishedVersion) -> list[dict[str, Any]]:
-    """Who measured the version, and what became of it at each plant."""
+    """Each plant's measurements of the version, and what became of it there."""
     from fedserver.registry.deployment_reports import ON_THE_LINE
 
     card = version.card

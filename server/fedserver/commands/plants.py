@@ -1,4 +1,4 @@
-"""`fedserver invite` and `fedserver plants`: who takes part, and how it stands."""
+"""`fedserver invite` and `fedserver plants`: who takes part, and the state of each."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def plants(context: typer.Context, workspace: WorkspaceOption = HERE, json: Json
 
 
 def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
-    """What is known of each plant, from the registry, the running server and the newest run."""
+    """A row for each plant, from the registry, the running server and the newest run."""
     from fedserver.enrolment.plant_reports import ReportedSite
     from fedserver.storage.runs import client_records
 
@@ -119,7 +119,7 @@ def plant_rows(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _on_the_line(deployed: PlantDeployments) -> str | None:
-    """The version that the plant's line runs, and what became of a newer one that it does not run."""
+    """The version on the plant's line, and what became of a newer one."""
     line, last = deployed.line, deployed.last
     text = None if line is None else str(line.report.number)
     if last is None or last is line or last == line:
@@ -128,7 +128,7 @@ def _on_the_line(deployed: PlantDeployments) -> str | None:
 
 
 def _state(plant: RegisteredPlant, told: ReportedSite) -> str:
-    """Of a plant that has joined, whether its engineer keeps training off the device just now."""
+    """State of a joined plant: also whether its yield policy blocks training now."""
     if plant.state != "joined" or told.training is None:
         return plant.state
     return {"paused": "paused", "hours": "outside its hours"}.get(told.training.kind, plant.state)
@@ -185,6 +185,29 @@ def release_command(
         print_json({"plant": plant, "released": True})
     else:
         note(f"{plant} takes part again from the next round on")
+
+
+@plants_app.command("forget")
+def forget_command(
+    plant: Annotated[str, typer.Argument(help="The plant's name.")],
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Take a plant's pictures out of the newest run's closed form, as if it had never taken part."""
+    from fedserver.closed_form.forgetting import forget
+    from fedserver.storage.run_store import RunStore
+    from fedserver.storage.runs import named_run
+
+    folder = named_run(open_workspace(workspace).runs)
+    record = forget(RunStore(folder), plant)
+    if json:
+        print_json(
+            {"plant": plant, "run": folder.name, "version": record.version, "plants": sorted(record.plants)}
+        )
+        return
+    note(f"the closed form of {folder.name} is now that of {', '.join(sorted(record.plants))}")
+    note("`fedserver models publish --round closed-form` makes it a version")
+    note("versions that rounds trained on its pictures stay as they are")
 
 
 def _moment(when: float) -> str:

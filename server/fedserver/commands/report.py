@@ -1,4 +1,4 @@
-"""`fedserver report`: a page that can be sent by mail, the same as JSON, and TensorBoard's events."""
+"""`fedserver report`: one HTML page, the same as JSON, and TensorBoard's events."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def report_command(
 
 
 def _check_place(place: Path) -> None:
-    """An earlier report gives way, and nothing else does; what is written first tells one."""
+    """Refuse a folder that holds something else; an earlier report is replaced."""
     held = sorted(each.name for each in place.iterdir() if each.name[0] != ".") if place.is_dir() else []
     if held and FACTS not in held:
         raise WorkspaceError(
@@ -77,6 +77,6 @@ def _check_place(place: Path) -> None:
 
 
 def _has_screen() -> bool:
-    """Whether somebody sits there who could see a browser."""
+    """Whether there is a display that a browser could open on."""
     shown = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     return stdout().is_terminal and shown

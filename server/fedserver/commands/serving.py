@@ -34,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 def start(
     rounds: Annotated[
-        Optional[int], typer.Option(min=1, max=100_000, help="Rounds of the whole run; wins over the file.")
+        Optional[int], typer.Option(min=0, max=100_000, help="Rounds of the whole run; wins over the file.")
     ] = None,
     new_run: Annotated[
         bool, typer.Option("--new-run", help="Begin a new run from the base model instead of going on.")
@@ -78,15 +78,15 @@ def start(
             title = f"{settings.federation.name} {store.folder.name}"
             view = shown.enter_context(LiveView(rounds=store.facts.rounds.rounds, title=title))
             view.view.closed = store.rounds()[-1]
-        telling = OperatorLog(opened.logs / LOG, note, view)
-        server = Supervisor(opened, settings, base, store, telling=telling, until_done=until_done)
+        operator_log = OperatorLog(opened.logs / LOG, note, view)
+        server = Supervisor(opened, settings, base, store, operator_log=operator_log, until_done=until_done)
         finished = server.serve(stop)
     if not finished and store is not None:
         note("stopped; `fedserver start` goes on with the next round")
 
 
 def _detach(workspace: Workspace) -> None:
-    """Start again in the background with the same arguments, and stay until it is up."""
+    """Start again in the background with the same arguments, and wait until it is up."""
     pid = detach(
         "fedserver.cli",
         [each for each in sys.argv[1:] if each != "--detach"],
@@ -132,7 +132,7 @@ def status(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
 
 
 def _run_line(name: str, run: Mapping[str, Any], running: Mapping[str, Any] | None) -> str:
-    """What the run said last; as past where it was cut and no server carries it on just now."""
+    """The run's last status; in the past tense where it was interrupted and no server continues it."""
     said = f"{run.get('state')}: {run.get('text')}"
     if run.get("state") in ENDED or (running or {}).get("run") == name:
         return f"{name}: {said}"

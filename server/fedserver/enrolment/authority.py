@@ -1,4 +1,4 @@
-"""The federation's certificate authority and the server's certificate, both made and kept at headquarters.
+"""Certificate authority of the federation, and the server's TLS certificate, both made and kept at headquarters.
 
 Plants trust exactly one authority, named by the fingerprint in their join token; no public one is involved.
 The authority's certificate lasts twenty years and never changes. The server's lasts two and is issued anew
@@ -30,7 +30,7 @@ ALWAYS_NAMED = ("localhost", "127.0.0.1", "::1")
 
 
 class Authority:
-    """The files of ``folder``: ``authority.key``, ``authority.pem``, ``server.key`` and ``server.pem``."""
+    """Keys and certificates in ``folder``: ``authority.key``, ``authority.pem``, ``server.key`` and ``server.pem``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,7 +41,7 @@ class Authority:
 
     @property
     def exists(self) -> bool:
-        """Whether there is an authority; its certificate is written last."""
+        """Whether the authority was made; its certificate is written last."""
         return self.certificate_path.exists()
 
     def create(self, name: str) -> None:
@@ -102,7 +102,7 @@ class Authority:
         )
 
     def renewal_reason(self, hosts: Sequence[str]) -> str | None:
-        """Why the server needs another certificate for ``hosts``, ``None`` when it does not."""
+        """Why the server certificate must be renewed for ``hosts``; ``None`` when it need not."""
         if not self.server_certificate_path.exists() or not self.server_key_path.exists():
             return "there is none yet"
         try:

@@ -1,4 +1,4 @@
-"""Whether a device holds the private key of the public one that it shows."""
+"""Proof of possession: whether a device holds the private key of the public one that it shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGEST_KEY = 2048  # bytes of PEM
 
 
 def proved_key(public_key: bytes, signature: bytes, statement: bytes) -> str:
-    """The key in its one spelling, when ``signature`` of ``statement`` shows that the caller holds the private one.
+    """The key in canonical form, when ``signature`` of ``statement`` shows that the caller holds the private one.
 
     Raises:
         EnrolmentError: it does not, or it is a key of another kind.

@@ -1,4 +1,4 @@
-"""Where plants come first: the enrolment port, what they are offered there, and the server's certificate."""
+"""Enrolment endpoint: the port where plants join, what they are offered there, and the server's certificate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fedserver.enrolment.service import EnrolmentService, Offer
 from fedserver.flower.superlink import check_port
 from fedserver.registry.base_files import BaseFiles
 from fedserver.settings import ServerSettings
+from fedserver.storage.runs import begins_closed
 from fedserver.workspace import Workspace
 from fedspect.protocol.names import join_address
 
@@ -17,7 +18,7 @@ LOOK_CERTIFICATE = 86_400.0  # seconds between two looks at the certificate's ag
 
 
 class EnrolmentEndpoint:
-    """The enrolment service on its port; ``say`` hears sentences for the operator."""
+    """The enrolment service on its port; ``say`` takes sentences for the operator."""
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class EnrolmentEndpoint:
         self._next_look = 0.0
 
     def certify(self) -> bool:
-        """Have a server certificate that lasts, looking once a day; whether there is a new one.
+        """Renew the server certificate if needed, checked once a day; answers whether there is a new one.
 
         Listeners go on with the one that they were opened with.
         """
@@ -47,7 +48,7 @@ class EnrolmentEndpoint:
         return reason is not None
 
     def open(self) -> int:
-        """Take the port, and answer its number; no plant is answered yet.
+        """Bind the port and return its number; no call is answered yet.
 
         Raises:
             FederationError: it cannot be had.
@@ -61,19 +62,19 @@ class EnrolmentEndpoint:
         return self._server.port
 
     def answer(self) -> None:
-        """Answer from now on."""
+        """Begin to answer calls."""
         assert self._server is not None
         self._server.start()
 
     def close(self) -> None:
-        """Let go of the port; harmless where it was never taken."""
+        """Release the port; harmless where it was never bound."""
         if self._server is not None:
             self._server.stop()
             self._server = None
 
 
 def offer_of(settings: ServerSettings, base: BaseFiles) -> Offer:
-    """What a plant is told that joins a federation with these settings."""
+    """What a joining plant is told of a federation with these settings."""
     network = settings.network
     return Offer(
         federation=settings.federation.name,
@@ -85,5 +86,6 @@ def offer_of(settings: ServerSettings, base: BaseFiles) -> Offer:
             "training": settings.training.model_dump(mode="json"),
             "freeze_levels": settings.model.freeze_levels,
             "seed": settings.run.seed,
+            "closed_form": begins_closed(settings, base),
         },
     )

@@ -1,4 +1,4 @@
-"""A gRPC service for a port that strangers reach: whoever dawdles holds up nobody else.
+"""gRPC service on an open port: a slow or silent client holds up nobody else.
 
 grpcio's usual server gives a call a thread before its request has come, and keeps it until the last piece of the
 answer is taken; eight calls without a request would then be enough to shut a service with eight threads. Here
@@ -36,7 +36,7 @@ Served = Callable[[AsyncIterator[bytes], Any], Coroutine[Any, Any, Any]]
 def open_handler(
     service: ServiceDescriptor, implementation: object, pool: Executor
 ) -> grpc.GenericRpcHandler:
-    """As ``fedspect.protocol.grpc_services.handler``, for a server of ``grpc.aio``.
+    """Like ``fedspect.protocol.grpc_services.handler``, for a server of ``grpc.aio``.
 
     A method that answers once runs in a thread of ``pool``. One that streams runs in the event loop, a piece
     at a time: its pieces must be quick to make.

@@ -1,4 +1,4 @@
-"""The registry of plants: who was invited, who joined with which key, who was revoked.
+"""Plant registry: who was invited, who joined with which key, who was revoked.
 
 One JSON file, changed under a lock because `fedserver start`, `invite` and `plants revoke` are different
 processes. It is the only truth about plants: Flower's own list of node keys is made from it at every start.
@@ -24,7 +24,7 @@ class _Entry(BaseModel):
 
 
 class Invitation(_Entry):
-    """A join token as headquarters remembers it: never the secret itself. Times are seconds since 1970."""
+    """A join token as headquarters stores it: never the secret itself. Times are seconds since 1970."""
 
     token_id: str
     secret_hash: str
@@ -65,7 +65,7 @@ class PlantRecords(_Entry):
     plants: Dict[str, RegisteredPlant] = Field(default_factory=dict)
 
     def by_key(self, public_key: str) -> Optional[RegisteredPlant]:
-        """The plant that this key belongs, or belonged, to."""
+        """The plant that owns this key, or owned it."""
         return next((plant for plant in self.plants.values() if plant.public_key == public_key), None)
 
     def joined(self) -> List[RegisteredPlant]:
@@ -112,12 +112,12 @@ class PlantRegistry:
         self._lock = folder / "plants.lock"
 
     def create(self) -> None:
-        """An empty registry, unless there is one."""
+        """Make an empty registry, unless there is one."""
         if not self.path.exists():
             self._write(PlantRecords())
 
     def read(self) -> PlantRecords:
-        """The registry as it stands.
+        """The current registry.
 
         Raises:
             DamagedFileError: the file is not a registry.
@@ -135,7 +135,7 @@ class PlantRegistry:
             ) from error
 
     def stamp(self) -> object:
-        """Something that differs after every change; files are replaced, so each change is a new file."""
+        """A value that differs after every change; files are replaced, so each change is a new file."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -144,14 +144,14 @@ class PlantRegistry:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[PlantRecords]:
-        """The registry for changing: written when the block ends well, left alone when it raises."""
+        """The registry for changing: written when the block ends, left alone when it raises."""
         with exclusive(self._lock):
-            roll = self.read()
-            yield roll
-            self._write(roll)
+            records = self.read()
+            yield records
+            self._write(records)
 
-    def _write(self, roll: PlantRecords) -> None:
-        files.write_json(self.path, roll.model_dump(), mode=0o600)
+    def _write(self, records: PlantRecords) -> None:
+        files.write_json(self.path, records.model_dump(), mode=0o600)
 
 
 def fingerprint_of(public_key: str) -> str:

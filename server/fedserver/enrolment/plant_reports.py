@@ -1,4 +1,4 @@
-"""What plants report, read with care: bounded, JSON, and of the right form, or refused with the reason."""
+"""Validation of plants' reports: bounded, JSON, and of the right form, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class ReportedBlocker(BaseModel):
-    """What speaks against training at a plant just now: ``kind`` is paused, hours, memory or load."""
+    """A reason why training does not run at a plant now: ``kind`` is paused, hours, memory or load."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -24,7 +24,7 @@ class ReportedBlocker(BaseModel):
 
 
 class ReportedSite(BaseModel):
-    """What headquarters reads of a plant's site report; whatever else it holds is kept as it came."""
+    """The part of a plant's site report that headquarters reads; the rest is kept as it came."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -35,7 +35,7 @@ class ReportedSite(BaseModel):
 
     @property
     def pictures(self) -> int | None:
-        """All of them together."""
+        """Pictures of all classes together."""
         return None if self.counts is None else sum(self.counts.values())
 
     @classmethod
@@ -48,7 +48,7 @@ class ReportedSite(BaseModel):
 
 
 def site_report(text: str) -> dict[str, Any]:
-    """What a plant tells of itself, as it came: bounded, and what is read of it (``ReportedSite``) can be.
+    """A plant's site report as it came, once it is bounded and its known part (``ReportedSite``) can be read.
 
     Raises:
         EnrolmentError: it is something else.
@@ -60,7 +60,7 @@ def site_report(text: str) -> dict[str, Any]:
 
 
 def deployment_report(text: str) -> DeploymentReport:
-    """What a plant says of a version: bounded, and of the form that both sides mean.
+    """A plant's deployment report, bounded and of the form that both sides know.
 
     Raises:
         EnrolmentError: it is something else.
@@ -71,7 +71,7 @@ def deployment_report(text: str) -> DeploymentReport:
 
 
 def _object(text: str, what: str, largest: int) -> dict[str, Any]:
-    """What a plant reports: at most ``largest`` characters, and an object.
+    """A plant's report: at most ``largest`` characters, and a JSON object.
 
     Raises:
         EnrolmentError: it is something else.

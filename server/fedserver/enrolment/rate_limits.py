@@ -1,4 +1,4 @@
-"""What holds strangers to a measure: tries and unfinished calls per address, and memories that forget."""
+"""Rate limits, concurrency limits and a TTL cache for unauthenticated peers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ V = TypeVar("V")
 
 
 class RateLimit:
-    """A bucket of tries per address that refills with time. ``clock`` counts seconds."""
+    """Token bucket per address: tries refill with time. ``clock`` counts seconds."""
 
     def __init__(self, size: int, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._size = float(size)
@@ -27,7 +27,7 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def allow(self, address: str) -> bool:
-        """Whether this address may try now; a try that is allowed counts."""
+        """Whether this address may try now; an allowed try counts."""
         with self._lock:
             now = self._clock()
             left, since = self._buckets.pop(address, (self._size, now))
@@ -40,7 +40,7 @@ class RateLimit:
 
 
 class ConcurrencyLimit:
-    """How many of one thing everybody may have under way at once."""
+    """How many of one thing may be under way at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -79,13 +79,13 @@ class TTLCache(Generic[V]):
                 self._entries.popitem(last=False)
 
     def get(self, key: bytes) -> V | None:
-        """The value, ``None`` when it was never here or is too old."""
+        """The value, ``None`` when it is unknown or expired."""
         with self._lock:
             until, value = self._entries.get(key, (0.0, None))
             return value if self._clock() < until else None
 
     def take(self, key: bytes) -> V | None:
-        """The value, once."""
+        """The value, removed: it can be had once."""
         value = self.get(key)
         with self._lock:
             return value if self._entries.pop(key, None) is not None else None

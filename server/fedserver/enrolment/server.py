@@ -1,4 +1,4 @@
-"""The port of the enrolment service: TLS, how large a message may be, how much one connection may ask at once."""
+"""gRPC server of the enrolment service: TLS, message sizes, and calls under way per connection."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class EnrolmentServer:
             ) from error
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Begin to answer calls."""
         self._run(self._server.start())
 
     def stop(self) -> None:
-        """Answer no more; calls under way have two seconds."""
+        """Stop answering; calls under way have two seconds."""
         if not self._loop.is_closed():
             self._run(self._server.stop(2.0))
             self._close()

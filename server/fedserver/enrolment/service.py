@@ -158,7 +158,7 @@ class EnrolmentService:
         return self._admission(plant, request, context)
 
     def authenticate(self, request: AuthenticateRequest, context: grpc.ServicerContext) -> Admission:
-        """Let a device in that was admitted before."""
+        """Open a session for a device that was admitted before."""
         self._limit(context)
         statement = authentication_statement(
             nonce=request.nonce, fingerprint=self._fingerprint, public_key=request.public_key
@@ -186,19 +186,19 @@ class EnrolmentService:
         yield from self._download(name, self._offer.base.served, request)
 
     def report(self, request: ReportRequest, context: grpc.ServicerContext) -> ReportReply:
-        """Keep a plant's site report."""
+        """Store a plant's site report."""
         name = self._plant_of(request.session, context)
         report = site_report(request.report_json)
-        with self._registry.change() as roll:
-            roll.named(name).report = report
-            roll.named(name).seen = self._clock()
+        with self._registry.change() as records:
+            records.named(name).report = report
+            records.named(name).seen = self._clock()
         return ReportReply()
 
     def leave(self, request: LeaveRequest, context: grpc.ServicerContext) -> LeaveReply:
-        """Forget a plant's key at its own wish."""
+        """Forget a plant's key at the plant's own request."""
         name = self._plant_of(request.session, context)
-        with self._registry.change() as roll:
-            plant = roll.named(name)
+        with self._registry.change() as records:
+            plant = records.named(name)
             if plant.state == "joined":
                 plant.state = "left"
         self._on_left(plant)
@@ -206,7 +206,7 @@ class EnrolmentService:
         return LeaveReply()
 
     def published(self, request: PublishedRequest, context: grpc.ServicerContext) -> PublishedReply:
-        """The version that plants are to run, if it is one of the base model that they are given."""
+        """The published version, if it belongs to the base model that plants are given."""
         self._asking(request.session, context)
         version = self._models.published()
         if version is None or version.card.base_hash != self._offer.base.content_hash:
@@ -235,7 +235,7 @@ class EnrolmentService:
     def report_deployment(
         self, request: ReportDeploymentRequest, context: grpc.ServicerContext
     ) -> ReportDeploymentReply:
-        """Keep what became of a version at a plant."""
+        """Store what became of a version at a plant."""
         name = self._asking(request.session, context)
         report = deployment_report(request.report_json)
         self._deployments.add(name, report, at=self._clock())
@@ -267,7 +267,7 @@ class EnrolmentService:
             )
 
     def _proved(self, public_key: bytes, nonce: bytes, signature: bytes, statement: bytes) -> str:
-        """The key in its one spelling, when the signature shows that the caller holds the private one."""
+        """The key in canonical form, when the signature shows that the caller holds the private one."""
         if self._nonces.take(nonce) is None:
             raise ConnectionLostError("the answer to the challenge came too late", remedy="try again")
         return proved_key(public_key, signature, statement)
@@ -282,8 +282,8 @@ class EnrolmentService:
         now, software, start = self._clock(), request.software[:64], request.start[:16]
         self._clones.heard(plant.name, start, address_of(context.peer()))
         if plant.software != software or plant.seen is None or abs(now - plant.seen) > SEEN_EVERY:
-            with self._registry.change() as roll:
-                entry = roll.named(plant.name)
+            with self._registry.change() as records:
+                entry = records.named(plant.name)
                 entry.seen, entry.software = now, software
         offer = self._offer
         session = secrets.token_bytes(32)
@@ -301,7 +301,7 @@ class EnrolmentService:
         )
 
     def _plant_of(self, session: bytes, context: grpc.ServicerContext) -> str:
-        """The plant whose key the session was opened with, as long as it is that plant's."""
+        """The plant that the session belongs to, while the key is still that plant's."""
         key, start = self._sessions.get(session) or ("", b"")
         plant = self._registry.read().by_key(key) if key else None
         if plant is None or plant.state != "joined":
@@ -310,7 +310,7 @@ class EnrolmentService:
         return plant.name
 
     def _asking(self, session: bytes, context: grpc.ServicerContext) -> str:
-        """The plant of a session, when it does not ask too often; many plants may share one address."""
+        """The plant of a session, within its rate limit; many plants may share one address."""
         name = self._plant_of(session, context)
         if not self._questions.allow(name):
             raise ConnectionLostError("too many questions from this plant", remedy="ask again in a minute")

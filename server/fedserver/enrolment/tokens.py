@@ -1,4 +1,4 @@
-"""Invitations: making a join token, using it once, taking it back.
+"""Join tokens: issue one, redeem it once, revoke it.
 
 A token's secret is shown once and then only its hash is known here. Using one is a single change of the
 registry under its lock, so two devices with the same token cannot both win.
@@ -70,8 +70,8 @@ def invite(
         fingerprint=fingerprint,
         addresses=tuple(addresses),
     )
-    with registry.change() as roll:
-        entry = roll.plants.setdefault(plant, RegisteredPlant(name=plant))
+    with registry.change() as records:
+        entry = records.plants.setdefault(plant, RegisteredPlant(name=plant))
         if entry.state == "joined" and not replace:
             raise EnrolmentError(
                 "a plant of this name has joined already",
@@ -98,17 +98,16 @@ def invite(
 def redeem(
     registry: PlantRegistry, token_id: bytes, secret: bytes, public_key: str, *, now: float | None = None
 ) -> RegisteredPlant:
-    """Admit the device that holds ``public_key`` and this token; the same device may ask again (a lost
-    answer).
+    """Admit the device with ``public_key`` and this token; an answer may get lost, so the same device may ask again.
 
     Raises:
         EnrolmentError: the token is unknown, used, expired or withdrawn, or the key belongs to another plant.
 
     """
     now = time.time() if now is None else now
-    with registry.change() as roll:
-        plant, invitation = _find(roll, token_id, secret)
-        owner = roll.by_key(public_key)
+    with registry.change() as records:
+        plant, invitation = _find(records, token_id, secret)
+        owner = records.by_key(public_key)
         if plant.state == "revoked":
             raise _refused("this plant was revoked", plant)
         if invitation.used is not None:
@@ -137,23 +136,23 @@ def redeem(
 
 
 def revoke(registry: PlantRegistry, name: str) -> RegisteredPlant:
-    """Shut a plant out: its key and its tokens are worth nothing from now on.
+    """Revoke a plant: its key and its tokens are worth nothing from now on.
 
     Raises:
         EnrolmentError: there is no such plant.
 
     """
-    with registry.change() as roll:
-        plant = roll.named(name)
+    with registry.change() as records:
+        plant = records.named(name)
         plant.state = "revoked"
         for invitation in plant.invitations:
             invitation.withdrawn = invitation.withdrawn or invitation.used is None
         return plant.model_copy(deep=True)
 
 
-def _find(roll: PlantRecords, token_id: bytes, secret: bytes) -> tuple[RegisteredPlant, Invitation]:
+def _find(records: PlantRecords, token_id: bytes, secret: bytes) -> tuple[RegisteredPlant, Invitation]:
     wanted, given = token_id.hex(), _hash(secret)
-    for plant in roll.plants.values():
+    for plant in records.plants.values():
         for invitation in plant.invitations:
             if invitation.token_id == wanted and hmac.compare_digest(invitation.secret_hash, given):
                 return plant, invitation

@@ -26,8 +26,8 @@ from fedspect.protocol.limits import LARGEST_FLEET_MESSAGE, grpc_options, ping_o
 
 CALLS_AT_ONCE = 256  # and threads: heartbeats must not wait behind uploads; deploy/server allows 512 threads
 CALLS_OF_ONE_CONNECTION = 16
-CALLS_OF_ONE_PLANT = 16
-CONTENT_WITHIN = 120.0  # seconds; as long as a plant tries to upload one part
+CALLS_OF_ONE_PLANT = 8
+CONTENT_WITHIN = 600.0  # seconds; a plant's answer comes in one call, over whatever line the plant has
 
 logger = logging.getLogger("fedserver.flower")
 

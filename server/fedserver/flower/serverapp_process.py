@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from queue import Queue
 
@@ -25,7 +24,7 @@ from flwr.supercore.interceptors import RuntimeVersionClientInterceptor, SuperEx
 from flwr.supercore.interceptors.superexec_auth_interceptor import SERVERAPPIO_SUPEREXEC_METHODS
 
 from fedserver.flower.superlink import ADDRESS_VARIABLE, PARENT_VARIABLE, SECRET_VARIABLE
-from fedserver.flower.superlink_process import end_with
+from fedspect.graceful_shutdown import exit_with_parent
 
 CLAIM_WITHIN = 30.0  # seconds
 LOOK = 0.1
@@ -62,8 +61,7 @@ def main() -> None:
     """Claim a run and run it to its end."""
     address = os.environ.pop(ADDRESS_VARIABLE)
     secret = os.environ.pop(SECRET_VARIABLE).encode("ascii")
-    parent = int(os.environ.pop(PARENT_VARIABLE))
-    threading.Thread(target=end_with, args=(parent,), name="parent", daemon=True).start()
+    exit_with_parent(int(os.environ.pop(PARENT_VARIABLE)))
     try:
         token = claim(address, secret)
     except (TimeoutError, grpc.RpcError) as error:

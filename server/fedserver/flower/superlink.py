@@ -1,7 +1,7 @@
 """Flower's SuperLink as a supervised child process, and the ServerApp's process beside it.
 
 The Fleet API, for the devices, listens where the settings say; the Control API and the
-ServerApp API listen on loopback ports that the system picks. Flower's database is made anew at every start:
+ServerApp API listen on loopback ports that the system picks. Flower's state is in its memory and empty at every start:
 which devices there are is read from our registry, and what a run has achieved from its own folder, so
 nothing in it needs to last.
 """
@@ -79,9 +79,8 @@ class SuperLink:
                     raise FederationError("Flower's SuperLink finds no free port", seen=str(error)) from error
 
     def _start_once(self, bind: str, fleet_port: int) -> None:
-        for old in (self.folder / "apps", self.folder / "database"):
-            shutil.rmtree(old, ignore_errors=True)
-        (self.folder / "database").mkdir(parents=True, mode=0o700)
+        shutil.rmtree(self.folder / "apps", ignore_errors=True)
+        self.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         control, serverapp = free_port(), free_port()
         self.serverapp_api, self._serverapp_secret = f"127.0.0.1:{serverapp}", secrets.token_urlsafe(32)
         secret_file = self.folder / "serverapp.secret"
@@ -95,7 +94,7 @@ class SuperLink:
         command += ["--ssl-ca-certfile", str(self._authority.certificate_path)]
         command += ["--ssl-certfile", str(self._authority.server_certificate_path)]
         command += ["--ssl-keyfile", str(self._authority.server_key_path)]
-        command += ["--enable-supernode-auth", "--database", str(self.folder / "database" / "state.db")]
+        command += ["--enable-supernode-auth"]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.turn_log_over()
         self._log_from = self.log.stat().st_size if self.log.exists() else 0

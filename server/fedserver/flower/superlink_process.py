@@ -4,6 +4,7 @@
   owner can read. Flower 1.30 leaves it open to everybody who reaches the port.
 * The Fleet API, which devices reach, has bounds (``fleet_port``). Flower accepts 2 GB from anybody who completes a
   TLS handshake, and a thousand calls of theirs.
+* Messages are whole and stay until they are answered (``message_queue``).
 * A ServerApp has two minutes to come up. Flower gives up after thirty seconds, which a busy machine needs for its
   imports alone. That one died is noticed by ``superlink``, which looks at the process.
 * The process ends when the one that started it is gone.
@@ -15,22 +16,24 @@ from __future__ import annotations
 
 import hmac
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 
 from flwr.common.constant import AuthnType
 from flwr.common.typing import AccountInfo
 from flwr.server import app as flower
-from flwr.supercore.corestate import sql_corestate
+from flwr.server.superlink.linkstate import linkstate_factory
+from flwr.server.superlink.serverappio import serverappio_grpc
+from flwr.supercore.corestate import in_memory_corestate
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.auth_plugin.noop_auth_plugin import NOOP_ACCOUNT_INFO
 
 from fedserver.flower.control_api import SECRET_HEADER
 from fedserver.flower.fleet_port import bounded_server
+from fedserver.flower.message_queue import MessageQueue
+from fedserver.flower.message_servicers import FleetMessages, ServerAppMessages
 from fedserver.flower.superlink import PARENT_VARIABLE, SECRET_VARIABLE
+from fedspect.graceful_shutdown import exit_with_parent
 
 SERVERAPP_PATIENCE = 120  # seconds without a sign of life from a ServerApp
 
@@ -55,15 +58,6 @@ class SecretAuthn(NoOpControlAuthnPlugin):
         return None, None
 
 
-def end_with(parent: int) -> None:
-    """Leave when ``parent`` is gone: politely first, so that Flower ends what it started."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(5.0)
-    os._exit(1)
-
-
 def main() -> None:
     """Flower's ``flower-superlink`` with the above in place."""
     SecretAuthn.secret = os.environ.pop(SECRET_VARIABLE)
@@ -71,9 +65,11 @@ def main() -> None:
         sys.exit("no secret for the Control API")
     flower.get_control_authn_plugins = lambda: {AuthnType.NOOP: SecretAuthn}
     vars(flower)["generic_create_grpc_server"] = bounded_server
-    vars(sql_corestate)["HEARTBEAT_DEFAULT_INTERVAL"] = SERVERAPP_PATIENCE
-    parent = int(os.environ.pop(PARENT_VARIABLE))
-    threading.Thread(target=end_with, args=(parent,), name="parent", daemon=True).start()
+    vars(flower)["FleetServicer"] = FleetMessages
+    vars(serverappio_grpc)["ServerAppIoServicer"] = ServerAppMessages
+    vars(linkstate_factory)["InMemoryLinkState"] = MessageQueue
+    vars(in_memory_corestate)["HEARTBEAT_DEFAULT_INTERVAL"] = SERVERAPP_PATIENCE
+    exit_with_parent(int(os.environ.pop(PARENT_VARIABLE)))
     flower.run_superlink()
 
 

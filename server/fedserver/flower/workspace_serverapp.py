@@ -1,8 +1,8 @@
 """The ServerApp that a workspace's run is submitted with; it lives in a process of its own below the
 SuperLink.
 
-It is ``fedserver.flower.serverapp`` with two things that only a real federation needs: a plant must be who its key
-says, by the list of nodes that headquarters writes, and no round waits for an answer that stopped on its way.
+It is ``fedserver.flower.serverapp`` with two things that only a real federation has: whole messages, and plants that
+must be who their keys say, by the list of nodes that headquarters writes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import os
 import signal
 from pathlib import Path
 
-from fedserver.flower.grid import NonBlockingGrid
 from fedserver.flower.node_register import NODES_FILE, read_nodes
 from fedserver.flower.serverapp import build_server_app, folder_from_configuration
 from fedserver.flower.superlink import MARK_VARIABLE
-from fedserver.flower.transport import GridTransport
+from fedserver.flower.transport import SuperLinkTransport
 from fedspect.errors import EnrolmentError
 from fedspect.graceful_shutdown import stop_event
 from fedspect.update.round_messages import PlantDescription
@@ -44,5 +43,5 @@ app = build_server_app(
     folder_from_configuration,
     should_stop=stopping.is_set,
     admit=admit_registered,
-    transport_for=lambda grid: GridTransport(NonBlockingGrid(grid)),
+    transport_for=SuperLinkTransport,
 )

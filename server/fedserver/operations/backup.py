@@ -34,6 +34,7 @@ from fedserver.storage.runs import run_folders
 from fedserver.workspace import Workspace
 from fedspect.errors import WorkspaceError
 from fedspect.files import TEMPORARY_PREFIX
+from fedspect.shipped_bases import SHIPPED
 
 FORMAT_VERSION = 1
 MANIFEST = "backup.json"
@@ -123,7 +124,11 @@ def back_up(workspace: Workspace, stream: IO[bytes]) -> Copied:
         archive.addfile(info, BytesIO(manifest))
     notes = []
     base = settings.base_folder(workspace.folder)
-    if base is not None and not base.resolve().is_relative_to(workspace.folder):
+    if (
+        base is not None
+        and base not in SHIPPED.values()
+        and not base.resolve().is_relative_to(workspace.folder)
+    ):
         notes.append(f"the base model is outside the workspace and not in this backup: {base.resolve()}")
     return Copied(settings.federation.name, len(hashes), size, made, tuple(notes))
 
@@ -184,7 +189,7 @@ def _run(run: Path, top: Path) -> Iterator[tuple[PurePosixPath, Path, IO[bytes] 
 
 
 def _whole_lines(file: IO[bytes]) -> int:
-    """How many bytes of a growing file of lines are whole lines."""
+    """Length in bytes of the complete lines of a file that grows."""
     end = os.fstat(file.fileno()).st_size
     while end > 0:
         start = max(0, end - PIECE)

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live view at a terminal, plain lines anywhere else.
+"""Live view of a run at a terminal; plain lines anywhere else.
 
 ``LiveView`` is handed the round loop's events (``fedserver.rounds.events``), in a simulation and at headquarters
 alike, and keeps what is to be seen in ``RunView``; drawing reads that and nothing else. It writes to standard
@@ -37,7 +37,7 @@ _STYLE = {"refused": "red", "lost": "red", "working": "cyan", "late": "yellow", 
 
 @dataclass
 class Stage:
-    """A part of the work that is counted: pictures checked, examples trained."""
+    """Progress of one countable part of the work: pictures checked, examples trained."""
 
     name: str
     began: float
@@ -47,7 +47,7 @@ class Stage:
     total: int = 0
 
     def words(self, now: float) -> str:
-        """What it is, how far it is, and about how long it takes yet."""
+        """Name, progress and estimated time left."""
         if not self.total:
             return f"{self.name} ..."
         text = f"{self.name} {self.done:,} of {self.total:,}"
@@ -58,7 +58,7 @@ class Stage:
 
 
 class LiveView:
-    """The live view of a run; call it with each event, within a ``with`` block.
+    """Live view of a run; call it with each event, within a ``with`` block.
 
     ::
 
@@ -133,7 +133,7 @@ class LiveView:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Show a stage of the work while the block runs; call what it yields with (done, total)."""
+        """Show a stage's progress while the block runs; call what it yields with (done, total)."""
         began = self._clock()
         stage = Stage(plain(name), began, began)
 
@@ -153,7 +153,7 @@ class LiveView:
         self._say(f"{stage.name}{count}, {duration(self._clock() - began)}")
 
     def render(self) -> RenderableType:
-        """What the terminal shows now."""
+        """The current view."""
         with self._lock:
             parts: list[RenderableType] = [self._heading(), self._bar()]
             stage = self._stage
@@ -225,7 +225,7 @@ class LiveView:
 
 
 def trend(values: Sequence[float]) -> str:
-    """Values as a row of little bars between their own minimum and maximum."""
+    """Sparkline: values as small bars between their own minimum and maximum."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     room = high - low or 1.0
     return "".join(BARS[min(len(BARS) - 1, int((value - low) / room * len(BARS)))] for value in values)

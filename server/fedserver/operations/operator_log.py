@@ -1,4 +1,4 @@
-"""How the running server speaks: a line of JSON in its log, and a live view or plain lines for who looks on."""
+"""Operator log of the running server: JSON lines in a file, and a live view or plain lines at the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUIET = ("PlantReplied",)  # events that are for reports and the live view, not 
 
 
 class OperatorLog:
-    """What is said, to the log at ``path`` and to a person.
+    """Writes to the log at ``path`` and to the terminal.
 
     Args:
         path: the server's log.
@@ -30,12 +30,12 @@ class OperatorLog:
         self._note = note if view is None else view.note
 
     def say(self, text: str) -> None:
-        """A sentence of the server's own."""
+        """Log a sentence of the server's own."""
         append_bounded(self._path, {"time": time.time(), "text": text})
         self._note(text)
 
     def event(self, row: Mapping[str, Any]) -> None:
-        """An event of the rounds, as a row of their event log."""
+        """Log an event of the rounds, as a row of their event log."""
         kind, text = row.get("event"), str(row.get("text", ""))
         if kind not in QUIET:
             append_bounded(self._path, {"time": time.time(), "event": kind, "text": text})

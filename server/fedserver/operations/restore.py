@@ -1,4 +1,4 @@
-"""A workspace from a backup: unpacked where nobody looks yet, checked whole, then put in place."""
+"""Restore a workspace from a backup: unpacked to a temporary folder, verified whole, then renamed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_MANIFEST = 64 << 20  # bytes
 
 
 def restore(stream: IO[bytes], folder: Path) -> Copied:
-    """Make a workspace in ``folder`` from a backup; its settings come last, so half a one is none.
+    """Restore a backup into ``folder``; its settings come last, so an unfinished one is no workspace.
 
     Raises:
         WorkspaceError: ``folder`` is there already and not empty; the backup is of another version.
@@ -109,7 +109,7 @@ def _unpack(stream: IO[bytes], work: Path) -> Copied:
 
 
 def _relative(name: str) -> PurePosixPath | None:
-    """A member's place in the workspace, ``None`` when it may have none there."""
+    """A member's path within the workspace, ``None`` when it is not allowed there."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or len(path.parts) < 2 or path.parts[0] != PREFIX:
         return None
@@ -117,7 +117,7 @@ def _relative(name: str) -> PurePosixPath | None:
 
 
 def _write(path: Path, content: IO[bytes], mode: int) -> str:
-    """Write a file that nobody sees yet; its hash."""
+    """Write a file into the temporary folder and return its hash."""
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""What is to be seen of a run, from its events: the state behind the live view, and the lines that stand for it.
+"""View model of a run, built from its events: the state behind the live view, and the plain lines instead of it.
 
 Names and reasons come from plants and are kept as text without control characters.
 """
@@ -28,7 +28,7 @@ _ORDER = {"refused": 0, "lost": 0, "working": 1, "answered": 2, "used": 3, "late
 
 @dataclass
 class PlantProgress:
-    """One plant's line."""
+    """One plant's row."""
 
     name: str
     state: str = ""
@@ -41,7 +41,7 @@ class PlantProgress:
 
 @dataclass
 class RunView:
-    """What is to be seen of a run; ``take`` is told each event."""
+    """State of the view; ``take`` is called with each event."""
 
     rounds: int
     title: str = ""
@@ -62,7 +62,7 @@ class RunView:
     finished: bool = False
 
     def take(self, event: Event) -> Optional[str]:
-        """Note an event; the answer is the line that says it where there is no live view, if any does."""
+        """Apply an event; returns the line to print where there is no live view, if any."""
         if isinstance(event, RoundStarted):
             self._started(event)
         elif isinstance(event, PlantReplied):
@@ -89,11 +89,11 @@ class RunView:
         return None
 
     def row(self, plant: str) -> PlantProgress:
-        """The plant's line, made when it is first heard of."""
+        """The plant's row, made when first needed."""
         return self.plants.setdefault(plant, PlantProgress(plain(plant)))
 
     def rows(self) -> list[PlantProgress]:
-        """The lines to show, in natural order: of too many plants those that matter most now."""
+        """The rows to show, in natural order: of too many plants those that matter most now."""
         chosen = sorted(
             self.plants.values(), key=lambda row: (_ORDER.get(row.state, 2), natural_order(row.name))
         )

@@ -1,4 +1,4 @@
-"""`fedserver start`: everything that runs at headquarters, watched from one loop.
+"""Supervisor of `fedserver start`: runs all processes of headquarters and watches them from one loop.
 
 After the last round the server publishes what the run has reached and stays, so that plants can fetch the
 version, report what became of it, and join; with ``until_done`` it ends instead.
@@ -46,7 +46,7 @@ logger = logging.getLogger("fedserver")
 
 
 class Supervisor:
-    """A running server on a workspace; ``telling`` hears what there is to say."""
+    """A running server on a workspace; ``operator_log`` hears what there is to say."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Supervisor:
         base: BaseFiles,
         store: RunStore | None,
         *,
-        telling: OperatorLog,
+        operator_log: OperatorLog,
         until_done: bool = False,
     ) -> None:
         self._until_done = until_done
@@ -63,8 +63,8 @@ class Supervisor:
         self._workspace = workspace
         self._settings = settings
         self._store = store
-        self._telling = telling
-        self._say = telling.say
+        self._operator_log = operator_log
+        self._say = operator_log.say
         self._superlink = SuperLink(
             workspace.state / "flower", workspace.authority, workspace.logs / "superlink.log"
         )
@@ -77,12 +77,12 @@ class Supervisor:
         self._online: list[str] = []
         self._next_online = 0.0
         self._heard = time.monotonic()
-        self._offering = VersionAnnouncer(workspace.models, base.content_hash, telling.say)
+        self._announcer = VersionAnnouncer(workspace.models, base.content_hash, operator_log.say)
         self._events = None if store is None else EventTail(store.folder / "events.jsonl")
-        self._reception = EnrolmentEndpoint(workspace, settings, self._service(base), telling.say)
+        self._endpoint = EnrolmentEndpoint(workspace, settings, self._service(base), operator_log.say)
 
     def serve(self, stop: threading.Event) -> bool:
-        """Stay until ``stop`` is set, or with ``until_done`` the run is finished; answers whether it is.
+        """Run until ``stop`` is set or, with ``until_done``, the run is finished; answers whether it is.
 
         The caller holds the workspace's lock.
 
@@ -93,17 +93,17 @@ class Supervisor:
         """
         network = self._settings.network
         try:
-            self._reception.certify()
-            port = self._reception.open()
+            self._endpoint.certify()
+            port = self._endpoint.open()
             self._start_superlink()
-            self._reception.answer()
+            self._endpoint.answer()
             self._say(
                 f"plants may join at port {port} and work at port {network.fleet_port} "
                 f"of {', '.join(network.hosts)}"
             )
             return self._watch(stop)
         finally:
-            self._reception.close()
+            self._endpoint.close()
             if self._control is not None:
                 self._control.close()
             self._superlink.stop()
@@ -120,7 +120,7 @@ class Supervisor:
             self._workspace.deployments,
             on_admitted=self._admit,
             on_left=lambda plant: None,  # the watch follows the registry
-            on_deployed=self._offering.deployed,
+            on_deployed=self._announcer.deployed,
             on_clone=self._say,
         )
 
@@ -144,16 +144,16 @@ class Supervisor:
         self._write_running()
 
     def _open_anew(self) -> None:
-        """Go on with a new certificate on both ports; a round under way is cut and asked for again."""
+        """Restart both ports with a new certificate; a round under way is cut and started again."""
         self._say("opening the ports anew with it")
-        self._reception.close()
+        self._endpoint.close()
         self._superlink.stop()
-        self._reception.open()
+        self._endpoint.open()
         self._start_superlink()
-        self._reception.answer()
+        self._endpoint.answer()
 
     def _submit(self, control: Control, store: RunStore) -> None:
-        """Hand the run to Flower, and start the process that carries it."""
+        """Submit the run to Flower, and start the process that executes it."""
         if self._starts >= MOST_STARTS:
             raise FederationError(
                 "the rounds cannot be carried on",
@@ -193,14 +193,14 @@ class Supervisor:
         return self._done
 
     def _finish(self) -> None:
-        """The last round is closed: publish what it made, and say what happens from now on."""
+        """The last round is closed: publish its model, and log what happens from now on."""
         assert self._store is not None
         self._done = True
         self._superlink.end_serverapp()
         self._tell_events()
         self._say("all rounds are done")
         if self._settings.run.publish == "at-the-end":
-            self._offering.publish(self._workspace, self._store.folder)
+            self._announcer.publish(self._workspace, self._store.folder)
         if not self._until_done:
             self._say(
                 "staying for plants that join or fetch versions; `fedserver stop` ends this, "
@@ -208,12 +208,12 @@ class Supervisor:
             )
 
     def _look(self) -> bool:
-        """One look at everything; whether the run has just come to its end."""
+        """One poll of everything; whether the run has just ended."""
         if not self._superlink.alive:
             self._say("Flower's SuperLink died; starting it again")
             logger.error("the SuperLink died: %s", self._superlink.last_words())
             self._start_superlink()
-        if self._reception.certify():
+        if self._endpoint.certify():
             self._open_anew()
         control = self._control
         assert control is not None
@@ -250,7 +250,7 @@ class Supervisor:
         if time.monotonic() < self._next_online:
             return
         self._next_online = time.monotonic() + LOOK_ONLINE
-        self._offering.look()
+        self._announcer.look()
         self._superlink.turn_log_over()
         online = self._nodes.plants(control.online())
         if online != self._online:
@@ -263,7 +263,7 @@ class Supervisor:
 
     def _tell_events(self) -> None:
         for event in self._events.new() if self._events is not None else []:
-            self._telling.event(event)
+            self._operator_log.event(event)
 
     def _write_running(self) -> None:
         network = self._settings.network

@@ -1,4 +1,4 @@
-"""What the running server says and does about versions: publish at the end, notice what operators and plants do.
+"""Version announcer: publishes at the end of a run, and tells operators and the log what changed about versions.
 
 Versions are published and retired by other processes too, and plants report theirs to the enrolment service's
 threads; here both become sentences of the server's own loop.
@@ -20,7 +20,7 @@ NOTHING = "no version of the model is published"
 
 
 class VersionAnnouncer:
-    """The versions of a running server.
+    """Announces the versions of a running server.
 
     Args:
         models: the registry.
@@ -37,7 +37,7 @@ class VersionAnnouncer:
         self._reports: Queue[str] = Queue()
 
     def publish(self, workspace: Workspace, run: Path) -> None:
-        """Publish what the run has reached; a failure is said and ends nothing."""
+        """Publish what the run has reached; a failure is logged and ends nothing."""
         try:
             version, new = publish(workspace, run)
         except FedspectError as error:
@@ -47,11 +47,11 @@ class VersionAnnouncer:
             self._say(f"published version {version.name} of {version.card.run}, round {version.card.rounds}")
 
     def deployed(self, plant: str, report: DeploymentReport) -> None:
-        """Take note of a plant's report; from any thread."""
+        """Queue a plant's deployment report; from any thread."""
         self._reports.put(became(plant, report))
 
     def look(self) -> None:
-        """Say what plants reported, and whether another version is offered than at the last look."""
+        """Log what plants reported, and whether another version is offered than at the last call."""
         while not self._reports.empty():
             self._say(self._reports.get())
         try:
@@ -71,7 +71,7 @@ class VersionAnnouncer:
 
 
 def became(plant: str, report: DeploymentReport) -> str:
-    """What became of a version at a plant, in a sentence."""
+    """What became of a version at a plant, as a sentence."""
     sentence = {
         "activated": f"{plant}: the line runs version {report.number}",
         "rolled-back": f"{plant}: the line went back to version {report.number}",

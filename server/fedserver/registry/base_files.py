@@ -1,4 +1,4 @@
-"""A base model as files to hand out: names, sizes, hashes and pieces; no torch is needed for that."""
+"""Base model as files to serve: names, sizes, hashes and chunks; needs no torch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import fedspect
 from fedserver.registry.served_files import ServedFiles
 from fedspect.errors import BaseModelError, storage_error
 from fedspect.protocol.limits import LARGEST_BASE_MODEL
+from fedspect.shipped_bases import DEFAULT, SHIPPED
 
 FILES = ("card.json", "model.safetensors")
 LARGEST_CARD = 4 << 20
-DEFAULT_FOLDER = Path(fedspect.__file__).parent / "model" / "default_base"
+DEFAULT_FOLDER = SHIPPED[DEFAULT]
 
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """A base model's folder, read once: what is streamed later is compared with what was hashed here."""
+    """A base model's folder, hashed once: receivers compare what is streamed later with these hashes."""
 
     folder: Path
     content_hash: str
@@ -30,7 +30,7 @@ class BaseFiles:
 
     @classmethod
     def read(cls, folder: Path | None) -> BaseFiles:
-        """Look at the base model in ``folder``; ``None`` is the one that ships with Fedspect.
+        """Hash the base model in ``folder``; ``None`` is the one that ships with Fedspect.
 
         Raises:
             BaseModelError: there is none, or its card cannot be read.
@@ -69,7 +69,7 @@ class BaseFiles:
 
 
 def find_base(content_hash: str, folders: Iterable[Path | None]) -> BaseFiles:
-    """The base model of that hash among these folders; ``None`` is the one that ships with Fedspect.
+    """The base model with that hash among these folders; ``None`` is the one that ships with Fedspect.
 
     Raises:
         BaseModelError: none of them holds it.

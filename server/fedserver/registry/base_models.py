@@ -1,4 +1,4 @@
-"""Base models of a workspace: where they are put, and the one that the settings name."""
+"""Base models of a workspace: their folders, and the one that the settings name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def name_from(path: Path) -> str:
 
 @contextmanager
 def making(place: Path) -> Iterator[Path]:
-    """A folder to fill that becomes ``place`` when the block ends well; else nothing of it is left."""
+    """A temporary folder that becomes ``place`` when the block ends well; else nothing of it is left."""
     hidden = place.parent / f"{files.MAKING_PREFIX}{place.name}"
     files.remove_folder(hidden)
     try:
@@ -51,7 +51,7 @@ def making(place: Path) -> Iterator[Path]:
 
 
 def use(workspace: Workspace, place: Path) -> None:
-    """Let ``fedserver.toml`` name the base model; comments and everything else stay as they are."""
+    """Set the base model in ``fedserver.toml``; comments and everything else stay as they are."""
     document = tomlkit.parse(workspace.settings_path.read_text(encoding="utf-8"))
     section = document.setdefault("model", tomlkit.table())
     section["base"] = place.relative_to(workspace.folder).as_posix()
@@ -59,7 +59,7 @@ def use(workspace: Workspace, place: Path) -> None:
 
 
 def torch_needed(error: ImportError, what: str) -> FederationError:
-    """What to say when something needs torch and it is not installed."""
+    """The error for work that needs torch where it is not installed."""
     return FederationError(
         f"{what} needs torch at headquarters",
         seen=str(error),

@@ -1,4 +1,4 @@
-"""What plants reported of versions: one small file a plant in the registry.
+"""Deployment reports of plants: one small file a plant in the registry.
 
 ::
 
@@ -52,7 +52,7 @@ class DeploymentReports:
         self.folder = folder
 
     def add(self, plant: str, report: DeploymentReport, *, at: float) -> None:
-        """Keep a plant's report; the oldest give way."""
+        """Store a plant's report; the oldest are dropped."""
         with exclusive(self.folder / ".lock"):
             known = self.of(plant)
             reported = Reported(at=at, report=report)

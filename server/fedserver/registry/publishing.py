@@ -1,4 +1,4 @@
-"""From a round of a run to a published version, and from a version to a base model's folder."""
+"""Publishing: from a round of a run to a published version, and from a version to a base model's folder."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from fedserver.workspace import Workspace
 from fedspect.errors import FederationError, WorkspaceError
 from fedspect.protocol.versions import MeasuredAccuracy
 
-LAST, BEST = "last", "best"
+RESULT, LAST, BEST, CLOSED_FORM = "result", "last", "best", "closed-form"
 
 
 def publish(
-    workspace: Workspace, run: Path, *, round_name: str = LAST, note: str = ""
+    workspace: Workspace, run: Path, *, round_name: str = RESULT, note: str = ""
 ) -> tuple[PublishedVersion, bool]:
-    """Publish what a round of a run made.
+    """Publish the model of a round.
 
     Args:
         workspace: where to.
         run: the run's folder.
-        round_name: a number, "last", or "best" by the plants' own evaluation pictures.
+        round_name: a number, "last", "best" by the plants' own evaluation pictures, "closed-form" for the newest
+            closed form whatever rounds came after it, or "result": the last, and where the run began at a closed
+            form the best, so that rounds never make a version worse.
         note: what the operator wants to be read beside it.
 
     Returns:
@@ -39,11 +41,12 @@ def publish(
     base = workspace.base(facts.base_hash)
     levels = facts.freeze_levels
     version, new = workspace.models.add(
-        store.head(number),
+        store.newest_closed_form() if round_name == CLOSED_FORM else store.head(number),
         base_hash=facts.base_hash,
         architecture=base.architecture or "unknown",
         classes=facts.classes,
         freeze_levels=base.default_freeze_levels if levels is None else levels,
+        closed_form=facts.closed_form is not None,
         batch_norm=facts.rounds.batch_norm,
         run=run.name,
         rounds=number,
@@ -56,13 +59,13 @@ def publish(
 
 
 def latest_offer(models: VersionRegistry) -> str:
-    """What plants are to run now, in a sentence."""
+    """The published version, as a sentence."""
     published = models.published()
     return "no version is published" if published is None else f"plants are to run version {published.name}"
 
 
 def export_version(workspace: Workspace, version: PublishedVersion, folder: Path) -> str:
-    """Write a version as a base model's folder: what fedsim, fedserver and everybody can begin from.
+    """Write a version as a base model's folder, which fedsim, fedserver and others can start from.
 
     Returns:
         the base model's content hash.
@@ -80,7 +83,7 @@ def export_version(workspace: Workspace, version: PublishedVersion, folder: Path
     try:
         import torch
 
-        from fedspect.model import freeze, load_base, load_head_state, save_base
+        from fedspect.model import load_base, load_head_state, save_base
     except ImportError as error:
         raise FederationError(
             "exporting needs torch at headquarters",
@@ -88,8 +91,9 @@ def export_version(workspace: Workspace, version: PublishedVersion, folder: Path
             remedy="install the extra `worker` of fedspect here",
         ) from error
     base, card = load_base(base_files.folder), version.card
-    network = base.network(card.classes, seed=0)
-    freeze(network, card.freeze_levels)
+    network = base.starting_network(
+        card.classes, seed=0, freeze_levels=card.freeze_levels, closed_form=card.closed_form
+    )
     load_head_state(network, {name: torch.from_numpy(values.copy()) for name, values in head.items()})
     saved = save_base(
         folder,
@@ -112,7 +116,7 @@ def export_version(workspace: Workspace, version: PublishedVersion, folder: Path
 
 
 def _check_not_retired(version: PublishedVersion) -> None:
-    """See that a version that was there before is still offered."""
+    """Refuse to publish a version again that was retired."""
     if version.retired is not None:
         raise WorkspaceError(
             f"this model is version {version.name}, and was retired",
@@ -123,8 +127,12 @@ def _check_not_retired(version: PublishedVersion) -> None:
 
 def _round(store: RunStore, name: str) -> int:
     rounds = store.rounds()
+    if name == RESULT:
+        return store.result_round()
     if name == LAST:
         return rounds[-1]
+    if name == CLOSED_FORM and store.facts.closed_form is not None:
+        return 0
     if name == BEST:
         metric = store.facts.rounds.early_stop_metric
         best = RunHistory(store.history(), store.evaluations(), metric).best()
@@ -133,7 +141,7 @@ def _round(store: RunStore, name: str) -> int:
         raise WorkspaceError(
             "there is no such round",
             seen=name,
-            accepted=f"{LAST}, {BEST}, or a number from 0 to {rounds[-1]}",
+            accepted=f"{RESULT}, {LAST}, {BEST}, {CLOSED_FORM}, or a number from 0 to {rounds[-1]}",
         )
     return int(name)
 

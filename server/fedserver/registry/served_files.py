@@ -1,13 +1,13 @@
-"""Files that headquarters hands out piece by piece: their names, sizes and hashes, and the pieces."""
+"""File serving in chunks: names, sizes and hashes of files, and their content from an offset."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedspect.errors import FederationError, storage_error
+from fedspect.files import file_hash
 from fedspect.protocol.enrolment_pb2 import FileEntry
 from fedspect.protocol.limits import CHUNK
 
@@ -23,7 +23,7 @@ class ServedFile:
 
 @dataclass(frozen=True)
 class ServedFiles:
-    """A folder's files, hashed once: what is streamed later is compared by its receiver with that."""
+    """A folder's files, hashed once: the receiver compares what is streamed later with these hashes."""
 
     folder: Path
     files: tuple[ServedFile, ...]
@@ -39,11 +39,11 @@ class ServedFiles:
         return sum(each.size for each in self.files)
 
     def entries(self) -> list[FileEntry]:
-        """What is announced of the files."""
+        """Names, sizes and hashes of the files."""
         return [FileEntry(name=each.name, size=each.size, sha256=each.sha256) for each in self.files]
 
     def pieces(self, name: str, offset: int) -> Iterator[bytes]:
-        """The content of one of the files from ``offset`` on, in pieces of ``CHUNK`` bytes.
+        """The content of one of the files from ``offset`` on, in chunks of ``CHUNK`` bytes.
 
         Raises:
             FederationError: there is no such file.
@@ -64,9 +64,4 @@ class ServedFiles:
 
 
 def _hashed(path: Path) -> ServedFile:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-            size += len(piece)
-    return ServedFile(path.name, size, digest.digest())
+    return ServedFile(path.name, path.stat().st_size, bytes.fromhex(file_hash(path)))

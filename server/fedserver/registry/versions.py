@@ -1,4 +1,4 @@
-"""The published versions of a workspace: what plants are to run, what they ran before, and where it came from.
+"""Version registry of a workspace: published versions, retired ones, and where each came from.
 
 ::
 
@@ -41,7 +41,7 @@ SHORT = 12  # digits of a hash that people read
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """One published version; ``retired`` says when (``at``) and why (``reason``) it was taken back."""
+    """One published version; ``retired`` says when (``at``) and why (``reason``) it was withdrawn."""
 
     folder: Path
     card: VersionCard
@@ -49,11 +49,11 @@ class PublishedVersion:
 
     @property
     def name(self) -> str:
-        """What people call it: the number and the beginning of the hash."""
+        """Name for people: the number and the beginning of the hash."""
         return f"{self.card.number} ({self.card.content_hash[:SHORT]})"
 
     def head(self) -> Arrays:
-        """The unfrozen levels, checked against the version's hash.
+        """The unfrozen stages (levels), checked against the version's hash.
 
         Raises:
             DamagedFileError: they are not what was published.
@@ -91,12 +91,12 @@ class VersionRegistry:
         return [_read(folder) for folder in self._folders()]
 
     def published(self) -> PublishedVersion | None:
-        """The version that plants are to run."""
+        """The version that plants are to run: the newest that is not retired."""
         versions = (_read(folder) for folder in reversed(self._folders()))
         return next((each for each in versions if each.retired is None), None)
 
     def named(self, name: str) -> PublishedVersion:
-        """The version of that number, or whose hash begins so; "published" for what plants are to run.
+        """The version with that number or beginning of a hash; "published" is the one that plants are to run.
 
         Raises:
             WorkspaceError: there is none.
@@ -125,7 +125,7 @@ class VersionRegistry:
         return next((each for each in self.versions() if each.card.content_hash == content_hash), None)
 
     def served(self, version: PublishedVersion) -> ServedFiles:
-        """The version's files as they are handed out; hashed once, for they never change."""
+        """The version's files as served; hashed once, for they never change."""
         known = self._served.get(version.card.content_hash)
         if known is None:
             known = ServedFiles.read(version.folder, VERSION_FILES)
@@ -178,12 +178,12 @@ class VersionRegistry:
         return PublishedVersion(place, card, None), True
 
     def retire(self, version: PublishedVersion, reason: str) -> PublishedVersion:
-        """Take a version back: plants are to run the one before it that is not retired."""
+        """Withdraw a version: plants are to run the one before it that is not retired."""
         files.write_json(version.folder / RETIRED_FILE, {"at": _now(), "reason": reason})
         return _read(version.folder)
 
     def reinstate(self, version: PublishedVersion) -> PublishedVersion:
-        """Take the mark away again."""
+        """Undo a withdrawal."""
         (version.folder / RETIRED_FILE).unlink(missing_ok=True)
         return _read(version.folder)
 

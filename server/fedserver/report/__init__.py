@@ -1,1 +1,1 @@
-"""What an operator looks at after a run, and shows to others: a page, the same as JSON, TensorBoard's events."""
+"""Report of a run: one HTML page, the same as JSON, TensorBoard's events."""

@@ -1,4 +1,4 @@
-"""A run's curves for TensorBoard: accuracy and loss by plant and together, bytes and seconds, a step a round."""
+"""TensorBoard events of a run: accuracy and loss by plant and together, bytes and seconds, a step a round."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedspect import files
 
 
 def write_events(report: FederationReport, folder: Path) -> bool:
-    """Write TensorBoard's event file into ``folder`` in place of an earlier one; whether that was possible.
+    """Write TensorBoard's event file into ``folder`` in place of an earlier one; answers whether that was possible.
 
     The package `tensorboard` is needed for that, and torch is not. Without it nothing is written.
 

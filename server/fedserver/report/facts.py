@@ -1,4 +1,4 @@
-"""What a federation's report says, gathered from the workspace: the run, its plants, versions and deployments.
+"""Data of a federation's report, gathered from the workspace: the run, its plants, versions and deployments.
 
 A plant measures the model that it *receives*, on evaluation pictures of its own. What it says in round 5 is
 therefore said of the model after round 4, and 0 is what the run began with. What joining gained a plant is
@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fedserver.closed_form.reporting import summary
 from fedserver.report.records import FederationReport, PlantRow, Point, RoundRow, Trouble, VersionRow
 from fedserver.rounds.history import Evaluation, PlantResult, RoundRecord
 from fedserver.storage.run_store import RunStore
@@ -20,7 +21,7 @@ from fedspect.report.formatting import natural_order
 
 
 def gather(workspace: Workspace, run: Path) -> FederationReport:
-    """All that is known of a run and of the federation around it.
+    """Gather the report of a run and of the federation around it.
 
     Raises:
         WorkspaceError, DamagedFileError: the run, or a version, cannot be read.
@@ -30,6 +31,7 @@ def gather(workspace: Workspace, run: Path) -> FederationReport:
     history, known = store.history(), store.evaluations()
     status, facts = read_status(run), store.facts
     finished = is_finished(store)
+    closed_form = store.closed_forms.latest()
     measured = [known[number] for number in sorted(known)]
     return FederationReport(
         federation=workspace.settings().federation.name,
@@ -46,6 +48,7 @@ def gather(workspace: Workspace, run: Path) -> FederationReport:
         before=known[0].mean.get("accuracy") if 0 in known else None,
         loss_before=_loss(known[0].mean) if 0 in known else None,
         after=measured[-1].mean.get("accuracy") if measured else None,
+        closed_form=None if closed_form is None else summary(closed_form),
         rounds=[_round(record, known.get(record.round)) for record in history],
         plants=_plants(workspace, store, history),
         troubles=[trouble for record in history for trouble in _troubles(record)],

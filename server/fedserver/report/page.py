@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page, in the frame that all pages of Fedspect have."""
+"""Report page: one self-contained HTML file, in the frame that all pages of Fedspect have."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def render(report: FederationReport) -> str:
 
 
 def sentences(report: FederationReport) -> list[str]:
-    """What came out, in sentences that need no machine learning to understand."""
+    """The result in sentences that need no machine learning to understand."""
     if not report.rounds:
         return [f"No round is closed yet, of {report.planned} that are planned."]
     plants = words.plural(len([each for each in report.plants if each.updates]), "plant")

@@ -1,4 +1,4 @@
-"""What a federation's report says, as records: the content of ``report.json``.
+"""Records of a federation's report: the content of ``report.json``.
 
 Shares are between 0 and 1, times in seconds, sizes in bytes.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedserver.closed_form.reporting import ClosedFormSummary
+
 _RECORD = ConfigDict(frozen=True, extra="forbid")
 
 
 class Point(BaseModel):
-    """What one plant measured of the model after a round."""
+    """One plant's evaluation of the model after a round."""
 
     model_config = _RECORD
 
@@ -75,7 +77,7 @@ class RoundRow(BaseModel):
 
 
 class Trouble(BaseModel):
-    """A time when a plant's work did not count in full."""
+    """A time when a plant's update did not count in full."""
 
     model_config = _RECORD
 
@@ -126,6 +128,8 @@ class FederationReport(BaseModel):
     loss_before: float | None
     after: float | None
     """Of the last model that was measured."""
+    closed_form: ClosedFormSummary | None = None
+    """What the run begins at, where that is a closed form."""
     rounds: list[RoundRow]
     plants: list[PlantRow]
     troubles: list[Trouble]

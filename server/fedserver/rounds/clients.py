@@ -11,10 +11,11 @@ import itertools
 from collections.abc import Callable, Mapping
 
 from fedserver.aggregation.checking import largest_reply
-from fedserver.rounds.client_manager import Admit, ClientManager
+from fedserver.rounds.client_manager import Admit, ClientManager, ConnectedClient
 from fedserver.rounds.dispatcher import Delivery, MessageDispatcher, Sent
 from fedserver.rounds.events import OnEvent, PlantJoined, PlantLost, PlantRefused, PlantReplied
 from fedserver.rounds.history import PlantResult, Refusal
+from fedserver.rounds.inquiry import Inquiry
 from fedserver.rounds.round_state import RoundState
 from fedserver.rounds.settings import RoundSettings
 from fedserver.rounds.transport import Transport
@@ -62,8 +63,9 @@ class Clients:
         self._settings = settings
         self._emit = on_event
         self._clock = clock
-        self._readmitted = released
+        self._released = released
         self._next_look = clock()
+        self._inquiry: Inquiry | None = None
         self._between_rounds: list[Delivery] = []  # came when no round was open; the next one sees to them
 
     def free(self) -> list[str]:
@@ -71,39 +73,57 @@ class Clients:
         return self.manager.free(self._dispatcher.busy())
 
     def ask(self, round_state: RoundState, plants: list[str]) -> None:
-        """Give each of these plants the task of the open round."""
-        context = round_state.context
+        """Give each of these plants the task of the open round; those that hold the same version get the same bytes."""
+        by_version: dict[str | None, list[ConnectedClient]] = {}
         for plant in plants:
             member = self.manager.members[plant]
-            kind, body = round_state.tasks.for_holder_of(member.holds)
-            expected = Expected(
-                plant=plant,
-                run_id=context.run_id,
-                round=context.round,
-                base_hash=self._facts.base_hash,
-                version=context.version,
-                schema=round_state.tasks.schema,
-                classes=self._facts.classes,
-                enrolled=member.description.counts or None,
-                at_first=self.manager.record(plant).pictures,
-            )
-            lifetime = (self._settings.deadline or NO_DEADLINE) * (1 + self._settings.late_rounds)
+            by_version.setdefault(member.holds, []).append(member)
+        lifetime = (self._settings.deadline or NO_DEADLINE) * (1 + self._settings.late_rounds)
+        for version, members in by_version.items():
+            kind, body = round_state.tasks.for_holder_of(version)
             self._dispatcher.send(
-                member.node,
+                [member.node for member in members],
                 TRAIN,
                 body,
                 lifetime=lifetime,
-                group=str(context.round),
-                expected=expected,
+                group=str(round_state.context.round),
+                expected=[self._expected(member, round_state) for member in members],
                 payload_kind=kind,
             )
-            round_state.ask(plant, len(body))
+            for member in members:
+                round_state.ask(member.description.plant, len(body))
+
+    def _expected(self, member: ConnectedClient, round_state: RoundState) -> Expected:
+        """What the plant's answer to the open round must match."""
+        description, context = member.description, round_state.context
+        return Expected(
+            plant=description.plant,
+            run_id=context.run_id,
+            round=context.round,
+            base_hash=self._facts.base_hash,
+            version=context.version,
+            schema=round_state.tasks.schema,
+            classes=self._facts.classes,
+            enrolled=description.counts or None,
+            at_first=self.manager.record(description.plant).pictures,
+        )
+
+    def inquire(self, inquiry: Inquiry, plants: list[str]) -> None:
+        """Put a question outside of rounds to each of these plants."""
+        self._inquiry = inquiry
+        for plant in plants:
+            inquiry.ask(plant)
+        nodes = [self.manager.members[plant].node for plant in plants]
+        lifetime = self._settings.deadline or NO_DEADLINE
+        self._dispatcher.send(
+            nodes, TRAIN, inquiry.body, lifetime=lifetime, group="0", inquiry=inquiry, plants=plants
+        )
 
     def tell(self, plant: str, text: str) -> None:
         """Send a plant a sentence for its log; whether it arrives is not waited for."""
         member = self.manager.members.get(plant)
         if member is not None:
-            self._dispatcher.send(member.node, NOTICE, text.encode("utf-8"), lifetime=NOTICE_LIFETIME)
+            self._dispatcher.send([member.node], NOTICE, text.encode("utf-8"), lifetime=NOTICE_LIFETIME)
 
     def look(self, round_state: RoundState | None) -> bool:
         """See who is online and take what has arrived; whether anything had."""
@@ -118,22 +138,44 @@ class Clients:
             heard = True
             if delivery.sent.kind == DESCRIBE:
                 self._described(delivery, round_state)
+            elif delivery.sent.inquiry is not None:
+                self._inquired(delivery, delivery.sent.inquiry)
             elif delivery.sent.expected is not None:
                 self._answered(delivery, delivery.sent.expected, round_state)
         return heard
 
     def _see(self, round_state: RoundState | None) -> None:
-        for released in self._readmitted():
-            self.manager.release(released)
+        for plant in self._released():
+            self.manager.release(plant)
         nodes = self._dispatcher.nodes()
         for node in sorted(self._dispatcher.busy() - nodes):
             self._dispatcher.excuse(node)
-            plant = self.manager.plant_of(node)
-            if round_state is not None and plant in round_state.open_plants:
-                self._lose(round_state, str(plant), "it went offline")
-        for node in self.manager.see(nodes, self._clock()):
+            gone = self.manager.plant_of(node)
+            if gone is None:
+                continue
+            if round_state is not None and gone in round_state.open_plants:
+                self._lose(round_state, gone, "it went offline")
+            elif self._inquiry is not None and gone in self._inquiry.open:
+                self._inquiry.lose(gone, "it went offline", self._clock() - self._settings.retry)
+        new = self.manager.see(nodes, self._clock())
+        if new:
             lifetime = max(DESCRIBE_LIFETIME, self._settings.gather)
-            self._dispatcher.send(node, DESCRIBE, b"", lifetime=lifetime)
+            self._dispatcher.send(new, DESCRIBE, b"", lifetime=lifetime)
+
+    def _inquired(self, delivery: Delivery, inquiry: Inquiry) -> None:
+        """An answer to a question outside of rounds, or why there is none."""
+        plant, reason = delivery.sent.plant, delivery.failure
+        if reason is None:
+            try:
+                inquiry.take(plant, delivery.body)
+            except FedspectError as error:
+                reason = str(error)
+            else:
+                inquiry.answer(plant)
+                return
+        if plant not in inquiry.answered:
+            inquiry.lose(plant, reason, self._clock())
+            self._emit(PlantLost(plant, 0, reason))
 
     def _described(self, delivery: Delivery, round_state: RoundState | None) -> None:
         node = delivery.sent.node

@@ -1,22 +1,21 @@
 """Message dispatcher: which node owes a reply to what, and what becomes of each message.
 
-Replies are fetched a few at a time, because what a transport hands over is in memory at once. A message whose reply
-does not come within its lifetime becomes a failure, like one whose node died or could not be reached.
+A message whose reply does not come within its lifetime becomes a failure, like one whose node died or could not be
+reached.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fedserver.rounds.inquiry import Inquiry
 from fedserver.rounds.transport import Transport
 from fedspect.protocol.messages import TRAIN
 from fedspect.update.checks import Expected
 
 LONGEST_REASON = 500  # characters
-BATCH = 8  # replies that may be in memory at once
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class Sent:
     """Of a task: whether it carried the whole head, changes or nothing."""
     size: int = 0
     """The body's bytes."""
+    inquiry: Inquiry | None = None
+    """Of a question outside of rounds: where its answer goes."""
+    plant: str = ""
+    """Of such a question: who was asked."""
 
 
 @dataclass(frozen=True)
@@ -71,34 +74,41 @@ class MessageDispatcher:
 
     def send(
         self,
-        node: int,
+        nodes: Sequence[int],
         kind: str,
         body: bytes,
         *,
         lifetime: float,
         group: str = "",
-        expected: Expected | None = None,
+        expected: Sequence[Expected] = (),
         payload_kind: str = "",
+        inquiry: Inquiry | None = None,
+        plants: Sequence[str] = (),
     ) -> None:
-        """Send a message that an absent node gets as long as it lives (in seconds)."""
-        sent = Sent(node, kind, self._clock() + lifetime, expected, payload_kind, len(body))
-        identity = self._transport.send(node, kind, body, lifetime=lifetime, group=group)
-        if identity is None:
-            self._failed.append(Delivery(sent, failure="the message was not taken"))
-        else:
-            self._under_way[identity] = sent
+        """Send each node a message that it gets, if it is absent, as long as that lives (in seconds).
+
+        ``expected`` is of tasks and ``plants`` of questions outside of rounds, both in the order of the nodes.
+        """
+        identities = self._transport.send(nodes, kind, body, lifetime=lifetime, group=group)
+        expires = self._clock() + lifetime
+        for place, (node, identity) in enumerate(zip(nodes, identities, strict=True)):
+            answer = expected[place] if expected else None
+            plant = plants[place] if plants else ""
+            sent = Sent(node, kind, expires, answer, payload_kind, len(body), inquiry, plant)
+            if identity is None:
+                self._failed.append(Delivery(sent, failure="the message was not taken"))
+            else:
+                self._under_way[identity] = sent
 
     def receive(self) -> Iterator[Delivery]:
         """One look at everything that is under way."""
         while self._failed:
             yield self._failed.popleft()
-        waiting = iter(list(self._under_way))
-        while batch := list(itertools.islice(waiting, BATCH)):
-            for reply in self._transport.receive(batch):
-                self._excused.discard(reply.message)
-                sent = self._under_way.pop(reply.message, None)
-                if sent is not None:
-                    yield Delivery(sent, reply.body, _first_line(reply.failure))
+        for reply in self._transport.receive(list(self._under_way)):
+            self._excused.discard(reply.message)
+            sent = self._under_way.pop(reply.message, None)
+            if sent is not None:
+                yield Delivery(sent, reply.body, _first_line(reply.failure))
         now = self._clock()
         for identity in [one for one, sent in self._under_way.items() if sent.expires < now]:
             self._excused.discard(identity)

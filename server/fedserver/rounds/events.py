@@ -38,6 +38,8 @@ class RoundContext:
 
     def __str__(self) -> str:
         """The round's name in a sentence."""
+        if self.round == 0:
+            return "the closed form"
         return f"round {self.round} of {self.total_rounds}" if self.train else "the closing evaluation"
 
 
@@ -108,7 +110,8 @@ class PlantLost(Event):
 
     def __str__(self) -> str:
         """Say it."""
-        return f"{self.plant} gave no answer in round {self.round}: {self.reason}"
+        where = f"in round {self.round}" if self.round else "about the closed form"
+        return f"{self.plant} gave no answer {where}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,23 @@ class RoundClosed(Event):
         """Say it."""
         used = sum(result.weight > 0 for result in self.record.plants)
         return f"round {self.record.round} closed with {plural(used, 'update')} after {self.record.seconds:.1f} s"
+
+
+@dataclass(frozen=True)
+class ClosedFormFound(Event):
+    """The run begins at a linear discriminant, which is on disk."""
+
+    plants: int
+    accuracy: float | None
+    """On the plants' evaluation pictures; ``None`` where they keep none."""
+    seconds: float
+    bytes_up: int
+    """Of all plants' statistics."""
+
+    def __str__(self) -> str:
+        """Say it."""
+        reached = "" if self.accuracy is None else f", {self.accuracy:.1%} right on evaluation pictures"
+        return f"closed form from the statistics of {plural(self.plants, 'plant')}{reached}, {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True)

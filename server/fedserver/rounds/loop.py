@@ -16,12 +16,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from fedserver.aggregation.aggregate import aggregate
 from fedserver.aggregation.aggregator import Aggregator
 from fedserver.aggregation.checking import Accepted, check_updates
 from fedserver.aggregation.registry import build_aggregator
+from fedserver.closed_form.exchange import StatisticsExchange
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.client_manager import Admit, admit_all
 from fedserver.rounds.clients import Clients
 from fedserver.rounds.events import (
@@ -123,6 +126,8 @@ class RoundLoop:
             store.quarantine_releases.take,
         )
         self._expecting = self._clock() + settings.gather
+        if store.facts.closed_form is not None and state.round == 0 and store.closed_forms.latest() is None:
+            state = self._closed_form(state, store.facts.closed_form)
         while state.round < settings.rounds and not self._history.should_stop_early(settings.early_stop):
             state = self._round(state)
         early = state.round < settings.rounds
@@ -131,6 +136,22 @@ class RoundLoop:
         self._status.say("finished", str(finished), round=state.round)
         self._on_event(finished)
         return finished
+
+    def _closed_form(self, state: RunState, settings: ClosedFormSettings) -> RunState:
+        """Where the run stands after the plants' class statistics made its beginning."""
+        context = replace(self._context(state, train=True), round=0)
+        self._await_quorum(context, give_up=self._settings.give_up)
+        StatisticsExchange(
+            self._store,
+            self._clients,
+            self._status,
+            self._settings,
+            settings,
+            context,
+            self._on_event,
+            self._clock,
+        ).run()
+        return replace(state, served=self._store.latest().served)
 
     # -- a round -------------------------------------------------------------------------------------------
 
@@ -174,7 +195,7 @@ class RoundLoop:
             state.served,
             run_id=context.run_id,
             round=context.round,
-            total_rounds=context.total_rounds,
+            total_rounds=max(1, context.total_rounds),
             base_hash=self._store.facts.base_hash,
             encoding=settings.encoding_down,
             reply_encoding=settings.encoding,

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 from fedserver.storage.runs import read_status
 from fedspect.errors import (
     FedspectError,
@@ -52,6 +50,4 @@ def last_words(error: BaseException) -> dict[str, Any]:
     """What a process that ends by this error puts into the status: a sentence, and the error if it is ours."""
     if isinstance(error, FedspectError):
         return {"text": str(error), "error": error.as_dict()}
-    if isinstance(error, grpc.RpcError):
-        return {"text": "Flower's SuperLink did not answer any more"}
     return {"text": f"unexpected {type(error).__name__}: {error}".rstrip(": ")}

@@ -29,7 +29,7 @@ class Tasks:
     """The tasks of a round as bytes: one for each version that some plant holds, made once."""
 
     def __init__(self, served: ServedModelState, **facts: Any) -> None:
-        self.schema = Schema.of(served.head)
+        self.schema = Schema.of(served.head).changing
         self._served = served
         self._facts = facts
         self._made: dict[str | None, tuple[str, bytes]] = {}

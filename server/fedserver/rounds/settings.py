@@ -6,27 +6,27 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedspect.protocol.versions import BatchNorm
 from fedspect.settings import Settings
-
-Encoding = Literal["float32", "float16", "int8", "int3", "sparse-int8"]
+from fedspect.update.encoding import EncodingName
 
 
 class RoundSettings(Settings):
     """One run's rounds. Times are seconds."""
 
-    rounds: int = Field(10, ge=1, le=100_000)
-    """Rounds of the whole run, those before a restart included."""
+    rounds: int = Field(10, ge=0, le=100_000)
+    """Rounds of the whole run, those before a restart included; 0: the closed form alone."""
     local_epochs: int = Field(1, ge=1, le=1000)
     """Epochs that each plant trains in a round."""
     learning_rate: float | None = Field(None, gt=0, le=100)
     """The plants' learning rate at the start of the run; not set: each plant's own setting."""
-    batch_norm: Literal["average", "per-plant"] = "average"
+    batch_norm: BatchNorm = "average"
     """Whether running statistics are averaged too, or stay at each plant (FedBN)."""
-    encoding: Encoding = "int3"
+    encoding: EncodingName = "int3"
     """How plants send their changes."""
     density: float = Field(0.25, gt=0, le=1)
     """The share of values that ``sparse-int8`` sends, in both directions."""
-    encoding_down: Encoding = "int3"
+    encoding_down: EncodingName = "int3"
     """How the model's own change goes down to plants that hold the version before it."""
 
     quorum: int = Field(2, ge=1, le=10_000)

@@ -28,11 +28,13 @@ class Transport(Protocol):
         """The nodes that are online."""
         ...
 
-    def send(self, node: int, kind: str, body: bytes, *, lifetime: float, group: str) -> str | None:
-        """Hand over a message; its id, or ``None`` when it was not taken.
+    def send(
+        self, nodes: Sequence[int], kind: str, body: bytes, *, lifetime: float, group: str
+    ) -> Sequence[str | None]:
+        """Hand over one message for each node; their ids, ``None`` for one that was not taken.
 
         Args:
-            node: who it is for; a node that is offline gets it when it is back.
+            nodes: whom they are for; a node that is offline gets its message when it is back.
             kind: one of ``fedspect.protocol.messages``.
             body: what it carries.
             lifetime: seconds after which nobody wants a reply any more.
@@ -42,5 +44,8 @@ class Transport(Protocol):
         ...
 
     def receive(self, messages: Sequence[str]) -> Iterable[Reply]:
-        """The replies to these messages that are here; each is given once."""
+        """Some of the replies to these messages that are here, each once; none when no reply is.
+
+        At most as many as may be in memory at once.
+        """
         ...

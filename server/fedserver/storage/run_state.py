@@ -1,4 +1,4 @@
-"""What a run is and where it stands: what ``store`` puts on disk and the round loop goes on from."""
+"""Run state: what a run is and where it stands, as ``run_store`` writes it and the round loop resumes from it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.settings import RoundSettings
 from fedspect.errors import DamagedFileError, WorkspaceError
 from fedspect.files import read_json
@@ -32,15 +33,17 @@ class RunFacts(BaseModel):
     classes: list[str]
     """The federation's classes, in order."""
     freeze_levels: int | None = None
-    """Levels of the base model that stand still; not set: what the base model recommends."""
+    """Frozen levels of the base model; not set: what the base model recommends."""
     seed: int
     strategy: str
     strategy_options: dict[str, Any]
     rounds: RoundSettings
+    closed_form: ClosedFormSettings | None = None
+    """How the run's closed form is found; not set: the run begins at a new classifier."""
 
 
 class ClientRecord(BaseModel):
-    """What the server remembers of a plant from round to round."""
+    """Client record: what the server keeps of a plant from round to round."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +60,7 @@ class ClientRecord(BaseModel):
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands after a round."""
+    """The state of a run after a round."""
 
     round: int
     served: ServedModelState

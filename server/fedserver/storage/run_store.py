@@ -1,4 +1,4 @@
-"""A run on disk: after each round everything that the next one needs, visible by one rename.
+"""Run store: after each round everything that the next one needs, made visible by one rename.
 
 ::
 
@@ -12,6 +12,7 @@
     history.jsonl             the records again, a line a round, for whoever likes to follow a file
     status.json               what the run is doing, and why its process ended (``outcome``)
     spool/                    answers of the round in progress; worthless after a restart
+    closed-form/              plants' class statistics and what was made of them (``closed_form.store``)
     released/                 a file for each plant that an operator lets in again, until a round has it
 
 A round's folder is filled under another name and then renamed, so a server that is killed at any moment
@@ -32,7 +33,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from fedserver.rounds.history import Evaluation, RoundRecord
+from fedserver.closed_form.store import ClosedFormStore
+from fedserver.rounds.history import Evaluation, RoundRecord, RunHistory
 from fedserver.rounds.quarantine import QuarantineReleases
 from fedserver.rounds.settings import RoundSettings
 from fedserver.storage.run_state import ClientRecord, read_facts
@@ -66,6 +68,7 @@ class RunStore:
         self.folder = folder
         self.spool = folder / "spool"
         self.quarantine_releases = QuarantineReleases(folder / "released")
+        self.closed_forms = ClosedFormStore(folder / "closed-form")
         self.facts = read_facts(folder)
 
     @classmethod
@@ -91,11 +94,11 @@ class RunStore:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether a run was begun here; one that was killed before it was whole may be begun again."""
+        """Whether a run was begun here; one that was killed before it was complete may be begun again."""
         return (folder / "run.json").exists() and (folder / _name(0)).exists()
 
     def change_settings(self, rounds: RoundSettings) -> None:
-        """Go on with other settings (more rounds, another deadline)."""
+        """Continue with other settings (more rounds, another deadline)."""
         self.facts = self.facts.model_copy(update={"rounds": rounds})
         write_json(self.folder / "run.json", self.facts.model_dump(mode="json"))
 
@@ -111,10 +114,10 @@ class RunStore:
         return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
     def latest(self) -> RunState:
-        """Where the run stands; ``history.jsonl`` is mended and leftovers are removed on the way."""
+        """The state after the last round; ``history.jsonl`` is repaired and leftovers are removed on the way."""
         number = self.rounds()[-1]
         head = self.head(number)
-        version = self._row(number)["version"]
+        version = self.version(number)
         if version_of(head) != version:
             raise _damaged(self._round(number) / "head.safetensors", "its hash is another")
         server = self._tensors(number, "server.safetensors")
@@ -141,15 +144,36 @@ class RunStore:
                 f"the model of round {number} is not kept",
                 accepted=", ".join(str(one) for one in self.kept_heads()),
             )
-        return self._tensors(number, "head.safetensors")
+        head = self._tensors(number, "head.safetensors")
+        return head if number else {**head, **self.closed_forms.tensors(self._first_version())}
+
+    def newest_closed_form(self) -> Arrays:
+        """The run's beginning with its newest closed form, whatever rounds began with."""
+        return {**self._tensors(0, "head.safetensors"), **self.closed_forms.tensors()}
 
     def kept_heads(self) -> list[int]:
         """The rounds whose heads are on disk."""
         return [number for number in self.rounds() if (self._round(number) / "head.safetensors").exists()]
 
+    def result_round(self) -> int:
+        """The round whose model is what the run came to: the last; where the run began at a closed form, the best
+        by the plants' own evaluation, so that rounds never make it worse (0 is the closed form itself).
+        """
+        last = self.rounds()[-1]
+        if self.facts.closed_form is None:
+            return last
+        metric = self.facts.rounds.early_stop_metric
+        best = RunHistory(self.history(), self.evaluations(), metric).best()
+        return last if best is None or best not in self.kept_heads() else best
+
     def version(self, number: int) -> str:
         """The hash of the head that a round made, whether or not it is kept."""
-        return str(self._row(number)["version"])
+        first = self._first_version() if number == 0 else None
+        return str(self._row(number)["version"]) if first is None else first
+
+    def version_with(self, tensors: Arrays) -> str:
+        """The version of the run's beginning with a closed form of these tensors."""
+        return version_of({**self._tensors(0, "head.safetensors"), **tensors})
 
     def history(self) -> list[RoundRecord]:
         """Every closed round, in order, each once."""
@@ -157,7 +181,7 @@ class RunStore:
         return [RoundRecord.model_validate(row) for row in rows]
 
     def evaluations(self) -> dict[int, Evaluation]:
-        """What is known of the version that each round made, from the round after it or from the closing."""
+        """Evaluations of the version that each round made, from the round after it or from the closing."""
         known = {}
         for record in self.history():
             if record.evaluation is not None:
@@ -176,7 +200,7 @@ class RunStore:
     # -- writing -------------------------------------------------------------------------------------------
 
     def close_round(self, state: RunState, record: RoundRecord, *, best: int | None = None) -> None:
-        """Put a finished round on disk: all of it or, after a crash, nothing.
+        """Store a finished round: all of it or, after a crash, nothing.
 
         Args:
             state: where the run stands now; it tells of every release that was taken.
@@ -190,19 +214,26 @@ class RunStore:
         self._prune(state.round, best)
 
     def close_run(self, number: int, evaluation: Evaluation) -> None:
-        """Keep the closing evaluation of the version that round ``number`` made."""
+        """Store the closing evaluation of the version that round ``number`` made."""
         write_json(self._round(number) / "closing.json", {"evaluation": evaluation.model_dump(mode="json")})
 
     def say(self, state: str, text: str, **facts: Any) -> None:
-        """Tell in ``status.json`` what the run is doing."""
+        """Write to ``status.json`` what the run is doing."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         write_json(self.folder / "status.json", {"state": state, "text": text, "at": now, **facts})
 
     def empty_spool(self) -> None:
-        """Forget the answers of a round that was cut."""
+        """Remove the answers of an interrupted round."""
         remove_folder(self.spool)
 
     # -- inside --------------------------------------------------------------------------------------------
+
+    def _first_version(self) -> str | None:
+        """The version that round 1 began with, or will; ``None`` while the run has no closed form."""
+        if (self._round(1) / "round.json").exists():
+            return str(self._row(1)["parent"])
+        latest = self.closed_forms.latest()
+        return None if latest is None else latest.version
 
     def _put(self, state: RunState, record: RoundRecord | None, *, parent: str | None) -> None:
         files = {"head.safetensors": save_tensors(dict(state.served.head))}
@@ -222,14 +253,14 @@ class RunStore:
         write_folder(self._round(state.round), files)
 
     def _mend_history(self) -> None:
-        """Write the derived file anew if a crash left it short or torn."""
+        """Rewrite the derived file if a crash left it short or torn."""
         text = "".join(record.model_dump_json() + "\n" for record in self.history())
         path = self.folder / "history.jsonl"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 
     def _prune(self, last: int, best: int | None) -> None:
-        """Drop what rounds before ``last`` need no longer; a crash may leave a file until the next round."""
+        """Remove what rounds before ``last`` no longer need; a crash may leave a file until the next round."""
         keep = {0, best, *range(last + 1 - self.facts.rounds.keep_heads, last + 1)}
         heads = {int(path.parent.name) for path in self.folder.glob("[0-9]*/head.safetensors")}
         gone = [self._round(number) / "head.safetensors" for number in heads - keep]

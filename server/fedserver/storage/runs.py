@@ -1,4 +1,4 @@
-"""The runs of a workspace: going on with the one that is unfinished, or beginning the next.
+"""Runs of a workspace: resume the one that is unfinished, or begin the next.
 
 A run's folder is ``runs/run-0001``; the round loop's store has its own layout below. Beginning a run needs
 the base model's head, so this is the one place where headquarters needs torch, and only then.
@@ -35,7 +35,7 @@ def run_folders(runs: Path) -> list[Path]:
 
 
 def named_run(runs: Path, name: str | None = None) -> Path:
-    """The folder of the run of that name, or number; of the newest when none is given.
+    """The folder of the run with that name or number; of the newest when none is given.
 
     Raises:
         WorkspaceError: there is none.
@@ -97,12 +97,20 @@ def prepare_run(
         strategy=settings.run.strategy,
         strategy_options=dict(settings.run.strategy_options),
         rounds=settings.rounds if rounds is None else settings.rounds.model_copy(update={"rounds": rounds}),
+        closed_form=settings.run.closed_form if begins_closed(settings, base) else None,
     )
+    if facts.rounds.rounds == 0 and facts.closed_form is None:
+        raise SettingsError(
+            "without rounds a run has to begin at a closed form",
+            seen=f'rounds = 0, start = "{settings.run.start}", {frozen_levels(settings, base)} frozen levels',
+            accepted='start = "closed-form" and at least one frozen level',
+            remedy="ask for rounds, or let the run begin at a closed form",
+        )
     return RunStore.create(folder, facts, first_head(settings, base, classes))
 
 
 def first_head(settings: ServerSettings, base: BaseFiles, classes: list[str]) -> dict[str, np.ndarray]:
-    """The base model's unfrozen levels with a classifier for these classes: float32 by full name.
+    """Initial head: the base model's unfrozen stages with a classifier for these classes, float32 by full name.
 
     Raises:
         FederationError: torch is not installed here.
@@ -110,27 +118,33 @@ def first_head(settings: ServerSettings, base: BaseFiles, classes: list[str]) ->
 
     """
     try:
-        from fedspect.model import freeze, head_state, load_base
+        from fedspect.model import head_state, load_base
     except ImportError as error:
         raise FederationError(
             "beginning a run needs torch at headquarters",
             seen=str(error),
             remedy="install the extra `worker` of fedspect here; going on with a run does not need it",
         ) from error
-    network = load_base(base.folder).network(classes, seed=settings.run.seed)
     levels = frozen_levels(settings, base)
-    freeze(network, levels)
+    network = load_base(base.folder).starting_network(
+        classes, seed=settings.run.seed, freeze_levels=levels, closed_form=begins_closed(settings, base)
+    )
     return {name: value.numpy().astype("float32") for name, value in head_state(network, levels).items()}
 
 
 def frozen_levels(settings: ServerSettings, base: BaseFiles) -> int:
-    """How many levels of the base model stand still."""
+    """How many stages (levels) of the base model are frozen."""
     wanted = settings.model.freeze_levels
     return base.default_freeze_levels if wanted is None else wanted
 
 
+def begins_closed(settings: ServerSettings, base: BaseFiles) -> bool:
+    """Whether runs begin at a closed form; only frozen levels can be looked at."""
+    return settings.run.start == "closed-form" and frozen_levels(settings, base) > 0
+
+
 def read_status(run_folder: Path) -> dict[str, Any]:
-    """What the round loop said last about itself; empty when it never did."""
+    """The last status of the round loop; empty when there is none."""
     try:
         content = files.read_json(run_folder / "status.json")
     except FileNotFoundError:
@@ -188,8 +202,8 @@ def _newest_round(folder: Path) -> Path | None:
 
 
 def is_finished(store: RunStore) -> bool:
-    """Whether nothing is left to do: the last round is closed, or none made the model better for long enough,
-    and the plants have judged what came of it.
+    """Whether nothing is left to do: the last round is closed, or early stopping has ended the run, and the
+    plants have done the closing evaluation.
     """
     last, settings = store.rounds()[-1], store.facts.rounds
     if store.closing(last) is None:
@@ -210,6 +224,8 @@ def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles,
     }
     if facts.freeze_levels is not None:
         pairs["freeze_levels"] = (facts.freeze_levels, frozen_levels(settings, base))
+    starts = {True: "closed-form", False: "fresh"}
+    pairs["start"] = (starts[facts.closed_form is not None], starts[begins_closed(settings, base)])
     for what, (before, now) in pairs.items():
         if before != now:
             raise SettingsError(
@@ -221,5 +237,5 @@ def _check_unchanged(store: RunStore, settings: ServerSettings, base: BaseFiles,
 
 
 def _digest(runs: Path) -> str:
-    """Tells the runs of one workspace from those of another that has the same names."""
+    """Distinguishes the runs of one workspace from those of another that has the same names."""
     return hashlib.sha256(str(runs).encode("utf-8")).hexdigest()[:8]

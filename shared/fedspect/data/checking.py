@@ -15,12 +15,13 @@ from fedspect.data.decode import (
     NotAPictureError,
     TooLargePictureError,
     TruncatedPictureError,
-    decode_with_header,
+    decode_picture,
     read_bytes,
 )
+from fedspect.data.depth import Levels
 from fedspect.data.inspection_cache import InspectionCache
 from fedspect.data.near_duplicates.high_pass import reduced_relief
-from fedspect.data.near_duplicates.keypoints import Keypoints, find_landmarks
+from fedspect.data.near_duplicates.keypoints import Keypoints, find_keypoints
 from fedspect.data.pictures import (
     DIGEST_LENGTH,
     NOT_A_PICTURE,
@@ -35,12 +36,13 @@ from fedspect.errors import PictureError
 
 @dataclass(frozen=True)
 class Good:
-    """A picture without a fault; landmarks and relief where they were asked for and not known yet."""
+    """A picture without a fault; keypoints and relief where they were asked for and not known yet."""
 
     picture: Picture
     digest: str
     header: Header
-    landmarks: Optional[Keypoints] = None
+    levels: Levels
+    keypoints: Optional[Keypoints] = None
     relief: Optional[np.ndarray] = None
 
 
@@ -55,7 +57,7 @@ class Bad:
 def check_all(
     pictures: Sequence[Picture], workers: int, known: InspectionCache, reduction: Optional[int]
 ) -> Iterator[Union[Good, Bad]]:
-    """Check pictures in their order with so many threads; with ``reduction``, find their landmarks too."""
+    """Check pictures in their order with so many threads; with ``reduction``, find their keypoints too."""
     if workers <= 1:
         yield from (_check(picture, known, reduction) for picture in pictures)
         return
@@ -70,15 +72,15 @@ def _check(picture: Picture, known: InspectionCache, reduction: Optional[int]) -
         digest = hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
         if digest in known.faults:
             return Bad(Problem(picture.name, *known.faults[digest]), digest)
-        if digest in known.headers and (reduction is None or digest in known.landmarks):
-            return Good(picture, digest, known.headers[digest])
-        pixels, header = decode_with_header(content, picture.path)
+        if digest in known.headers and (reduction is None or digest in known.keypoints):
+            return Good(picture, digest, known.headers[digest], known.levels[digest])
+        read = decode_picture(content, picture.path)
     except PictureError as error:
         return Bad(Problem(picture.name, _kind(error), _detail(error, picture.path)), digest)
     if reduction is None:
-        return Good(picture, digest, header)
-    surface = reduced_relief(pixels, reduction)
-    return Good(picture, digest, header, find_landmarks(surface), surface)
+        return Good(picture, digest, read.header, read.levels)
+    surface = reduced_relief(read.pixels, reduction)
+    return Good(picture, digest, read.header, read.levels, find_keypoints(surface), surface)
 
 
 def _kind(error: PictureError) -> str:

@@ -7,17 +7,22 @@ case and to the signs between words, then among the aliases.
 
 from __future__ import annotations
 
-import difflib
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
-from fedspect.errors import ClassError
+from fedspect.errors import ClassError, nearest
+
+
+def composed(name: str) -> str:
+    """A name with its letters composed (Unicode NFC): a Mac decomposes them, and the eye sees no difference."""
+    return unicodedata.normalize("NFC", name)
 
 
 def folded(label: str) -> str:
     """A label without case and with one sign between words: what two spellings of one class share."""
-    return re.sub(r"[\s_\-]+", "_", label.strip()).casefold()
+    return composed(re.sub(r"[\s_\-]+", "_", label.strip()).casefold())
 
 
 def spelt_alike(labels: Iterable[str]) -> List[Tuple[str, ...]]:
@@ -42,7 +47,14 @@ class ClassList:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "names", tuple(composed(name) for name in self.names))
+        unreadable = [name for name in self.names if any("\ud800" <= sign <= "\udfff" for sign in name)]
+        if unreadable:
+            raise ClassError(
+                "a class has a name that is not UTF-8",
+                seen=ascii(unreadable[0]),
+                remedy="set the terminal to UTF-8 (export LC_ALL=C.UTF-8) and type it again",
+            )
         if not self.names:
             raise ClassError("the list of classes is empty", remedy="name at least two classes")
         if any(not folded(name).strip("_") for name in self.names):
@@ -96,8 +108,8 @@ class ClassList:
     def nearest(self, label: str) -> Optional[str]:
         """The class that an unknown label looks most like, if any does."""
         words: Dict[str, str] = self.__dict__["_words"]
-        near = difflib.get_close_matches(folded(label), words, n=1)
-        return words[near[0]] if near else None
+        near = nearest(folded(label), words)
+        return None if near is None else words[near]
 
     def index(self, label: str) -> int:
         """The place among the network's outputs of the class that a label means; errors as ``resolve``."""
@@ -109,7 +121,7 @@ class ClassList:
 
 def class_list(labels: Iterable[str]) -> ClassList:
     """The classes that occur in some labels, sorted by name; raises ClassError as ``ClassList``."""
-    return ClassList(tuple(sorted(set(labels))))
+    return ClassList(tuple(sorted({composed(label) for label in labels})))
 
 
 def named_classes(entries: Iterable[str]) -> ClassList:

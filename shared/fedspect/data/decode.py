@@ -1,24 +1,25 @@
 """Reading one picture, within bounds.
 
 A picture comes from somebody's disk, so the file's size and the size that its header claims are checked
-before memory is asked for. PNG, JPEG, BMP and TIFF, grey or colour, 8 or 16 bits per channel; everything is
-answered as 8 bits.
+before memory is asked for. PNG, JPEG, BMP, TIFF and PNM (PGM, PPM), grey or colour, 8 or 16 bits per channel;
+everything is answered as 8 bits.
 
-Sixteen-bit grey: cameras store 10, 12 or 14 bits in such files. The brightest pixel tells which of 8, 10, 12,
-14 or 16 bits hold the picture, and these are scaled to 8.
-Sixteen-bit colour keeps the upper eight bits. Of a TIFF with several pages the first is read, and of a JPEG with
-several pictures (MPO, as phones and stereo cameras write) the first too. Transparency is ignored.
+What a 16-bit file holds is scaled by the camera's depth (``depth.py``), grey and colour alike; where nobody gives
+that depth, by the bits that this picture needs. A TIFF whose white is zero is turned round. Of a TIFF with several
+pages the first is read, and of a JPEG with several pictures (MPO, as phones and stereo cameras write) the first
+too. Transparency, colour profiles, gamma and the orientation that EXIF tells are ignored.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Tuple
+from typing import Optional
 
 import numpy as np
 from PIL import (
@@ -26,23 +27,26 @@ from PIL import (
     Image,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
     TiffImagePlugin,
     UnidentifiedImageError,
 )
 
+from fedspect.data.depth import Levels, levels_of, to_eight_bits
+from fedspect.data.sixteen_bits import Stored, UnreadDepthError, read_stored
 from fedspect.errors import PictureError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
 READERS = (
     PngImagePlugin.PngImageFile,
     JpegImagePlugin.JpegImageFile,
     BmpImagePlugin.BmpImageFile,
     TiffImagePlugin.TiffImageFile,
+    PpmImagePlugin.PpmImageFile,
 )
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 80_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
-DEPTHS = (8, 10, 12, 14, 16)
 
 # What Pillow warns about (odd EXIF data, many pixels) is read all the same, or refused here and named.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -57,6 +61,21 @@ class Header:
     channels: int
     bits: int
     format: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded picture: uint8 (H, W) or (H, W, 3), and what its file says."""
+
+    pixels: np.ndarray
+    header: Header
+    stored: Optional[Stored] = None
+    """The values of a file of more than 8 bits per channel."""
+
+    @functools.cached_property
+    def levels(self) -> Levels:
+        """The levels that the file stores."""
+        return levels_of(self.pixels, 8) if self.stored is None else _levels(self.stored)
 
 
 class TruncatedPictureError(PictureError):
@@ -102,31 +121,41 @@ def read_header(content: bytes, path: Path) -> Header:
 
     """
     with _opened(content, path) as image:
-        return _header(image)
+        return _header(image, content)
 
 
-def decode(content: bytes, path: Path, *, channels: int = 1) -> np.ndarray:
+def decode(content: bytes, path: Path, *, channels: int = 1, bit_depth: Optional[int] = None) -> np.ndarray:
     """Decode a file's bytes; ``path`` is for messages only. Shapes, bounds and errors as ``read_picture``."""
-    return decode_with_header(content, path, channels=channels)[0]
+    return decode_picture(content, path, channels=channels, bit_depth=bit_depth).pixels
 
 
-def decode_with_header(content: bytes, path: Path, *, channels: int = 1) -> Tuple[np.ndarray, Header]:
-    """The decoded picture and what its header said."""
+def decode_picture(
+    content: bytes, path: Path, *, channels: int = 1, bit_depth: Optional[int] = None
+) -> Decoded:
+    """The decoded picture with what its file says; as ``decode``."""
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
+    mode = "L" if channels == 1 else "RGB"
     with _opened(content, path) as image:
-        header = _header(image)
+        header = _header(image, content)
         try:
-            image.load()
-            if image.mode.startswith(("I", "F")):
-                image = Image.fromarray(_eight_bits(np.asarray(image), path))
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-        except PictureError:
-            raise
+            stored = read_stored(image, content)
+            if stored is None:
+                return Decoded(np.asarray(image.convert(mode)), header)
+            return Decoded(np.asarray(_scaled(stored, bit_depth).convert(mode)), header, stored)
+        except UnreadDepthError as error:
+            raise PictureError(
+                "a picture's values cannot be read: more than 16 bits per channel, or arranged in another way",
+                seen=f"{path}: {error}",
+                accepted="8 or 16 bits per channel, whole numbers",
+                remedy="save it as PNG of 8 or 16 bits",
+            ) from error
         except MemoryError as error:
             raise TooLargePictureError("there is not enough memory for a picture", seen=path) from error
         except Exception as error:  # a foreign decoder may raise anything on a damaged file
-            if "truncated" in str(error).lower():
+            if any(
+                word in str(error).lower() for word in ("truncated", "not enough image data", "reached eof")
+            ):
                 raise TruncatedPictureError(
                     "a picture's file ends before the picture does",
                     seen=f"{path}: {len(content):,} bytes for {header.width} x {header.height} pixels",
@@ -135,20 +164,34 @@ def decode_with_header(content: bytes, path: Path, *, channels: int = 1) -> Tupl
             raise PictureError(
                 "a picture is damaged", seen=f"{path}: {error}", remedy="export it again or remove it"
             ) from error
-    return pixels, header
 
 
-def read_picture(path: Path, *, channels: int = 1) -> np.ndarray:
+def read_picture(path: Path, *, channels: int = 1, bit_depth: Optional[int] = None) -> np.ndarray:
     """Read a picture as uint8, (H, W) for one channel and (H, W, 3) for three.
 
-    Colour becomes grey by ITU-R 601; grey becomes three equal channels.
+    Colour becomes grey by ITU-R 601; grey becomes three equal channels. ``bit_depth`` is the camera's, for files of
+    16 bits.
 
     Raises:
         PictureError: missing, damaged, truncated, not a picture, or beyond MAX_PIXELS or MAX_FILE_BYTES;
             the message names the file.
 
     """
-    return decode(read_bytes(path), path, channels=channels)
+    return decode(read_bytes(path), path, channels=channels, bit_depth=bit_depth)
+
+
+def _levels(stored: Stored) -> Levels:
+    return levels_of(stored.values, stored.depth, negative=stored.negative)
+
+
+def _scaled(stored: Stored, bit_depth: Optional[int]) -> Image.Image:
+    depth = stored.depth or bit_depth or _levels(stored).needed
+    table = to_eight_bits(depth, negative=stored.negative)
+    pixels = table[stored.values]
+    if pixels.ndim == 2:
+        return Image.fromarray(pixels)
+    bands = [Image.fromarray(np.ascontiguousarray(pixels[:, :, band])) for band in range(pixels.shape[2])]
+    return Image.merge(stored.mode, bands)
 
 
 def _opened(content: bytes, path: Path) -> Image.Image:
@@ -185,23 +228,14 @@ def _too_many_pixels(path: Path, size: str) -> PictureError:
     )
 
 
-def _header(image: Image.Image) -> Header:
+def _header(image: Image.Image, content: bytes) -> Header:
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     bits = 16 if image.mode.startswith("I") else 32 if image.mode == "F" else 8
     if image.format == "TIFF":
         tag = getattr(image, "tag_v2", {}).get(258, bits)
         bits = int(tag[0]) if isinstance(tag, tuple) else int(tag)
+    elif image.format == "PNG" and content[12:16] == b"IHDR":
+        bits = max(8, content[24])
+        grey = content[25] in (0, 4)
     kind = "JPEG" if image.format == "MPO" else str(image.format)
     return Header(image.width, image.height, 1 if grey else 3, bits, kind)
-
-
-def _eight_bits(pixels: np.ndarray, path: Path) -> np.ndarray:
-    if pixels.dtype.kind == "f" or (pixels.size and (int(pixels.max()) > 65535 or int(pixels.min()) < 0)):
-        raise PictureError(
-            "a picture has more than 16 bits per channel", seen=path, accepted="8 or 16 bits, whole numbers"
-        )
-    brightest = int(pixels.max()) if pixels.size else 0
-    bits = next(bits for bits in DEPTHS if brightest < 1 << bits)
-    return np.asarray(
-        np.minimum(pixels.astype(np.uint32), (1 << bits) - 1) * 255 // ((1 << bits) - 1), dtype=np.uint8
-    )

@@ -15,10 +15,14 @@ import numpy as np
 
 from fedspect.data.checking import Bad, Good, check_all
 from fedspect.data.decode import read_bytes, read_header
+from fedspect.data.depth import common_depth
 from fedspect.data.inspection_cache import InspectionCache, OverlapLink
 from fedspect.data.near_duplicates.high_pass import HighPassImages
 from fedspect.data.near_duplicates.overlap import common_reduction, find_overlaps, group_overlapping
 from fedspect.data.pictures import (
+    ALMOST_BLACK,
+    ALMOST_WHITE,
+    BEYOND_DEPTH,
     CONFLICTING_LABELS,
     CROSSING_GROUPS,
     DUPLICATE,
@@ -35,6 +39,8 @@ FOUND = "same-"
 """How the names of groups begin that were found here and not given."""
 SAMPLE = 200
 """So many headers tell the usual size of a picture."""
+DARK, LIGHT = 16, 239
+"""A picture without a grey level above, or below, is almost black, or white: it shows no surface."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Inspection:
 
     ``links`` name pictures by their digest; they hold each group together and are not all pairs of it.
     ``searched`` says whether overlaps were looked for, ``reduction`` by how much pictures were reduced for
-    that.
+    that. ``bit_depth`` is the camera's, as it was declared or else as the pictures tell it together; None where no file
+    leaves it open.
     """
 
     pictures: List[CheckedPicture]
@@ -51,6 +58,7 @@ class Inspection:
     links: List[OverlapLink] = field(default_factory=list)
     searched: bool = False
     reduction: int = 1
+    bit_depth: Optional[int] = None
 
 
 def inspect_pictures(
@@ -60,13 +68,14 @@ def inspect_pictures(
     progress: Optional[Progress] = None,
     overlaps: Optional[bool] = None,
     cache: Optional[Path] = None,
+    bit_depth: Optional[int] = None,
 ) -> Inspection:
     """Decode, hash and group the pictures of a listing.
 
     ``workers`` threads decode; ``progress`` is told (done, all) in pictures, of which each counts half
     when it is checked and half when it is compared. Overlaps are looked for where the manifest
     does not group every picture, always or never by ``overlaps``; a group that the manifest gives stays as it
-    is. ``cache`` names a file that makes the next inspection quick.
+    is. ``cache`` names a file that makes the next inspection quick. ``bit_depth``: the camera's, if declared.
 
     Raises:
         StorageError: the cache cannot be written.
@@ -95,7 +104,7 @@ def inspect_pictures(
             changed |= _remember(result, known)
             if result.relief is not None:
                 reliefs.keep(result.digest, result.relief)
-            good.append(Good(result.picture, result.digest, result.header))
+            good.append(Good(result.picture, result.digest, result.header, result.levels))
         if progress is not None:
             progress(done // halves, count)
     if search:
@@ -108,17 +117,19 @@ def inspect_pictures(
     links = [link for link in known.links if search and link.first in present and link.second in present]
     pictures = _grouped(good, links)
     problems.extend(_contradictions(pictures, links))
+    depth = bit_depth or common_depth(each.levels for each in good)
+    problems.extend(_unseen(good, depth))
     if progress is not None:
         progress(count, count)
-    return Inspection(pictures, problems, links, search, reduction)
+    return Inspection(pictures, problems, links, search, reduction, depth)
 
 
 def _remember(result: Good, known: InspectionCache) -> bool:
     """Whether there was something new to remember."""
     news = result.digest not in known.headers
-    known.headers[result.digest] = result.header
-    if result.landmarks is not None and result.digest not in known.landmarks:
-        known.landmarks[result.digest] = result.landmarks
+    known.headers[result.digest], known.levels[result.digest] = result.header, result.levels
+    if result.keypoints is not None and result.digest not in known.keypoints:
+        known.keypoints[result.digest] = result.keypoints
         news = True
     return news
 
@@ -139,9 +150,9 @@ def _compare(
     if not known.compared <= set(digests):  # what held a group together may be gone
         known.links, known.compared = [], set()
     fresh = [digest not in known.compared for digest in digests]
-    landmarks = [known.landmarks[digest] for digest in digests]
+    keypoints = [known.keypoints[digest] for digest in digests]
     found = find_overlaps(
-        landmarks, lambda number: relief_of(digests[number]), fresh=fresh, progress=progress
+        keypoints, lambda number: relief_of(digests[number]), fresh=fresh, progress=progress
     )
     for each in found:
         first, second = digests[each.first], digests[each.second]
@@ -183,6 +194,7 @@ def _grouped(good: Sequence[Good], links: Sequence[OverlapLink]) -> List[Checked
             each.header.channels,
             each.header.bits,
             each.picture.group or names[root],
+            each.levels,
         )
         for root, each in zip(roots, good)
     ]
@@ -213,6 +225,20 @@ def _contradictions(pictures: Sequence[CheckedPicture], links: Sequence[OverlapL
                 CROSSING_GROUPS,
                 f"in {second.group}, but {first.name} in {first.group} overlaps it by {link.share:.0%}",
             )
+
+
+def _unseen(good: Sequence[Good], bit_depth: Optional[int]) -> Iterator[Problem]:
+    """Pictures that show no surface, or not all of it, at the camera's depth."""
+    for each in good:
+        darkest, brightest = each.levels.shown(bit_depth)
+        name = each.picture.name
+        if brightest < DARK:
+            yield Problem(name, ALMOST_BLACK, f"its brightest grey level is {brightest} of 255")
+        elif darkest > LIGHT:
+            yield Problem(name, ALMOST_WHITE, f"its darkest grey level is {darkest} of 255")
+        elif each.levels.depth is None and bit_depth is not None and each.levels.needed > bit_depth:
+            detail = f"it needs {each.levels.needed} bits, the camera's depth is {bit_depth}"
+            yield Problem(name, BEYOND_DEPTH, detail)
 
 
 def _usual_reduction(pictures: Sequence[Picture]) -> int:

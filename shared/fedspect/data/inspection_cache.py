@@ -18,9 +18,10 @@ import numpy as np
 
 from fedspect import files
 from fedspect.data.decode import Header
-from fedspect.data.near_duplicates.keypoints import DESCRIPTION_LENGTH, LANDMARKS_VERSION, Keypoints
+from fedspect.data.depth import Levels
+from fedspect.data.near_duplicates.keypoints import DESCRIPTION_LENGTH, KEYPOINTS_VERSION, Keypoints
 
-FORMAT = "fedspect inspection 1"
+FORMAT = "fedspect inspection 2"
 MAX_BYTES = 4 * 1024**3
 
 
@@ -39,27 +40,29 @@ class OverlapLink:
 
 @dataclass
 class InspectionCache:
-    """Facts by content hash: headers of good pictures, (kind, detail) of bad ones, landmarks, and overlaps.
+    """Facts by content hash: headers and levels of good pictures, (kind, detail) of bad ones, landmarks, and overlaps.
 
     ``compared`` are the pictures whose overlaps among each other are all known, at one ``reduction``.
     """
 
     reduction: Optional[int] = None
     headers: Dict[str, Header] = field(default_factory=dict)
+    levels: Dict[str, Levels] = field(default_factory=dict)
     faults: Dict[str, Tuple[str, str]] = field(default_factory=dict)
-    landmarks: Dict[str, Keypoints] = field(default_factory=dict)
+    keypoints: Dict[str, Keypoints] = field(default_factory=dict)
     links: List[OverlapLink] = field(default_factory=list)
     compared: Set[str] = field(default_factory=set)
 
     def save(self, path: Path) -> None:
         """Write everything, whole or not at all; raises StorageError."""
-        digests = sorted(self.landmarks)
-        kept = [self.landmarks[digest] for digest in digests]
+        digests = sorted(self.keypoints)
+        kept = [self.keypoints[digest] for digest in digests]
         about = {
             "format": FORMAT,
-            "landmarks version": LANDMARKS_VERSION,
+            "landmarks version": KEYPOINTS_VERSION,
             "reduction": self.reduction,
             "headers": {digest: asdict(header) for digest, header in sorted(self.headers.items())},
+            "levels": {digest: asdict(levels) for digest, levels in sorted(self.levels.items())},
             "faults": dict(sorted(self.faults.items())),
             "links": [asdict(link) for link in self.links],
             "compared": sorted(self.compared),
@@ -91,7 +94,7 @@ class InspectionCache:
 
 def _unpacked(arrays: Dict[str, Any]) -> InspectionCache:
     about = json.loads(arrays["about"].tobytes().decode())
-    if about["format"] != FORMAT or about["landmarks version"] != LANDMARKS_VERSION:
+    if about["format"] != FORMAT or about["landmarks version"] != KEYPOINTS_VERSION:
         return InspectionCache()
     counts, places, descriptions = arrays["counts"], arrays["places"], arrays["descriptions"]
     ends = np.cumsum(counts)
@@ -106,8 +109,9 @@ def _unpacked(arrays: Dict[str, Any]) -> InspectionCache:
     return InspectionCache(
         reduction=about["reduction"],
         headers={digest: Header(**header) for digest, header in about["headers"].items()},
+        levels={digest: Levels(**about["levels"][digest]) for digest in about["headers"]},
         faults={digest: (str(kind), str(detail)) for digest, (kind, detail) in about["faults"].items()},
-        landmarks={
+        keypoints={
             digest: Keypoints(places[end - count : end], descriptions[end - count : end])
             for digest, count, end in zip(digests, counts.tolist(), ends.tolist())
         },

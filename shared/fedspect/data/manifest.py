@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
@@ -103,23 +104,31 @@ def _row(row: Mapping[str, Any], chosen: Mapping[str, str]) -> Row:
 
 def _csv(path: Path) -> Tuple[List[str], List[Dict[str, Any]]]:
     try:
-        content = path.read_bytes().decode("utf-8-sig")
+        raw = path.read_bytes()
+        content = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ManifestError(
             "a list of pictures is not UTF-8 text", seen=path, remedy="save it as CSV UTF-8 (comma delimited)"
         ) from error
     except OSError as error:
         raise ManifestError("a list of pictures cannot be read", seen=f"{path}: {error.strerror}") from error
-    first_line = content.split("\n", 1)[0]
+    first_line, _, rest = content.partition("\n")
     delimiter = max((",", ";", "\t"), key=first_line.count)
+    if re.fullmatch(r'"?sep=.\s*"?', first_line.strip("\r"), re.IGNORECASE):  # Excel's own first line
+        delimiter, content = first_line.strip('"')[4], rest
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     rows: List[Dict[str, Any]] = []
     names: List[str] = []
     try:
         names = next(reader, [])
+        while names and not names[-1].strip():  # empty columns, as Excel adds them
+            names.pop()
         for values in reader:
-            if not values:
+            if not any(value.strip() for value in values):
                 continue
+            while len(values) > len(names) and not values[-1].strip():
+                values.pop()
+            values += [""] * (len(names) - len(values))  # Excel leaves out what is empty at the end
             if len(values) != len(names):
                 raise ManifestError(
                     f"line {reader.line_num} of a list of pictures has {len(values)} values",

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Optional
 
+from fedspect.data.depth import Levels
+
 DIGEST_LENGTH = 32
 
 # Kinds of problems. A picture with one of LEFT_OUT is not used; the others are remarks.
@@ -24,7 +26,9 @@ UNLABELLED = "no class"
 UNKNOWN_CLASS = "unknown class"
 REPEATED = "listed twice"
 SET_ASIDE = "set aside"
+UNSUPPORTED = "unsupported format"
 LEFT_OUT = (
+    UNSUPPORTED,
     MISSING,
     OUTSIDE,
     UNREADABLE,
@@ -38,10 +42,16 @@ LEFT_OUT = (
 )
 
 CLASS_SPELLING = "class spelt in several ways"
+MASK = "mask"
+IGNORED = "no picture by its name"
+EMPTY_CLASS = "class folder without pictures"
 ABSENT_CLASS = "class without pictures"
 DUPLICATE = "exact duplicate"
 CONFLICTING_LABELS = "same picture, different classes"
 CROSSING_GROUPS = "same surface in different groups"
+ALMOST_BLACK = "almost black"
+ALMOST_WHITE = "almost white"
+BEYOND_DEPTH = "brighter than the camera's bit depth"
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class CheckedPicture:
 
     ``digest`` is the first 32 hex digits of the SHA-256 of the file's bytes; ``width`` and ``height`` are
     pixels, ``channels`` 1 or 3 as stored, ``bits`` the bits per channel as stored; pictures of one ``group``
-    show the same piece of surface and must stay on one side of a split.
+    show the same piece of surface and must stay on one side of a split. ``levels`` are known after an inspection.
     """
 
     picture: Picture
@@ -97,6 +107,7 @@ class CheckedPicture:
     channels: int
     bits: int
     group: str
+    levels: Optional[Levels] = field(default=None, compare=False, repr=False)
 
     @property
     def path(self) -> Path:

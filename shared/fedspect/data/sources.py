@@ -2,7 +2,7 @@
 
 Four kinds of source are told apart by looking:
 
-- *folders*: one folder per class, also below folders named ``train``, ``test`` or ``validation``;
+- *folders*: one folder per class, also below or above those of a split (``folder_layout.py``);
 - *names*: one folder whose file names begin with the class: NEU's ``crazing_12.jpg`` and ``Cr_12.bmp``, and
   the ball screw set's ``P(12).png`` and ``N_12.png`` (P with pitting, N without);
 - *manifest*: a CSV or Parquet list of path, class and group (``manifest.py``);
@@ -15,36 +15,41 @@ root.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from fedspect.data import manifest as manifests
-from fedspect.data.classes import ClassList, class_list, spelt_alike
+from fedspect.data.classes import ClassList, class_list, composed, spelt_alike
 from fedspect.data.decode import SUFFIXES
 from fedspect.data.flat_names import label_by_name
+from fedspect.data.folder_layout import understand
 from fedspect.data.pictures import (
     CLASS_SPELLING,
+    IGNORED,
+    MASK,
     MISSING,
     OUTSIDE,
     REPEATED,
     UNKNOWN_CLASS,
     UNLABELLED,
     UNREADABLE,
+    UNSUPPORTED,
     Picture,
     Problem,
 )
 from fedspect.errors import ClassError, NoPicturesError
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "valid": "validation",
-    "val": "validation",
-    "validation": "validation",
-}
+TRAINING, TESTING = ("train", "training"), ("test", "testing")
+OTHER_PICTURES = (".webp", ".gif", ".heic", ".avif", ".jp2", ".jxl", ".exr", ".raw", ".dng", ".tga", ".pcx")
+"""Pictures that are not read: they are named, and no other file is worth a warning."""
+
+
+def own_split(pictures: Sequence[Picture]) -> bool:
+    """Whether pictures come with a split of their own: some to train with, and others to test with."""
+    sides = {(picture.split or "").casefold() for picture in pictures}
+    return bool(sides & set(TRAINING)) and bool(sides & set(TESTING))
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,21 @@ class Listing:
     problems: Tuple[Problem, ...]
     classes: Optional[ClassList]
     ignored: int = 0
+
+    @property
+    def understood(self) -> str:
+        """What was understood of the source, in one sentence."""
+        classes = len({picture.label for picture in self.pictures if picture.label is not None})
+        counts = Counter(picture.split for picture in self.pictures if picture.split is not None)
+        text = f"{len(self.pictures):,} pictures of {classes} classes by {self.kind}"
+        if counts:
+            sides = ", ".join(f"{count:,} {side}" for side, count in sorted(counts.items()))
+            yours = "the split is yours" if own_split(self.pictures) else "one side only, which is no split"
+            text += f"; {yours} ({sides})"
+        left_out = sum(problem.left_out for problem in self.problems)
+        masks = sum(problem.kind == MASK for problem in self.problems)
+        text += f"; masks in {masks} folders are no pictures" if masks else ""
+        return text + (f"; {left_out:,} files left out" if left_out else "")
 
     def require(self, *, pictures: int = 1, classes: int = 2) -> None:
         """Make sure that there is enough to train with.
@@ -217,6 +237,8 @@ def _from_manifest(path: Path, root: Path) -> Tuple[List[Picture], List[Problem]
             continue
         if not _is_file(file):
             file = root / row.path.replace("\\", "/")
+            if not row.path.isascii() and root in file.parents:
+                file = _composed_twin(root, file)
             if not _is_inside(file, inside) or not _is_file(file):
                 problems.append(Problem(row.path, MISSING, "there is no such file"))
                 continue
@@ -226,7 +248,8 @@ def _from_manifest(path: Path, root: Path) -> Tuple[List[Picture], List[Problem]
                 Problem(name, REPEATED, "a second row of the list names it; the first one counts")
             )
             continue
-        pictures[name] = Picture(file, name, row.label, row.group, row.split, dict(row.columns))
+        label = None if row.label is None else composed(row.label)
+        pictures[name] = Picture(file, name, label, row.group, row.split, dict(row.columns))
     return list(pictures.values()), problems
 
 
@@ -234,6 +257,7 @@ def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
     files: List[Tuple[Path, PurePosixPath]] = []
     problems: List[Problem] = []
     ignored = 0
+    folders_seen: List[PurePosixPath] = []
     inside = os.path.realpath(str(root))
 
     def cannot_list(error: OSError) -> None:
@@ -244,6 +268,7 @@ def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
         shown = sorted(name for name in folders if not name.startswith((".", "__")))
         links = [name for name in shown if (Path(folder) / name).is_symlink()]
         folders[:] = [name for name in shown if name not in links]
+        folders_seen += [PurePosixPath(os.path.relpath(folder, str(root))) / name for name in folders]
         for name in links:
             linked = os.path.relpath(str(Path(folder) / name), str(root))
             problems.append(
@@ -255,7 +280,11 @@ def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
             if name.startswith("."):
                 continue
             if path.suffix.lower() not in SUFFIXES:
-                ignored += 1
+                known = path.suffix.lower() in OTHER_PICTURES
+                ignored += not known
+                detail = f"{path.suffix.lower()} is not read; save it as PNG" if known else "it is left alone"
+                found = UNSUPPORTED if known else IGNORED
+                problems.append(Problem(_printable(str(relative)), found, detail))
             elif _printable(str(relative)) != str(relative):
                 problems.append(Problem(_printable(str(relative)), UNREADABLE, "its name is not UTF-8"))
             elif not _is_inside(path, inside):
@@ -270,21 +299,29 @@ def _from_folder(root: Path) -> Tuple[str, List[Picture], List[Problem], int]:
         problems.extend(
             Problem(str(name), UNLABELLED, "it lies beside the folders of the classes") for _, name in loose
         )
-        return "folders", _by_folder(in_folders), problems, ignored
+        layout = understand(in_folders, folders_seen)
+        kind = "folders" if layout.pictures else "unlabelled"
+        return kind, layout.pictures, [*problems, *layout.problems], ignored
     kind, pictures, unnamed = label_by_name(loose)
     problems.extend(unnamed)
     return kind, pictures, problems, ignored
 
 
-def _by_folder(files: List[Tuple[Path, PurePosixPath]]) -> List[Picture]:
-    tops = {relative.parts[0].lower() for _, relative in files}
-    split_folders = tops <= set(SPLIT_FOLDERS) and all(len(relative.parts) > 2 for _, relative in files)
-    pictures = []
-    for path, relative in files:
-        split = SPLIT_FOLDERS[relative.parts[0].lower()] if split_folders else None
-        label = relative.parts[1] if split_folders else relative.parts[0]
-        pictures.append(Picture(path, relative.as_posix(), label, None, split))
-    return pictures
+def _composed_twin(root: Path, file: Path) -> Path:
+    """The file below ``root`` whose name looks the same; a Mac decomposes the letters of names."""
+    found = [root]
+    for part in file.relative_to(root).parts:
+        found = [
+            each for folder in found for each in _entries(folder) if composed(each.name) == composed(part)
+        ]
+    return found[0] if found else file
+
+
+def _entries(folder: Path) -> List[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _printable(name: str) -> str:

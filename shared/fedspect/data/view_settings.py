@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import List
 
 from pydantic import Field
+from typing_extensions import Annotated
 
+from fedspect import plugins
 from fedspect.settings import Settings
+
+GROUP = "fedspect.augmentations"
 
 
 class ViewSettings(Settings):
@@ -36,6 +41,8 @@ class ViewSettings(Settings):
     """A lens slightly out of focus, in one view of three."""
     blur_strength: float = Field(1.0, ge=0.1, le=5.0)
     """Largest standard deviation of the blur, in pixels of the network's input."""
+    augmentations: List[Annotated[str, plugins.NameIn(GROUP, ())]] = Field(default_factory=list)
+    """Changes that other packages add, in this order, in every variant (`docs/extend/augmentation.md`)."""
     views_per_picture: int = Field(16, ge=1, le=1024)
     """How many views of a picture the cache holds at a time; the first is the picture as it is, the next
     are its orientations."""
@@ -48,12 +55,16 @@ class ViewSettings(Settings):
     @property
     def has_variants(self) -> bool:
         """Whether any view beyond the eight orientations differs from them."""
-        return self.crops or self.light or self.contrast or self.noise or self.blur
+        return (
+            self.crops or self.light or self.contrast or self.noise or self.blur or bool(self.augmentations)
+        )
 
     @property
     def key(self) -> str:
         """A short hash of all that decides how a variant looks (not of how many there are)."""
         content = self.model_dump(exclude={"views_per_picture", "renew_every"})
+        if not self.augmentations:  # as it was before there were any, so that caches stay
+            del content["augmentations"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

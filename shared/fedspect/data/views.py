@@ -14,19 +14,18 @@ Images are uint8 tensors (C, H, W) with one or three channels, square.
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any, List
+import functools
+from typing import Any, Callable, List
 
 import torch
 from torch import Tensor
 
+from fedspect import plugins
+from fedspect.data.view_settings import GROUP
 from fedspect.data.view_settings import NO_VIEWS as NO_VIEWS
 from fedspect.data.view_settings import ViewSettings as ViewSettings
-
-try:
-    from torchvision.transforms.v2 import functional as transforms
-except ImportError:  # a device whose torch has no torchvision that fits it
-    from fedspect.data import plain_transforms as transforms
+from fedspect.errors import FedspectError, SettingsError
+from fedspect.seeds import derived_seed
 
 ORIENTATIONS = 8
 """Views 0 to 7 are orientations, all later ones variants."""
@@ -52,13 +51,13 @@ def pooled_view(epoch: int, picture_digest: str, settings: ViewSettings, seed: i
     its own.
     """
     pool = view_ids(epoch, settings)
-    return pool[(_draw(seed, "start", picture_digest) + epoch) % len(pool)]
+    return pool[(derived_seed(seed, "start", picture_digest) + epoch) % len(pool)]
 
 
 def new_view(epoch: int, picture_digest: str, settings: ViewSettings, seed: int) -> int:
     """The view that a picture shows in an epoch when nothing is kept: another variant every time."""
     if settings.has_variants:
-        return ORIENTATIONS + _draw(seed, "first", picture_digest) % FURTHEST + epoch
+        return ORIENTATIONS + derived_seed(seed, "first", picture_digest) % FURTHEST + epoch
     return pooled_view(epoch, picture_digest, settings, seed)
 
 
@@ -89,7 +88,7 @@ def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSett
     """
     if view < ORIENTATIONS:
         return orient(image, view)
-    generator = torch.Generator().manual_seed(_draw(settings.seed, "view", picture_digest, view))
+    generator = torch.Generator().manual_seed(derived_seed(settings.seed, "view", picture_digest, view))
     # All numbers are drawn whether they are used or not: switching one change off leaves the others as they
     # were.
     turn, top, left, side, bright, gamma, contrast, noisy, noise, blurred, blur = torch.rand(
@@ -99,6 +98,7 @@ def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSett
         image = orient(image, int(turn * ORIENTATIONS))
     if settings.crops:
         image = _crop(image, top, left, settings.smallest_crop + (1.0 - settings.smallest_crop) * side)
+    transforms = _transforms()
     if settings.light:
         image = transforms.adjust_brightness(image, _around_one(bright, settings.light_strength))
         image = transforms.adjust_gamma(image, _around_one(gamma, settings.light_strength))
@@ -111,7 +111,35 @@ def apply_view(image: Tensor, view: int, picture_digest: str, settings: ViewSett
     if settings.noise and noisy < 1 / 3:
         grain = torch.randn(image.shape[1:], generator=generator).mul_(noise * settings.noise_strength)
         image = image.float().add_(grain).round_().clamp_(0, 255).to(torch.uint8)
+    for name in settings.augmentations:
+        seed = derived_seed(settings.seed, "augmentation", name, picture_digest, view)
+        image = _augmented(name, image, torch.Generator().manual_seed(seed))
     return image.contiguous()
+
+
+@functools.lru_cache(maxsize=None)
+def _augmentation(name: str) -> Callable[[Tensor, torch.Generator], Tensor]:
+    found: Callable[[Tensor, torch.Generator], Tensor] = plugins.resolve(GROUP, name)
+    return found
+
+
+def _augmented(name: str, image: Tensor, generator: torch.Generator) -> Tensor:
+    """What another package makes of an image: a function of the image and of a generator to draw from."""
+    try:
+        made = _augmentation(name)(image.clone(), generator)
+    except FedspectError:
+        raise
+    except Exception as error:  # a foreign package may fail in any way
+        made = f"{type(error).__name__}: {error}"[:300]  # type: ignore[assignment]
+    if not isinstance(made, Tensor) or made.dtype != torch.uint8 or made.shape != image.shape:
+        seen = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else made
+        raise SettingsError(
+            f"the augmentation {name} does not give a picture",
+            seen=seen,
+            accepted=f"a uint8 tensor {tuple(image.shape)}",
+            remedy="take it out of training.views.augmentations, or mend the package that registers it",
+        )
+    return made
 
 
 def orient(image: Tensor, orientation: int) -> Tensor:
@@ -129,17 +157,23 @@ def _crop(image: Tensor, top: float, left: float, share: float) -> Tensor:
     if window == side:
         return image
     room = side - window + 1
-    cut: Tensor = transforms.resized_crop(
+    cut: Tensor = _transforms().resized_crop(
         image, int(top * room), int(left * room), window, window, [side, side], antialias=True
     )
     return cut
 
 
+@functools.lru_cache(maxsize=None)
+def _transforms() -> Any:
+    """The functions of torchvision, imported at the first variant: with them come torch's compilers, which take longer
+    to import than torch itself, and an interpreter that only looks at pictures does without.
+    """
+    try:
+        from torchvision.transforms.v2 import functional
+    except ImportError:  # a device whose torch has no torchvision that fits it
+        from fedspect.data import plain_transforms as functional
+    return functional
+
+
 def _around_one(share: float, strength: float) -> float:
     return 1.0 + strength * (2.0 * share - 1.0)
-
-
-def _draw(*names: Any) -> int:
-    """Derive a number of 63 bits from names, the same on every machine."""
-    digest = hashlib.sha256("/".join(str(name) for name in names).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

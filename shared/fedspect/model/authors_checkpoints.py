@@ -1,4 +1,4 @@
-"""An adapter for the authors' own CondenseNetV2 checkpoints, as trained and as published.
+"""Checkpoint converter for the authors' own CondenseNetV2 checkpoints, as trained and as published.
 
 Two layouts exist. As trained, learned groups are dense 1x1 convolutions with a mask (``..._mask``); as
 published ("converted"), they are grouped convolutions with an index of the inputs, and for the reactivation a

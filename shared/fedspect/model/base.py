@@ -1,4 +1,4 @@
-"""A base model: the frozen start that all plants share, as a folder with weights and a card.
+"""Base model: the frozen start that all plants share, as a folder with weights and a card.
 
 ``model.safetensors`` holds the weights, ``card.json`` says what they are: architecture, classes, how
 pictures are prepared, where the weights come from, and a hash of the content. The hash names the base
@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 import pydantic
@@ -24,15 +24,16 @@ from torch import Tensor
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import BaseModelError, DamagedFileError, ModelError
 from fedspect.files import read_json, write_bytes, write_json
-from fedspect.model.levels import LevelledNetwork
+from fedspect.model.levels import LevelledNetwork, freeze
 from fedspect.model.network import build_network
+from fedspect.shipped_bases import DEFAULT, SHIPPED
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 FORMAT_VERSION = 1
 MAX_CARD_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 1 << 30
-DEFAULT_FOLDER = Path(__file__).parent / "default_base"
+DEFAULT_FOLDER = SHIPPED[DEFAULT]
 COUNTER = "num_batches_tracked"
 
 
@@ -56,7 +57,9 @@ class BaseCard(pydantic.BaseModel):
     std: List[float]
     """Per channel, divided by after the mean is subtracted."""
     default_freeze_levels: int = pydantic.Field(ge=0, le=1000)
-    """How many levels stand still unless the user asks otherwise."""
+    """How many levels are frozen unless the user asks otherwise."""
+    closed_form: bool = False
+    """Whether the classifier is, or begins at, a linear discriminant on the frozen levels' taps."""
     provenance: Dict[str, Any] = {}
     """Where the weights come from and what they reach, in free form."""
     content_hash: str = pydantic.Field(pattern="^[0-9a-f]{64}$")
@@ -108,10 +111,37 @@ class BaseNetwork:
         network = build_network(
             self.card.architecture, len(self.card.classes), channels=self.card.channels, form=self._form()
         )
-        _load(network, self.state)
         network.default_freeze_levels = self.card.default_freeze_levels
+        if self.card.closed_form:
+            freeze(network, self.card.default_freeze_levels)
+            network.attach_discriminant(self.card.input_size)
+        _load(network, self.state)
         if not self.keeps_classifier(classes):
+            network.discriminant = None
             network.replace_classifier(len(classes), seed)
+        return network
+
+    def starting_network(
+        self, classes: Sequence[str], *, seed: int, freeze_levels: Optional[int], closed_form: bool
+    ) -> LevelledNetwork:
+        """The network that plants share: so many levels frozen, and beginning at a closed form or afresh.
+
+        Args:
+            classes: the federation's.
+            seed: of a new classifier.
+            freeze_levels: None: the card's default.
+            closed_form: whether a linear discriminant (``fedspect.discriminant``) answers at first.
+
+        Raises:
+            ModelError: the base has not that many levels, or none that a closed form could look at is frozen.
+
+        """
+        network = self.network(classes, seed=seed)
+        freeze(network, network.default_freeze_levels if freeze_levels is None else freeze_levels)
+        if closed_form:
+            network.attach_discriminant(self.card.input_size)
+        else:
+            network.discriminant = None
         return network
 
     def _form(self) -> str:
@@ -147,7 +177,7 @@ def save_base(
         )
     stored = {key: _stored(key, value, half) for key, value in persistent_state(network).items()}
     state = {key: _canonical(value) for key, value in stored.items()}
-    facts = {
+    facts: Dict[str, Any] = {
         "architecture": network.architecture,
         "form": network.form,
         "classes": list(classes),
@@ -158,6 +188,9 @@ def save_base(
         "default_freeze_levels": network.default_freeze_levels,
         "format_version": FORMAT_VERSION,
     }
+    if network.discriminant is not None:
+        facts["closed_form"] = True
+        facts["default_freeze_levels"] = network.freeze_levels  # the taps are of these
     _check_finite(state)
     card = _card(
         {**facts, "provenance": dict(provenance), "content_hash": content_hash(facts, state)}, folder
@@ -202,7 +235,8 @@ def load_base(folder: Path) -> BaseNetwork:
             remedy="fetch it again",
         ) from error
     state = {key: _canonical(value) for key, value in stored.items()}
-    seen = content_hash(card.model_dump(exclude={"provenance", "content_hash"}), state)
+    unhashed = {"provenance", "content_hash", *(() if card.closed_form else ("closed_form",))}
+    seen = content_hash(card.model_dump(exclude=unhashed), state)
     if seen != card.content_hash:
         raise BaseModelError(
             "a base model is not what its card says",

@@ -1,4 +1,4 @@
-"""How large a network is and how much it computes for one picture, and how that compares with published figures.
+"""Parameters and multiply-adds of a network, and how they compare with published figures.
 
 Multiply-adds are those of convolutions and linear layers, one for each product of a weight and an input. The
 figures that CondenseNetV2 was published with (46M, 146M, 309M) count, besides, one operation for each output of an

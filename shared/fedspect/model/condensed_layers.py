@@ -1,4 +1,4 @@
-"""What learned groups become once condensed: a gather, a plain grouped 1x1 convolution, a scatter.
+"""Condensed layers: what learned groups become: a gather, a plain grouped 1x1 convolution, a scatter.
 
 On a CPU, half of the time goes into moving channels about. Channels-last memory makes all of it quick: a
 picture's position is a row of C numbers, so gathering channels, scattering them and the grouped products

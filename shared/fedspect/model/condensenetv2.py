@@ -126,6 +126,8 @@ class DenseLayer(nn.Module):
 class CondenseNetV2(LevelledNetwork):
     """Models A, B and C: (N, C, H, W) -> (N, K), from 64 pixels on, one or three channels."""
 
+    taps = ("transition2", "transition3", "transition4")
+
     def __init__(self, architecture: str, num_classes: int, *, channels: int, form: str) -> None:
         plan, condensed = PLANS[architecture], form == "condensed"
         width = 2 * plan.growth[0]

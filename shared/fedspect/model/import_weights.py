@@ -1,4 +1,4 @@
-"""From the authors' CondenseNetV2 checkpoint to a base model's folder.
+"""Weight import: from the authors' CondenseNetV2 checkpoint to a base model's folder.
 
 What comes out is in the form that plants get: learned groups are condensed, which changes no answer. The
 classes of the checkpoint (a thousand of ImageNet) are numbered when nobody names them; a federation with
@@ -7,11 +7,11 @@ classes of its own replaces the classifier anyway.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Optional, Sequence
 
 from fedspect.errors import CheckpointError, SettingsError
+from fedspect.files import file_hash
 from fedspect.model.authors_checkpoints import import_authors, read_checkpoint
 from fedspect.model.base import BaseNetwork, save_base
 from fedspect.model.condense import condense
@@ -70,15 +70,7 @@ def import_weights(
         provenance={
             "made_by": made_by,
             "file": path.name,
-            "sha256": _digest(path),
+            "sha256": file_hash(path),
             "layout": "as trained" if form == "learned" else "as converted",
         },
     )
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest()

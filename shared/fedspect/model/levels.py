@@ -1,7 +1,7 @@
-"""A network as a fold of named levels, of which the first few can stand still.
+"""Stages (the paper calls them levels) of a network, of which the first few can be frozen.
 
 Every network that Fedspect trains is a list of levels; ``forward`` sends the images through one after the
-other. ``freeze`` makes the first levels stand still: their parameters get no gradient and their batch
+other. ``freeze`` freezes the first levels: their parameters get no gradient and their batch
 statistics do not move, not even after ``network.train()``. What is left is the *head*: the only part that
 plants train and exchange.
 
@@ -10,23 +10,18 @@ Shapes: N images, C channels, H W height and width, K classes.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union, cast
 
 import torch
 from torch import Tensor, nn
 
 from fedspect.errors import CheckpointError, InputSizeError, ModelError
+from fedspect.model.discriminant import Discriminant, TappedFrozenPart, TappedHead, tapped
+from fedspect.seeds import derived_seed
 
 _Network = TypeVar("_Network", bound="LevelledNetwork")
 
 STATISTICS = ("running_mean", "running_var")
-
-
-def derived_seed(*names: object) -> int:
-    """One seed for one purpose: the same names always give the same 63 bits."""
-    digest = hashlib.sha256("/".join(str(name) for name in names).encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 class LevelledNetwork(nn.Module):
@@ -37,10 +32,15 @@ class LevelledNetwork(nn.Module):
         form: "learned" (groups with masks), "condensed" (plain grouped convolutions) or "plain" (peers).
         minimum_size: smallest height and width, in pixels.
         only_size: the one size that it takes, in pixels, where it takes one only.
-        default_freeze_levels: how many levels stand still unless the user asks otherwise.
-        freeze_levels: how many stand still now; set by ``freeze``.
+        default_freeze_levels: how many levels are frozen unless the user asks otherwise.
+        freeze_levels: how many are frozen now; set by ``freeze``.
+        taps: names of levels whose maps a closed-form classifier looks at where they are frozen; where none of
+            them is, it is the last frozen level.
+        discriminant: that classifier, once ``attach_discriminant`` gave the network one.
 
     """
+
+    taps: Tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class LevelledNetwork(nn.Module):
         self.only_size = only_size
         self.default_freeze_levels = default_freeze_levels
         self.freeze_levels = 0
+        self.discriminant: Optional[Discriminant] = None
         self._level_names = tuple(name for name, _ in levels)
         for name, level in levels:
             self.add_module(name, level)
@@ -79,9 +80,18 @@ class LevelledNetwork(nn.Module):
 
         """
         self.check_input(images)
-        for _, level in self.levels():
+        if self.discriminant is None:
+            for _, level in self.levels():
+                images = level(images)
+            return images
+        places = tap_places(self, self.freeze_levels)
+        taps: List[Tensor] = []
+        for place, (_, level) in enumerate(self.levels()):
             images = level(images)
-        return images
+            if place in places:
+                taps.append(tapped(images.float()))
+        logits: Tensor = images + self.discriminant(torch.cat(taps, 1))
+        return logits
 
     def check_input(self, images: Tensor) -> None:
         """Raise ``InputSizeError`` when images of this shape cannot be answered."""
@@ -115,6 +125,44 @@ class LevelledNetwork(nn.Module):
             level.eval()
         return self
 
+    def attach_discriminant(self, size: int) -> None:
+        """Start at a closed-form classifier: all zeros until one is loaded, as the head's own classifier is then.
+
+        Args:
+            size: height and width of pictures, to learn how many channels the taps have.
+
+        Raises:
+            ModelError: no level that could be tapped is frozen.
+
+        """
+        places = tap_places(self, self.freeze_levels)
+        if not places:
+            raise ModelError(
+                "a closed form needs frozen levels to look at",
+                seen=f"{self.freeze_levels} frozen levels",
+                accepted="at least 1",
+                remedy='freeze more levels, or set start = "fresh"',
+            )
+        _, classifier = self._classifier()
+        with torch.no_grad():
+            device = classifier.weight.device
+            images = torch.zeros(1, self.channels, size, size, device=device)
+            count = 0
+            for place, (_, level) in enumerate(self.levels()[: max(places) + 1]):
+                images = level.train(False)(images)
+                count += 2 * images.shape[1] if place in places else 0
+            classifier.weight.zero_()
+            if classifier.bias is not None:
+                classifier.bias.zero_()
+        self.discriminant = Discriminant(count, self.num_classes).to(device)
+        self.train(self.training)
+
+    def trains_residual(self) -> bool:
+        """Whether the head answers anything beside a closed form: rounds have moved its classifier from zero."""
+        _, classifier = self._classifier()
+        bias = classifier.bias
+        return bool(classifier.weight.any()) or (bias is not None and bool(bias.any()))
+
     def replace_classifier(self, num_classes: int, seed: int) -> None:
         """Put a new last layer for ``num_classes`` classes in place; its weights follow from ``seed``."""
         check_classes(num_classes)
@@ -143,6 +191,14 @@ class LevelledNetwork(nn.Module):
         )
 
 
+def tap_places(network: LevelledNetwork, freeze_levels: int) -> Tuple[int, ...]:
+    """The places of the levels before the cut that a closed form looks at; empty where nothing is frozen."""
+    cut = cut_level(network, freeze_levels)
+    frozen = [name for name, _ in network.levels()[:cut]]
+    places = tuple(place for place, name in enumerate(frozen) if name in network.taps)
+    return places or ((cut - 1,) if cut else ())
+
+
 def check_classes(num_classes: int) -> None:
     """Raise ``ModelError`` unless ``num_classes`` is a usable number of classes."""
     if not 1 <= num_classes <= 100_000:
@@ -164,7 +220,7 @@ class seeded:  # noqa: N801 - used like a function: ``with seeded("classifier", 
 
 
 def freeze(network: LevelledNetwork, freeze_levels: int) -> None:
-    """Let the first ``freeze_levels`` levels stand still: no gradients, and evaluation mode for good.
+    """Freeze the first ``freeze_levels`` levels: no gradients, and evaluation mode for good.
 
     The other levels are set free, so a second call may freeze fewer.
 
@@ -222,16 +278,33 @@ def head_part(network: LevelledNetwork, freeze_levels: int) -> nn.Module:
     return nn.Sequential(*(level for _, level in network.levels()[cut:]))
 
 
+def tapped_parts(network: LevelledNetwork, freeze_levels: int, size: int) -> Tuple[nn.Module, nn.Module]:
+    """``frozen_part`` and ``head_part`` of a network with a discriminant; ``size`` of the pictures' side."""
+    assert network.discriminant is not None
+    cut = cut_level(network, freeze_levels)
+    levels = [level for _, level in network.levels()[:cut]]
+    frozen = TappedFrozenPart(levels, tap_places(network, freeze_levels))
+    device = network.discriminant.limit.device
+    with torch.no_grad():
+        shape = frozen_part(network, freeze_levels)(
+            torch.zeros(1, network.channels, size, size, device=device)
+        ).shape
+    return frozen, TappedHead(head_part(network, freeze_levels), network.discriminant, tuple(shape[1:]))
+
+
 def head_state(network: LevelledNetwork, freeze_levels: int) -> Dict[str, Tensor]:
     """What plants exchange: parameters and running statistics of the levels after the frozen ones.
 
     Keys are those of ``network.state_dict()``, in its order. Counters, masks and indices are left out: they
-    do not change while fine-tuning. The tensors are detached but not copied.
+    do not change while fine-tuning. A closed form is part of it. The tensors are detached but not copied.
 
     """
     _check_level(network, freeze_levels)
     parameters = {name for name, _ in network.named_parameters()}
+    if network.discriminant is not None:
+        parameters |= {f"discriminant.{name}" for name in network.discriminant.state_dict()}
     places = {name: place for place, (name, _) in enumerate(network.levels())}
+    places["discriminant"] = len(places)
     return {
         key: value.detach()
         for key, value in network.state_dict().items()

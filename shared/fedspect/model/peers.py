@@ -1,4 +1,4 @@
-"""The networks that CondenseNetV2 is compared with: a plain CNN, and torchvision's classifiers by name.
+"""Baseline networks that CondenseNetV2 is compared with: a plain CNN, and torchvision's classifiers by name.
 
 They train, federate and report through the same interface. No weights are fetched: they start from scratch or
 from a base model that was pre-trained here. Names are torchvision's with dashes: ``mobilenet-v3-small``.

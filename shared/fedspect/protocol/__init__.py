@@ -1,4 +1,4 @@
-r"""What processes say to each other outside Flower: enrolment over TLS, and node to worker on one device.
+r"""Protocols outside Flower: enrolment over TLS, and node to worker on one device.
 
 ``enrolment.proto`` and ``worker.proto`` are the contract. The two ``*_pb2`` modules are made from them by
 protoc 29 (protobuf 5.29), because code of that version loads under protobuf 5.29 (Python 3.8) and 6 alike::

@@ -1,4 +1,4 @@
-"""A gRPC service's two ends, made from its protobuf descriptor, and our errors across the wire.
+"""gRPC service and client from a protobuf descriptor, and our errors across the wire.
 
 ``Stub(channel, ENROLMENT)`` has one callable per method; ``handler(ENROLMENT, implementation)`` serves them
 with the methods of ``implementation`` (``FetchBase`` is ``fetch_base``). What gRPC's code generator writes
@@ -20,14 +20,12 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from fedspect import errors
-from fedspect.errors import ConnectionLostError, FedspectError
+from fedspect.errors import LONGEST_PART, ConnectionLostError, FedspectError, error_from
 from fedspect.protocol import enrolment_pb2, worker_pb2
 
 ENROLMENT: Final[ServiceDescriptor] = enrolment_pb2.DESCRIPTOR.services_by_name["Enrolment"]
 WORKER: Final[ServiceDescriptor] = worker_pb2.DESCRIPTOR.services_by_name["Worker"]
 
-LONGEST_PART: Final = 1000  # characters of each part of an error; trailers of a call hold about 8 kB
 
 logger = logging.getLogger("fedspect.protocol")
 
@@ -143,20 +141,12 @@ def _error_from(error: grpc.RpcError) -> FedspectError:
     """The error that the other end raised, or what the lack of an answer means."""
     details = str(error.details() or "")
     try:
-        parts = json.loads(details)
-        kind = getattr(errors, str(parts["error"]), FedspectError)
-        if not (isinstance(kind, type) and issubclass(kind, FedspectError)):
-            kind = FedspectError
-        seen, accepted, remedy = (_text(parts.get(key)) for key in ("seen", "accepted", "remedy"))
-        return kind(str(parts["what"])[:LONGEST_PART], seen=seen, accepted=accepted, remedy=remedy)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return ConnectionLostError(
-            "the other side does not answer", seen=f"{error.code().name.lower()}: {details[:LONGEST_PART]}"
-        )
-
-
-def _text(part: object) -> Optional[str]:
-    return None if part is None else str(part)[:LONGEST_PART]
+        found = error_from(json.loads(details))
+    except (ValueError, RecursionError):
+        found = None
+    return found or ConnectionLostError(
+        "the other side does not answer", seen=f"{error.code().name.lower()}: {details[:LONGEST_PART]}"
+    )
 
 
 def snake_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The join token: one line that an operator hands to a plant.
+"""Join token: one line that an operator hands to a plant.
 
 It carries where headquarters is, the fingerprint of its authority (so that the plant knows whom it talks to
 before it says anything) and a one-time secret (so that headquarters knows that the plant was invited).

@@ -30,8 +30,8 @@ LARGEST_REPORT: Final = 128 << 10
 LARGEST_DEPLOYMENT_REPORT: Final = 32 << 10
 """Characters of what a plant reports of one version, as JSON."""
 
-LARGEST_FLEET_MESSAGE: Final = 16 << 20
-"""Bytes of one call of Flower's Fleet API; Flower cuts what is larger than 5 MiB into parts of that size."""
+LARGEST_FLEET_MESSAGE: Final = 64 << 20
+"""Bytes of one call of Flower's Fleet API; the whole of model C as float32 is 25 MB."""
 
 LARGEST_WORKER_MESSAGE: Final = 192 << 20
 """Bytes of one message between node and worker; the whole of model C as float32 is 25 MB."""

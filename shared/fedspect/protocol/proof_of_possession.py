@@ -1,4 +1,4 @@
-"""The statements that a device signs to prove that it holds its private key.
+"""Proof of possession: the statements that a device signs to prove that it holds its private key.
 
 Each is bound to its purpose, to the nonce that headquarters gave and to the authority that the plant
 believes it talks to: a signature made for one server, call or time is worth nothing elsewhere. No library

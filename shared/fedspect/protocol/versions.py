@@ -23,6 +23,8 @@ VERSION_FILES: Final[Tuple[str, str]] = (HEAD_FILE, CARD_FILE)
 FORMAT_VERSION: Final = 1
 _HASH = "^[0-9a-f]{64}$"
 
+BatchNorm = Literal["average", "per-plant"]
+"""Whether running statistics of batch norms are averaged with the weights, or stay with each plant (FedBN)."""
 Outcome = Literal["activated", "refused", "failed", "rolled-back", "drifting", "as-learned"]
 
 
@@ -57,8 +59,10 @@ class VersionCard(BaseModel):
     classes: List[str] = Field(min_length=1, max_length=MOST_CLASSES)
     """Names of the classifier's outputs, in order."""
     freeze_levels: int = Field(ge=0)
-    """The levels of the base model that stand still; the head is the rest."""
-    batch_norm: Literal["average", "per-plant"] = "average"
+    """The frozen levels of the base model; the head is the rest."""
+    closed_form: bool = False
+    """Whether the head has a linear discriminant on the frozen levels' taps."""
+    batch_norm: BatchNorm = "average"
     """"per-plant": the head has no running statistics, each plant has its own."""
     run: str
     """The run that made it."""

@@ -1,1 +1,1 @@
-"""How pages of Fedspect look: colours, charts, words for numbers, and the frame of a page."""
+"""Layout of Fedspect's pages: colours, charts, number formats, and the frame of a page."""

@@ -1,4 +1,4 @@
-"""Charts that reports of simulations and of headquarters share, each a function from numbers to a figure."""
+"""Charts shared by reports of simulations and of headquarters, each a function from numbers to a figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers as people say them.
+"""Number formatting for people.
 
 Every number of a report passes through here, so that the same thing reads the same everywhere and a missing
 value is a dash, never ``None`` or ``nan``.

@@ -1,4 +1,4 @@
-"""The frame of a page: one file, no script, nothing loaded from elsewhere.
+"""Page frame: one HTML file, no script, nothing loaded from elsewhere.
 
 Class names, file names, reasons and settings come from other people: everything is escaped, and a content
 security policy in the page forbids what a mistake of ours would let through.

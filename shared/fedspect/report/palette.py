@@ -1,4 +1,4 @@
-"""The colours of pages and charts, once for light and once for dark.
+"""Colour palette of pages and charts, once for light and once for dark.
 
 Charts are drawn in the light colours; in a page each of these is replaced by the CSS variable of its name, so
 that a chart follows the page. That needs every light colour to be unique. Lines carry their names as well as

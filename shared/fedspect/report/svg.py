@@ -1,4 +1,4 @@
-"""From a matplotlib figure to an inline SVG that follows its page, or to a PNG file.
+"""SVG and PNG export of a matplotlib figure; the SVG follows its page's colours.
 
 Figures are made without pyplot, so nothing is kept between them. Text is never read as mathematics: a class
 may be called ``$x_1$``.

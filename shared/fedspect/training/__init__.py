@@ -1,1 +1,1 @@
-"""Fine-tuning the unfrozen levels, the frozen-feature cache, and metrics."""
+"""Fine-tuning of the unfrozen stages, the frozen-feature cache, and metrics."""

@@ -25,6 +25,7 @@ from fedspect.model import BaseNetwork, save_base
 from fedspect.model.network import check_architecture
 from fedspect.training.pretraining import Pretrained, PretrainingSettings, pretrain
 from fedspect.training.reports import ProgressEvent
+from fedspect.training.tap_moments import write_tap_moments
 
 MEAN, STD = 0.5, 0.25
 HELD_OUT_SHARE = 0.1
@@ -57,6 +58,9 @@ class BaseRecipe:
     seed: int
     start: Optional[BaseNetwork] = None
     """A base model to go on from; none: fresh weights."""
+    drawn: Tuple[str, ...] = ()
+    """Names of the sources that were drawn: each picture shows a surface of its own, so none is compared with
+    another before pictures are held back."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def make_base(
     """
     started = time.monotonic()
     check_architecture(plan.architecture)
-    pictures = gather(plan.sources, stage)
+    pictures = gather(plan.sources, stage, drawn=plan.drawn)
     shares = {"train": 1.0 - HELD_OUT_SHARE, "held-out": HELD_OUT_SHARE}
     sides = split_pictures(pictures, shares, seed=plan.seed)
     classes = sorted({str(each.label) for each in pictures})
@@ -155,11 +159,15 @@ def make_base(
         provenance=provenance,
         half=True,
     )
+    with stage("measuring the taps"):
+        write_tap_moments(output, base, sides["train"])
     (output / CHECKPOINT_FILE).unlink(missing_ok=True)
     return TrainedBase(base, made, tuple(classes), len(sides["train"]), time.monotonic() - started)
 
 
-def gather(sources: Mapping[str, Path], stage: Stage = unwatched) -> List[CheckedPicture]:
+def gather(
+    sources: Mapping[str, Path], stage: Stage = unwatched, *, drawn: Sequence[str] = ()
+) -> List[CheckedPicture]:
     """All usable pictures of all sources, each class named after its source.
 
     Raises:
@@ -173,7 +181,8 @@ def gather(sources: Mapping[str, Path], stage: Stage = unwatched) -> List[Checke
         listing = find_pictures(source)
         listing.require()
         with stage(f"checking {name}") as progress:
-            good = inspect_pictures(listing, progress=progress).pictures
+            compared = False if name in drawn else None
+            good = inspect_pictures(listing, progress=progress, overlaps=compared).pictures
         pictures.extend(_renamed(each, name) for each in good if each.label is not None)
     if not pictures:
         raise NoPicturesError("no picture can be used", remedy="`fedsim data` says what is wrong with each")

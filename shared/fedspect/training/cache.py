@@ -1,4 +1,4 @@
-"""The frozen-feature cache: what the frozen levels answered, on disk in half precision, mapped into memory.
+"""Frozen-feature cache: outputs of the frozen stages on disk in half precision, mapped into memory.
 
 The frozen levels of one base model never change, so what they answer for a view of a picture is computed
 once and used in every epoch of every round. The cache is a folder of immutable segments (``segments.py``),

@@ -1,4 +1,4 @@
-"""Where a network computes, in which precision, and with which randomness."""
+"""Device, precision and random state of a network's computation."""
 
 from __future__ import annotations
 

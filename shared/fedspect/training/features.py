@@ -1,4 +1,4 @@
-"""What the frozen levels answer, as batches for the head: from the cache, or computed once.
+"""Frozen features as batches for the head: from the cache, or computed once.
 
 Two things make a run the same whatever the cache already holds. Features pass through half precision even
 when they are used at once, and they are computed in batches of one fixed size, the last one filled up,
@@ -29,9 +29,14 @@ SEGMENT_BYTES = 64 << 20
 LARGEST_HALF = 65504.0
 
 
-def feature_key(base_hash: str, cut: int, preprocessing_key: str, *, half: bool) -> str:
-    """Name everything but picture and view that a feature depends on; ``half``: computed in half precision."""
-    content = json.dumps(["features-1", base_hash, cut, preprocessing_key, *(["half"] if half else [])])
+def feature_key(base_hash: str, cut: int, preprocessing_key: str, *, half: bool, taps: bool = False) -> str:
+    """Name everything but picture and view that a feature depends on.
+
+    ``half``: computed in half precision; ``taps``: rows hold what a closed form looks at as well.
+
+    """
+    marks = [*(["half"] if half else []), *(["taps"] if taps else [])]
+    content = json.dumps(["features-1", base_hash, cut, preprocessing_key, *marks])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

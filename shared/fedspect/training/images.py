@@ -1,4 +1,4 @@
-"""Pictures as batches for a network: decoded once, drawn as views, normalised.
+"""Image batches for a network: decoded once, drawn as views, normalised.
 
 Shapes: N pictures, C channels, S the side of the network's input.
 """

@@ -1,4 +1,4 @@
-"""What a network's answers are worth: the figures of a paper, and those that an inspector asks for.
+"""Classification metrics: the figures of a paper, and those that an inspector asks for.
 
 Precision, recall and F1 per class, accuracy and the confusion matrix come from torchmetrics. An inspector
 asks something else: how many defects would have gone out of the door, and how many good pieces would have

@@ -1,4 +1,4 @@
-"""What a step minimises, and which optimiser takes it: weighted cross-entropy and the pull of FedProx.
+"""Training objective and optimiser: weighted cross-entropy with FedProx's proximal term.
 
 Shapes: N pictures, K classes.
 """

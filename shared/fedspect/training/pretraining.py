@@ -30,8 +30,9 @@ from fedspect.errors import ModelError
 from fedspect.model.base import BaseNetwork
 from fedspect.model.condense import condense
 from fedspect.model.learned_groups import finish, group_lasso, set_progress
-from fedspect.model.levels import LevelledNetwork, derived_seed
+from fedspect.model.levels import LevelledNetwork
 from fedspect.model.network import build_network
+from fedspect.seeds import derived_seed
 from fedspect.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fedspect.training.metrics import Evaluation, evaluate
 from fedspect.training.reports import EpochReport, FitReport, Predictions, Progress

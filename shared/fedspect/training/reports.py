@@ -1,4 +1,4 @@
-"""What training tells while it runs and when it is done."""
+"""Progress and result of a training."""
 
 from __future__ import annotations
 

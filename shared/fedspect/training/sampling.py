@@ -1,4 +1,4 @@
-"""In which order pictures are shown and how the step size goes, both decided by seed and epoch alone.
+"""Sampling order and learning-rate schedule, both decided by seed and epoch alone.
 
 Epochs are counted over all rounds: the third round of two epochs shows epochs 4 and 5 of one schedule. So a
 run that is resumed, or cut into rounds otherwise, meets the same orders and step sizes.
@@ -11,7 +11,7 @@ from typing import List
 
 import numpy as np
 
-from fedspect.model.levels import derived_seed
+from fedspect.seeds import derived_seed
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> List[np.ndarray]:

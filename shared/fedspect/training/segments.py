@@ -1,4 +1,4 @@
-"""A segment: one immutable file of features, the unit in which the cache grows and shrinks.
+"""Segment: one immutable file of features, the unit in which the cache grows and shrinks.
 
 ::
 

@@ -1,4 +1,4 @@
-"""One training: its optimiser and its steps, and the best weights that it has met."""
+"""Training loop: the optimiser, its steps, and the best weights so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer: fine-tunes the levels of a network that do not stand still, and asks it for answers.
+"""Trainer: fine-tunes the unfrozen stages (levels) of a network, and runs it for answers.
 
 The same trainer serves a plant in a round, all pictures in one place, and pre-training. What a network's
 input is, images or kept features, is behind ``Inputs``; the rest is the plain loop. One seed gives one
@@ -23,16 +23,19 @@ from fedspect.data.pictures import CheckedPicture
 from fedspect.data.preprocess import Preprocessing
 from fedspect.data.views import new_view, pooled_view
 from fedspect.errors import ClassError, ModelError, NoPicturesError
+from fedspect.model.discriminant import TappedFrozenPart, taps_of
 from fedspect.model.levels import (
     LevelledNetwork,
     cut_level,
-    derived_seed,
     freeze,
     frozen_part,
     head_part,
     head_state,
     load_head_state,
+    tap_places,
+    tapped_parts,
 )
+from fedspect.seeds import derived_seed
 from fedspect.training.devices import choose_device, own_randomness, precision
 from fedspect.training.features import FrozenFeatures, feature_key
 from fedspect.training.images import Images, Item
@@ -48,7 +51,7 @@ PREDICTION_BATCH = 64
 
 
 class Trainer:
-    """Trains ``network`` from level ``freeze_levels`` on; the first ones stand still.
+    """Trains ``network`` from level ``freeze_levels`` on; the first ones are frozen.
 
     Args:
         network: trained in place; moved to the device that the settings choose.
@@ -97,12 +100,23 @@ class Trainer:
         self.inputs: Inputs = images
         self._module: nn.Module = network
         if freeze_levels and settings.cache:
-            self._module = head_part(network, freeze_levels)
+            with_taps = network.discriminant is not None
+            if with_taps:
+                frozen, self._module = tapped_parts(network, freeze_levels, preprocessing.size)
+            else:
+                frozen, self._module = (
+                    frozen_part(network, freeze_levels),
+                    head_part(network, freeze_levels),
+                )
             self.inputs = FrozenFeatures(
-                frozen_part(network, freeze_levels),
+                frozen,
                 images,
                 key=feature_key(
-                    base_hash, cut_level(network, freeze_levels), preprocessing.key, half=self._half
+                    base_hash,
+                    cut_level(network, freeze_levels),
+                    preprocessing.key,
+                    half=self._half,
+                    taps=with_taps,
                 ),
                 folder=cache_folder,
                 cache_limit=settings.cache_limit,
@@ -241,6 +255,39 @@ class Trainer:
             tuple(picture.name for picture in pictures),
             tuple(picture.digest for picture in pictures),
         )
+
+    def taps(
+        self, pictures: Sequence[CheckedPicture], view: int, progress: Optional[Progress] = None
+    ) -> np.ndarray:
+        """What the taps of a network with a closed form see of pictures in one view: float64 (N, D).
+
+        Raises:
+            PictureError: a file can no longer be read.
+
+        """
+        discriminant = self.network.discriminant
+        assert discriminant is not None
+        listen = progress or unheard
+        self._use_threads()
+        items = [(picture, view) for picture in pictures]
+        self._prepare(items, listen, None)
+        count = discriminant.whitening.in_features
+        found = np.zeros((len(items), count))
+        self.network.eval()
+        with torch.no_grad():
+            for first in range(0, len(items), PREDICTION_BATCH):
+                batch = self.inputs.batch(items[first : first + PREDICTION_BATCH])
+                rows = batch if isinstance(self.inputs, FrozenFeatures) else self._uncached(batch)
+                taps = taps_of(rows, count).cpu().numpy()
+                found[first : first + len(taps)] = taps
+        return found
+
+    def _uncached(self, images: Tensor) -> Tensor:
+        """Rows of frozen levels whose answers are not kept."""
+        cut = cut_level(self.network, self.freeze_levels)
+        levels = [level for _, level in self.network.levels()[:cut]]
+        rows: Tensor = TappedFrozenPart(levels, tap_places(self.network, self.freeze_levels))(images)
+        return rows
 
     def _use_threads(self) -> None:
         """Torch keeps the number for each thread of Python, so it is said where the work begins."""

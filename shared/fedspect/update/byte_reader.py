@@ -1,4 +1,4 @@
-"""Reading and writing the bytes of a message without believing them.
+"""Byte reader and writer for messages from outside: every length is checked against what is there.
 
 Every read says how much it expects; whatever is longer, shorter or does not decompress to exactly the size
 that the receiver worked out is an ``UpdateFormatError``. Nothing is allocated before its size was checked.

@@ -1,4 +1,4 @@
-"""Changes of a head: taking one, applying one, and how long one is.
+"""Model deltas: taking the change of a head, applying one, and its norm.
 
 Sums are single float32 additions, which every machine rounds alike: two sides that apply the same change to
 the same head hold the same result to the last bit.
@@ -12,11 +12,11 @@ from typing import Mapping, Optional
 
 import numpy as np
 
-from fedspect.update.schema import Arrays, Schema, is_statistic
+from fedspect.update.schema import Arrays, Schema, is_constant, is_statistic
 
 
 def change_between(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> Arrays:
-    """What turns ``before`` into ``after``, up to rounding.
+    """What turns ``before`` into ``after``, up to rounding; of tensors that rounds may change.
 
     Raises:
         UpdateFormatError: the two have other tensors or shapes.
@@ -24,7 +24,7 @@ def change_between(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndar
     """
     schema = Schema.of(before)
     schema.check(after, "the head after training")
-    return {name: np.subtract(after[name], before[name], dtype=np.float32) for name in schema.names}
+    return {name: np.subtract(after[name], before[name], dtype=np.float32) for name in schema.changing.names}
 
 
 def apply_change(state: Mapping[str, np.ndarray], change: Mapping[str, np.ndarray]) -> Arrays:
@@ -34,9 +34,11 @@ def apply_change(state: Mapping[str, np.ndarray], change: Mapping[str, np.ndarra
         UpdateFormatError: the change has other tensors or shapes.
 
     """
-    schema = Schema.of(state)
+    schema = Schema.of(state).changing
     schema.check(change, "a change")
-    applied: Arrays = {}
+    applied: Arrays = {
+        name: np.asarray(values, np.float32) for name, values in state.items() if is_constant(name)
+    }
     for name in schema.names:
         applied[name] = np.add(state[name], change[name], dtype=np.float32)
         if name.endswith(".running_var"):
@@ -66,7 +68,7 @@ class StepSize:
     def of(cls, change: Mapping[str, np.ndarray]) -> StepSize:
         """Measure in float64, so that no finite change overflows."""
         squares = {False: 0.0, True: 0.0}
-        for name in sorted(change):
+        for name in sorted(filter(lambda name: not is_constant(name), change)):
             values = np.asarray(change[name], dtype=np.float64).ravel()
             squares[is_statistic(name)] += float(np.dot(values, values))
         return cls(math.sqrt(squares[False]), math.sqrt(squares[True]))

@@ -1,4 +1,4 @@
-"""What an update must pass before it may touch the model.
+"""Update checks: what an update must pass before it may touch the model.
 
 Two looks: ``check_reply`` at each update alone, when it arrives (is it for this round, this base and this
 head, is every value finite, are the counts possible?), and ``step_outliers`` at all updates of a round

@@ -1,4 +1,4 @@
-"""Tensors that travel whole: float32 as it is, or float16 beside one scale per tensor.
+"""Dense tensor encodings: float32 as it is, or float16 beside one scale per tensor.
 
 The scale is a power of two, so dividing by it loses nothing and float16 sees values between -1 and 1:
 neither a large statistic overflows nor a tiny step vanishes. Error per value: at most 2**-12 of it, or

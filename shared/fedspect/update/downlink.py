@@ -1,4 +1,4 @@
-"""Downwards: a plant gets the change against the version that it holds, or the whole head.
+"""Downlink encoding: a plant gets the change against the version that it holds, or the whole head.
 
 What the server *serves* is always what plants can rebuild to the last bit: the head served before plus the
 decoded change, never the exact new head. What the encoding lost is kept and sent with a later change, so
@@ -161,7 +161,7 @@ def receive_head(
         schema.check(held, "the head that the plant holds")
         head = {name: np.array(held[name], dtype=np.float32) for name in schema.names}
         for blob in unpack_chain(payload, schema) if kind == "change" else ():
-            head = apply_change(head, decode(blob, schema))
+            head = apply_change(head, decode(blob, schema.changing))
     seen = version_of(head)
     if seen != version:
         raise UpdateRefusedError(

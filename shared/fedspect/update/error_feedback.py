@@ -1,4 +1,4 @@
-"""Error feedback: what a coarse encoding lost of one change is added to the next.
+"""Error feedback: what a lossy encoding dropped of one change is added to the next.
 
 Without it the small values that ``sparse-int8`` leaves out would be left out for ever; with it they add up
 until they are large enough to be sent (Seide et al. 2014; Karimireddy et al., ICML 2019, show that it keeps

@@ -1,4 +1,4 @@
-"""Whole numbers instead of floats: every run of values shares one step, its largest magnitude over 127 or 3.
+"""Symmetric per-channel quantisation, 8-bit or 7-level: every run of values shares one step.
 
 ``int8`` and ``int3`` take an output channel as a run; ``sparse`` takes blocks of what it kept. A value comes
 back within half a step. Steps travel as float32, so both sides multiply the same numbers and hold the same

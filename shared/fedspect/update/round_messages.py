@@ -1,4 +1,4 @@
-"""The two messages of a round, and how a plant describes itself: a checked JSON header and payload bytes.
+"""Round messages: task and reply, and a plant's description, as a checked JSON header and payload bytes.
 
 A round is one exchange. The server sends a ``RoundTask``: evaluate this head, train it, answer. The plant
 answers with a ``RoundReply``, always: when the work failed, the reply says why. Neither side believes a
@@ -19,8 +19,9 @@ from pydantic_core import from_json
 from typing_extensions import Annotated, Literal, Self
 
 from fedspect.errors import FedspectError, UpdateFormatError
+from fedspect.protocol.versions import BatchNorm
 from fedspect.update.byte_reader import damaged
-from fedspect.update.encoding import DEFAULT_DENSITY, DEFAULT_ENCODING
+from fedspect.update.encoding import DEFAULT_DENSITY, DEFAULT_ENCODING, EncodingName
 
 MAGIC = b"FSPX"
 FORMAT_VERSION = 1
@@ -37,9 +38,7 @@ PlantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ClassName = Annotated[str, Field(min_length=1, max_length=128)]
 RoundNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-EncodingName = Literal["float32", "float16", "int8", "sparse-int8", "int3"]
 Density = Annotated[float, Field(gt=0.0, le=1.0)]
-BatchNorm = Literal["average", "per-plant"]
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64")
 
@@ -65,7 +64,7 @@ class RoundTask(BaseModel):
     """The version that the changes are against."""
     encoding: EncodingName = "float32"
     """The payload's encoding; a whole head is always float32."""
-    reply_encoding: EncodingName = DEFAULT_ENCODING  # type: ignore[assignment]
+    reply_encoding: EncodingName = DEFAULT_ENCODING
     """How the plant encodes its change."""
     reply_density: Density = DEFAULT_DENSITY
     """The share of values that ``sparse-int8`` sends."""
@@ -95,12 +94,12 @@ class RoundTask(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The message."""
-        return _to_bytes(self, self.payload)
+        return framed(self, self.payload)
 
     @classmethod
     def from_bytes(cls, blob: bytes, max_bytes: int = DEFAULT_MAX_BYTES) -> RoundTask:
         """Read a message of at most ``max_bytes``; ``UpdateFormatError`` for anything else."""
-        return _from_bytes(cls, blob, max_bytes)
+        return unframed(cls, blob, max_bytes)
 
 
 class ReplyError(BaseModel):
@@ -173,12 +172,12 @@ class RoundReply(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The message."""
-        return _to_bytes(self, self.payload)
+        return framed(self, self.payload)
 
     @classmethod
     def from_bytes(cls, blob: bytes, max_bytes: int = DEFAULT_MAX_BYTES) -> RoundReply:
         """Read a message of at most ``max_bytes``; ``UpdateFormatError`` for anything else."""
-        return _from_bytes(cls, blob, max_bytes)
+        return unframed(cls, blob, max_bytes)
 
 
 class PlantDescription(BaseModel):
@@ -204,18 +203,19 @@ class PlantDescription(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The message."""
-        return _to_bytes(self, b"")
+        return framed(self, b"")
 
     @classmethod
     def from_bytes(cls, blob: bytes, max_bytes: int = MAX_HEADER_BYTES + 64) -> PlantDescription:
         """Read a message of at most ``max_bytes``; ``UpdateFormatError`` for anything else."""
-        return _from_bytes(cls, blob, max_bytes)
+        return unframed(cls, blob, max_bytes)
 
 
-Message = TypeVar("Message", RoundTask, RoundReply, PlantDescription)
+Message = TypeVar("Message", bound=BaseModel)
 
 
-def _to_bytes(message: Any, payload: bytes) -> bytes:
+def framed(message: Any, payload: bytes) -> bytes:
+    """The bytes of a message whose class has a number ``kind``."""
     header = message.model_dump_json().encode("utf-8")
     if len(header) > MAX_HEADER_BYTES:
         raise UpdateFormatError(
@@ -226,7 +226,13 @@ def _to_bytes(message: Any, payload: bytes) -> bytes:
     return b"".join((frame, CHECKSUM.pack(checksum), header, payload))
 
 
-def _from_bytes(form: Type[Message], blob: bytes, max_bytes: int) -> Message:
+def kind_of(blob: bytes) -> Optional[int]:
+    """The number of a message's kind; None where the bytes are no message."""
+    return blob[5] if len(blob) > 5 and bytes(blob[:4]) == MAGIC else None
+
+
+def unframed(form: Type[Message], blob: bytes, max_bytes: int) -> Message:
+    """Read a message of this kind; ``UpdateFormatError`` for anything else."""
     if len(blob) > max_bytes:
         raise UpdateFormatError(
             "a message is larger than any may be here",
@@ -245,8 +251,9 @@ def _from_bytes(form: Type[Message], blob: bytes, max_bytes: int) -> Message:
             accepted=str(FORMAT_VERSION),
             remedy="bring both sides to the same version of Fedspect",
         )
-    if kind != form.kind:
-        raise damaged("it is of another kind", seen=kind, accepted=form.kind)
+    wanted = form.kind  # type: ignore[attr-defined]  # every message has one
+    if kind != wanted:
+        raise damaged("it is of another kind", seen=kind, accepted=wanted)
     if header_length > MAX_HEADER_BYTES or start + header_length + payload_length != len(view):
         raise damaged(
             "its lengths do not add up", seen=f"{header_length} and {payload_length} in {len(view)} bytes"

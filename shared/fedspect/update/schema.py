@@ -1,4 +1,4 @@
-"""Which tensors travel, in which order and shape; and the name of a state: the hash of its content.
+"""Tensor schema: which tensors travel, in which order and shape; and the content hash of a state.
 
 Both sides work the schema out from what they already hold (base model, frozen levels, classes), so no
 message has to be believed about a size. Everything that is read from a message is checked against the
@@ -31,6 +31,14 @@ Arrays = Dict[str, np.ndarray]
 def is_statistic(name: str) -> bool:
     """Whether a tensor is a running statistic of a batch norm (it is measured, not learned)."""
     return name.endswith(STATISTICS_SUFFIXES)
+
+
+CONSTANT_PREFIX = "discriminant."
+
+
+def is_constant(name: str) -> bool:
+    """Whether a tensor of a head follows from sums (``fedspect.discriminant``) and no round may change it."""
+    return name.startswith(CONSTANT_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,11 @@ class Schema:
     def keeping(self, wanted: Callable[[str], bool]) -> Schema:
         """The schema of the tensors whose names are wanted (FedBN leaves the statistics at home)."""
         return Schema(tuple(spec for spec in self.specs if wanted(spec.name)))
+
+    @property
+    def changing(self) -> Schema:
+        """The schema of changes: without the tensors that no round may change."""
+        return self.keeping(lambda name: not is_constant(name))
 
     def check(self, state: Mapping[str, np.ndarray], what: str = "a state") -> None:
         """Raise ``UpdateFormatError`` unless the state has exactly these tensors in these shapes."""

@@ -1,4 +1,4 @@
-"""The largest values of each tensor and where they stand.
+"""Top-k sparsification: the largest values of each tensor and their positions.
 
 Positions count through all tensors laid end to end. They are written in two ways and the shorter one
 travels: a *bitmap* with one bit per value, or *gaps*, the number of values left out before each one kept

@@ -1,29 +1,28 @@
-"""Engines: the same ServerApp and ClientApp, with the plants in this process or in Flower's own simulation.
+"""Simulation backends: the same rounds, with the plants in this process or in Flower's simulation on Ray.
 
-``run_engine`` is all that the rest of ``fedsim`` needs. A job says what to run; its workers are named as
-``module:function``, because Ray's processes have to make them anew. For the same job both engines come to
+``run_backend`` is all that the rest of ``fedsim`` needs. A job says what to run; its workers are named as
+``module:function``, because Ray's processes have to make them anew. For the same job both backends come to
 the same model, bit for bit when the workers compute with one thread.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from fedserver.rounds.events import OnEvent, RunFinished, ignore
 from fedsim.backends.job import SimulationJob, prepare_run
 from fedsim.backends.outcome import never
-from fedspect.errors import SettingsError
+from fedspect.errors import SettingsError, did_you_mean
 
-__all__ = ["SimulationJob", "engine_names", "prepare_run", "run_engine"]
+__all__ = ["SimulationJob", "backend_names", "prepare_run", "run_backend"]
 
 
-def engine_names() -> list[str]:
-    """The names that ``run_engine`` accepts."""
+def backend_names() -> list[str]:
+    """The names that ``run_backend`` accepts."""
     return ["local", "ray"]
 
 
-def run_engine(
+def run_backend(
     name: str,
     job: SimulationJob,
     on_event: OnEvent = ignore,
@@ -39,7 +38,7 @@ def run_engine(
         should_stop: asked between answers.
 
     Raises:
-        SettingsError: there is no such engine, or the run folder holds another run.
+        SettingsError: there is no such backend, or the run folder holds another run.
         QuorumError: too few plants answered.
         InterruptedRunError: Ctrl-C or ``should_stop``; the next call goes on.
 
@@ -49,11 +48,10 @@ def run_engine(
     elif name == "ray":
         from fedsim.backends.ray import run_ray as run
     else:
-        near = difflib.get_close_matches(name, engine_names(), n=1)
         raise SettingsError(
-            "there is no such engine",
+            "there is no such backend",
             seen=name,
-            accepted=", ".join(engine_names()),
-            remedy=f"did you mean {near[0]}?" if near else None,
+            accepted=", ".join(backend_names()),
+            remedy=did_you_mean(name, backend_names()),
         )
     return run(job, on_event, should_stop)

@@ -1,4 +1,4 @@
-"""What an engine runs, and the run on disk that it makes of it."""
+"""Simulation job: what a backend runs, and the run on disk that it makes of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fedserver.closed_form.settings import ClosedFormSettings
 from fedserver.rounds.settings import RoundSettings
 from fedserver.storage.run_store import RunFacts, RunStore
 from fedspect.errors import SettingsError
@@ -33,16 +34,21 @@ class SimulationJob:
     worker_factory: str
     """``module:function``, importable in any process: ``(run_folder, plant) -> WorkerPort``."""
     rounds: RoundSettings = field(default_factory=RoundSettings)
-    """Deadline, waiting and the expected number of plants are the engine's own business here."""
+    """Deadline, waiting and the expected number of plants are the backend's own business here."""
     strategy: str = "fedavg"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    closed_form: ClosedFormSettings | None = None
+    """How the run's closed form is found; None: the run begins at ``head`` as it is."""
     threads: int = 1
     """``local``: how many plants work at once."""
     cpus_per_plant: float = 1.0
     """``ray``: processors that a plant's work occupies, which decides how many work at once."""
     gpus_per_plant: float = 0.0
     """``ray``: the share of a GPU that a plant's work occupies."""
+
+    shared: tuple[Path, ...] = ()
+    """``ray`` on a cluster: what must lie at the same place on every node, beside the run folder."""
 
     @property
     def store_folder(self) -> Path:
@@ -73,11 +79,12 @@ def prepare_run(job: SimulationJob) -> RunStore:
                 "poll": min(job.rounds.poll, 0.05),
             }
         ),
+        closed_form=job.closed_form,
     )
     if not RunStore.exists(job.store_folder):
         return RunStore.create(job.store_folder, facts, job.head)
     store = RunStore(job.store_folder)
-    for name in ("base_hash", "classes", "seed", "strategy", "strategy_options"):
+    for name in ("base_hash", "classes", "seed", "strategy", "strategy_options", "closed_form"):
         before, now = getattr(store.facts, name), getattr(facts, name)
         if before != now:
             raise SettingsError(

@@ -1,4 +1,4 @@
-"""Local engine: many plants in one process, behind a transport that calls their message handlers itself.
+"""Local backend: many plants in one process, behind a transport that calls their message handlers itself.
 
 Nothing but bytes passes between the two sides, as over a wire. Work starts when its reply is asked for, one
 plant after the other in the order of the messages: memory holds one plant's work at a time, and a run has
@@ -19,6 +19,8 @@ from fedserver.rounds.transport import Reply
 from fedsim.backends.job import SimulationJob, prepare_run
 from fedsim.backends.workers import FactoryWorkers, forget_workers, resolve_factory
 from fedspect.errors import InterruptedRunError
+
+MOST_REPLIES = 8  # in memory at once
 
 Work = Callable[[], Reply]
 
@@ -43,8 +45,13 @@ class LocalTransport:
         """Every node: nobody is ever away here."""
         return set(range(1, len(self._handlers) + 1))
 
-    def send(self, node: int, kind: str, body: bytes, *, lifetime: float, group: str) -> str | None:
-        """Take a message; with threads its work may begin now."""
+    def send(
+        self, nodes: Sequence[int], kind: str, body: bytes, *, lifetime: float, group: str
+    ) -> Sequence[str | None]:
+        """Take messages; with threads their work may begin now."""
+        return [self._take(node, kind, body) for node in nodes]
+
+    def _take(self, node: int, kind: str, body: bytes) -> str:
         identity = f"message-{next(self._ids)}"
 
         def work() -> Reply:
@@ -63,7 +70,7 @@ class LocalTransport:
             first = next((identity for identity in messages if identity in self._waiting), None)
             return [] if first is None else [self._waiting.pop(first)()]
         done = [one for one in messages if one in self._working and self._working[one].done()]
-        return [self._working.pop(identity).result() for identity in done]
+        return [self._working.pop(identity).result() for identity in done[:MOST_REPLIES]]
 
     def close(self) -> None:
         """Wait for work in progress and drop what has not begun."""
@@ -73,7 +80,7 @@ class LocalTransport:
 
 
 def run_local(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
-    """Run a job in this process; raises as ``run_engine`` does."""
+    """Run a job in this process; raises as ``run_backend`` does."""
     resolve_factory(job.worker_factory)  # a mistake in its name is better said now than by every plant
     store = prepare_run(job)
     workers = FactoryWorkers(job.worker_factory, job.run_folder.resolve(), job.plants)

@@ -1,4 +1,4 @@
-"""How a run ended, carried out of the thread or the app in which it did."""
+"""Outcome of a backend's run, carried out of the thread or the app in which it ended."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Many plants in many processes: Flower's own simulation, which is built on Ray.
+"""Many plants in many processes: Flower's own simulation, which is built on Ray, here or on a cluster.
 
-The ServerApp runs in a thread of this process, so events arrive here as they do with the local engine. Plants
+The ServerApp runs in a thread of this process, so events arrive here as they do with the local backend. Plants
 work in Ray's processes, which make each plant's worker from the run folder. Ray takes some ten seconds to start.
 """
 
@@ -21,6 +21,7 @@ from fedclient.node.flower.clientapp import build_client_app
 from fedserver.rounds.events import OnEvent, RunFinished
 from fedsim.backends.job import SimulationJob, prepare_run
 from fedsim.backends.outcome import BackendOutcome, quiet_flower
+from fedsim.backends.ray_cluster import joined_cluster
 from fedsim.backends.workers import FactoryWorkers, resolve_factory
 from fedspect.errors import FederationError, InterruptedRunError
 
@@ -37,7 +38,7 @@ logger = logging.getLogger("fedsim.backends")
 
 
 def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], bool]) -> RunFinished:
-    """Run a job in Flower's simulation; raises as ``run_engine`` does."""
+    """Run a job in Flower's simulation; raises as ``run_backend`` does."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     resolve_factory(job.worker_factory)  # a mistake in its name is better said now than by every plant
@@ -49,7 +50,8 @@ def run_ray(job: SimulationJob, on_event: OnEvent, should_stop: Callable[[], boo
         "client_resources": {"num_cpus": job.cpus_per_plant, "num_gpus": job.gpus_per_plant},
         "init_args": {"logging_level": logging.CRITICAL, "log_to_driver": False},
     }
-    with quiet_flower(logging.CRITICAL), _gentle_interrupt(stop):
+    cluster = joined_cluster(job.run_folder.resolve(), job.shared, **config["init_args"])
+    with quiet_flower(logging.CRITICAL), cluster, _gentle_interrupt(stop):
         try:
             flwr.simulation.run_simulation(
                 server_app=outcome.server_app(store.folder, lambda: stop.is_set() or should_stop()),

@@ -1,4 +1,4 @@
-"""Finding a plant's worker, in whatever process it is needed.
+"""Worker lookup: a plant's worker, in whatever process it is needed.
 
 Flower's simulation gives a node nothing but its number, and Ray may send a plant's message to any of its
 processes. So a worker is made from the run folder and the plant's name, kept for the next message that

@@ -1,4 +1,4 @@
-"""The options of ``fedsim``'s commands, one by one; ``given.py`` says which setting each one stands for."""
+"""Options of ``fedsim``'s commands; ``overrides.py`` says which setting each one stands for."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import click
 import typer
 
 from fedserver.aggregation.registry import strategy_names
-from fedsim.config import Engine, SimulatedFederationSettings, SimulationSettings, Split
+from fedsim.config import Backend, SimulatedFederationSettings, SimulationSettings, Split
 from fedsim.partition import PARTITIONS
+from fedspect.update.encoding import NAMES as ENCODINGS
 
 DEFAULTS = SimulationSettings()
 PICTURES, PLANTS, ROUNDS, MODEL, RUN = "Pictures", "Plants", "Rounds", "Model", "Run"
@@ -64,6 +65,14 @@ Threshold = Annotated[
     Optional[float],
     typer.Option(
         help=with_default("Probability at which the line would obey the model.", DEFAULTS.data.threshold),
+        rich_help_panel=PICTURES,
+    ),
+]
+BitDepth = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Bits of the camera that files of 16 bits hold: 10, 12 ...",
+        show_default="as all pictures tell together",
         rich_help_panel=PICTURES,
     ),
 ]
@@ -130,7 +139,7 @@ Encoding = Annotated[
     Optional[str],
     typer.Option(
         help=with_default("How changes travel.", DEFAULTS.federation.encoding),
-        click_type=_choice(_field(SimulatedFederationSettings, "encoding")),
+        click_type=_choice(ENCODINGS.names()),
         rich_help_panel=ROUNDS,
     ),
 ]
@@ -154,12 +163,14 @@ EvaluateEvery = Annotated[
         rich_help_panel=ROUNDS,
     ),
 ]
-EngineOption = Annotated[
+BackendOption = Annotated[
     Optional[str],
     typer.Option(
-        "--engine",
-        help=with_default("local: in this process; ray: Flower's own engine.", DEFAULTS.federation.engine),
-        click_type=_choice(get_args(Engine)),
+        "--backend",
+        help=with_default(
+            "local: in this process; ray: Flower's simulation on Ray.", DEFAULTS.federation.backend
+        ),
+        click_type=_choice(get_args(Backend)),
         rich_help_panel=ROUNDS,
     ),
 ]
@@ -174,9 +185,7 @@ Model = Annotated[
 ]
 Base = Annotated[
     Optional[Path],
-    typer.Option(
-        help="Folder of a base model.", show_default="the one that ships with it", rich_help_panel=MODEL
-    ),
+    typer.Option(help="Folder of a base model, or a-grey.", show_default="a-grey", rich_help_panel=MODEL),
 ]
 Scratch = Annotated[
     Optional[bool],
@@ -185,7 +194,7 @@ Scratch = Annotated[
 FreezeLevels = Annotated[
     Optional[int],
     typer.Option(
-        help="Levels that stand still and never travel; 0 trains all.",
+        help="Frozen levels, which never train and never travel; 0 trains all.",
         show_default="the base model's: 8",
         rich_help_panel=MODEL,
     ),

@@ -1,4 +1,4 @@
-"""Where results go: a folder that nothing is lost in, or the one of an earlier run that goes on."""
+"""Output folder of results: a new or empty one, or the one of an earlier run that is resumed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def folder_to_resume(
         WorkspaceError: there is no run to go on with.
 
     """
-    others = given.words()
+    others = [word for word in given.words() if files != RUN or word != "--data"]
     if others:
         raise SettingsError(
             "a run goes on with the settings that it was started with",
             seen=", ".join(others),
-            accepted="--resume with --output and --json only",
+            accepted="--resume with --output, --json, and for a run --data, where its pictures were moved to",
             remedy="leave the others out, or start a new run",
         )
     if output is not None:

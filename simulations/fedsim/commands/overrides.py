@@ -1,4 +1,4 @@
-"""What a command line says of a run's settings: the options that ``fedsim run`` and ``compare`` share.
+"""Overrides of a run's settings from the command line: the options that ``fedsim run`` and ``compare`` share.
 
 An option that is not given stays None and leaves the setting to the TOML file or its default. Settings
 without an option of their own are given as ``--set training.learning_rate=0.002``.
@@ -26,6 +26,7 @@ OPTIONS: Mapping[str, tuple[str, Any]] = {
     "classes": ("data.classes", options.Classes),
     "good": ("data.good_classes", options.Good),
     "threshold": ("data.threshold", options.Threshold),
+    "bit_depth": ("data.bit_depth", options.BitDepth),
     "split": ("data.split", options.SplitOption),
     "plants": ("plants.count", options.Plants),
     "partition": ("plants.partition", options.PartitionOption),
@@ -37,7 +38,7 @@ OPTIONS: Mapping[str, tuple[str, Any]] = {
     "encoding": ("federation.encoding", options.Encoding),
     "batch_norm": ("federation.batch_norm", options.BatchNorm),
     "evaluate_every": ("federation.evaluate_every", options.EvaluateEvery),
-    "engine": ("federation.engine", options.EngineOption),
+    "backend": ("federation.backend", options.BackendOption),
     "model": ("model.architecture", options.Model),
     "base": ("model.base", options.Base),
     "scratch": ("model.scratch", options.Scratch),

@@ -1,4 +1,4 @@
-"""What ``fedsim`` prints when a run or a comparison is over: a table for people, or JSON for programs."""
+"""Printed result of a run or a comparison: a table for people, or JSON for programs."""
 
 from __future__ import annotations
 
@@ -57,6 +57,10 @@ def show_run(outcome: RunResult, *, as_json: bool) -> None:
     _show_line(evaluation.line)
     planned = outcome.folder.settings().federation.rounds
     early = f" of {planned}, stopped early," if outcome.rounds < planned else ""
+    if outcome.prepared.understood:
+        typer.echo(f"pictures  {outcome.prepared.understood}")
+        if outcome.prepared.split == "manifest":
+            typer.echo("test set  that of your own split; --split grouped deals anew")
     typer.echo(f"rounds    {outcome.rounds}{early} in {outcome.seconds:.0f} s")
     typer.echo(f"model     {outcome.folder.model}")
     typer.echo(f"report    {outcome.report}")

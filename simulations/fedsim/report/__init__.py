@@ -1,4 +1,4 @@
-"""What people look at afterwards: a page for a run, a comparison or a pre-training, and plots."""
+"""Reports: an HTML page for a run, a comparison or a pre-training, and plots."""
 
 from fedsim.report.comparison import write_comparison
 from fedsim.report.figures import write_figures

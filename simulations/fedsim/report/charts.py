@@ -1,4 +1,4 @@
-"""The charts of a run and of a comparison, each a function from facts to a matplotlib figure.
+"""Charts of a run and of a comparison, each a function from facts to a matplotlib figure.
 
 A chart that has nothing to show is ``None``. Colours are those of ``palette`` only.
 """

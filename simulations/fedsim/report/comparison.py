@@ -1,4 +1,4 @@
-"""The page of a comparison: each plant alone, the federation, and all pictures in one place.
+"""Comparison page: each plant alone, the federation, and all pictures in one place.
 
 All are judged on the same test pictures, so a difference is that of the ways of training, not of pictures.
 """

@@ -1,4 +1,4 @@
-"""The plots of a run as PNG files, for slides and letters."""
+"""Plots of a run as PNG files, for slides and letters."""
 
 from __future__ import annotations
 

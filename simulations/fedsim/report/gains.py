@@ -1,4 +1,4 @@
-"""What joining gained each plant, as rows of numbers that the pages and tables show."""
+"""Gain of each plant from joining, as rows of numbers for pages and tables."""
 
 from __future__ import annotations
 

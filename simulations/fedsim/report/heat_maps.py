@@ -1,4 +1,4 @@
-"""Where the model looked: class activation of the worst mistakes, for the report.
+"""Class activation maps of the worst misclassifications, for the report.
 
 Grad-CAM (Selvaraju et al., 2017) at the last feature map, by automatic differentiation, so that it does for every
 architecture. The line computes the same for its own engines without torch

@@ -1,4 +1,4 @@
-"""The worst mistakes as small pictures: wrong answers that the model was surest of."""
+"""Worst misclassifications as small pictures: wrong answers with the highest confidence."""
 
 from __future__ import annotations
 

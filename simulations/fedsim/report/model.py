@@ -1,4 +1,4 @@
-"""What a run folder says, as the reports read it.
+"""Data model of the reports: the content of a run folder.
 
 ``reading.load_run`` turns a run folder into one ``RunSummary``; everything that people look at is made from
 that alone. ``docs/reports.md`` lists the files and the rows of ``metrics.jsonl``. Fields that are unknown are
@@ -91,7 +91,7 @@ class ReportedRun(Record):
     """Rounds planned."""
     strategy: str = ""
     partition: str = ""
-    engine: str = ""
+    backend: str = ""
     batch_norm: str = ""
     encoding: str = ""
     seed: int = 0

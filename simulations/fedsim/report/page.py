@@ -1,4 +1,4 @@
-"""The HTML page of a run; its frame is that of ``fedspect.report.page``."""
+"""Run report: the HTML page of a run, in the frame of ``fedspect.report.page``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Iterable, Optional
 
 from markupsafe import Markup
 
+from fedserver.closed_form.reporting import summary
+from fedserver.closed_form.store import ClosedFormStore
 from fedsim.report import charts
 from fedsim.report import sentences as words
 from fedsim.report.gains import gain_rows
@@ -22,6 +24,7 @@ REPORT = "report.html"
 MOST_ROUNDS, MOST_TROUBLES, MOST_PAIRS, MOST_MISTAKES = 60, 200, 20, 10
 SECTIONS = (
     ("classes", "Each class"),
+    ("closed-form", "The closed form"),
     ("rounds", "Round by round"),
     ("confusion", "What is taken for what"),
     ("mistakes", "The worst mistakes"),
@@ -67,7 +70,9 @@ def _content(run: RunSummary) -> dict[str, Any]:
     shown = (
         run.rounds if len(run.rounds) <= MOST_ROUNDS else [*run.rounds[:10], *run.rounds[10 - MOST_ROUNDS :]]
     )
+    record = ClosedFormStore(run.folder / "rounds" / "closed-form").latest()
     present = {
+        "closed-form": record is not None,
         "classes": final is not None,
         "rounds": drawn["accuracy"] is not None,
         "confusion": bool(final and final.confusion) or drawn["plants"] is not None,
@@ -83,6 +88,7 @@ def _content(run: RunSummary) -> dict[str, Any]:
         "numbers": big_numbers(run),
         "sections": [(key, text) for key, text in SECTIONS if present.get(key, True)],
         "charts": drawn,
+        "closed_form": None if record is None else summary(record),
         "tested": any(closed.tested_accuracy is not None for closed in run.rounds),
         "pairs": confused_pairs(final)[:MOST_PAIRS] if final else [],
         "mistakes": mistakes,
@@ -187,7 +193,7 @@ def big_numbers(run: RunSummary) -> list[dict[str, str]]:
     add(
         "time",
         words.duration(facts.seconds or sum(closed.seconds for closed in run.rounds)),
-        facts.engine and f"engine {facts.engine}",
+        facts.backend and f"backend {facts.backend}",
     )
     return numbers
 
@@ -239,7 +245,7 @@ def _overview(facts: ReportedRun) -> Iterable[tuple[str, str]]:
         ("strategy", facts.strategy),
         ("batch norm", facts.batch_norm),
         ("encoding", facts.encoding),
-        ("engine", facts.engine),
+        ("backend", facts.backend),
         ("seed", str(facts.seed)),
         ("run", facts.run_id),
         ("began", words.moment(facts.started)),

@@ -1,4 +1,4 @@
-"""The page of a pre-training: what was learned from, how it went, and what the base model reaches."""
+"""Pre-training report: pictures, curves, and what the base model reaches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run and a comparison found, in sentences; the words for numbers are those of ``fedspect.report``."""
+"""Result sentences of a run and a comparison; numbers are formatted by ``fedspect.report``."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ chance, and a camera with its own exposure and grain. Each picture has its own r
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Optional
 
@@ -19,6 +18,7 @@ from fedsim.synthetic.folders import Progress, fill_folder
 from fedsim.synthetic.noise import smooth_noise
 from fedsim.synthetic.surfaces import draw_surface
 from fedspect.errors import SettingsError
+from fedspect.seeds import seed_digest
 
 CLASSES: tuple[str, ...] = tuple(DEFECTS)
 SMALLEST, LARGEST = 32, 2048
@@ -75,7 +75,7 @@ def draw_dataset(
 
 def picture_rng(seed: int, kind: str, number: int) -> np.random.Generator:
     """The random stream of one picture."""
-    digest = hashlib.sha256(f"synthetic surface/{seed}/{kind}/{number}".encode()).digest()
+    digest = seed_digest("synthetic surface", seed, kind, number)
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 

@@ -158,11 +158,11 @@ def test_a_time_that_is_none_is_refused(fedclient: Command, home: PlantHome, tex
 
 
 def test_the_status_tells_rounds_versions_and_what_to_mend(fedclient: Command, home: PlantHome) -> None:
-    board = NodeStatus(home)
-    board.say("joined", "at hq:9092")
-    board.put(round={"run": "r", "round": 3, "of": 20, "accuracy": 0.931, "loss": 0.5})
-    board.put(version={"number": 5, "version": "05" * 32, "outcome": "refused", "why": "two escapes more"})
-    board.problem("versions", "no space left")
+    status = NodeStatus(home)
+    status.set_state("joined", "at hq:9092")
+    status.put(round={"run": "r", "round": 3, "of": 20, "accuracy": 0.931, "loss": 0.5})
+    status.put(version={"number": 5, "version": "05" * 32, "outcome": "refused", "why": "two escapes more"})
+    status.problem("versions", "no space left")
     move = {"version": "04" * 32, "number": 4, "at": 0.0, "event": "activated", "serial": 4}
     write_json(home.folder / "deployments" / "current.json", {"move": move})
     write_json(home.report_path, {"counts": {"pit": 7}})
@@ -183,7 +183,7 @@ def test_the_status_tells_rounds_versions_and_what_to_mend(fedclient: Command, h
 
 
 def test_a_plant_that_was_shut_out_is_not_told_to_come_back(fedclient: Command, home: PlantHome) -> None:
-    NodeStatus(home).say("refused", "this plant was revoked; ask headquarters for a new join token")
+    NodeStatus(home).set_state("refused", "this plant was revoked; ask headquarters for a new join token")
     text = fedclient("status").out
     assert "not running: it was not admitted: this plant was revoked; ask headquarters" in text
     assert "fedclient join" not in text
@@ -203,7 +203,7 @@ def test_what_the_line_really_answers_with_is_shown_while_its_process_runs(
 
 def test_a_running_plant_is_shown_with_its_process(fedclient: Command, home: PlantHome) -> None:
     with home.occupied():
-        NodeStatus(home).say("idle")
+        NodeStatus(home).set_state("idle")
         found = fedclient("status", "--json").json
     assert found["running"] is True and found["status"]["state"] == "idle"
 

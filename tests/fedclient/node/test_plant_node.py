@@ -1,4 +1,4 @@
-"""The node's own parts: the board, the thread that looks to the engineer, the visits to headquarters."""
+"""The node's own parts: its status, the policy watcher, headquarters sync."""
 
 from __future__ import annotations
 
@@ -49,45 +49,45 @@ def membership(**more: Any) -> Membership:
     return Membership.model_validate({**given, **more})
 
 
-# -- the board ---------------------------------------------------------------------------------------------
+# -- the status --------------------------------------------------------------------------------------------
 
 
-def test_what_is_on_the_board_is_in_the_file_but_progress_not_with_every_batch(home: PlantHome) -> None:
+def test_the_status_is_in_the_file_but_progress_not_with_every_batch(home: PlantHome) -> None:
     now = [1000.0]
     changes: List[int] = []
-    board = NodeStatus(home, on_change=lambda: changes.append(1), clock=lambda: now[0])
-    board.say("working", "on a message")
+    status = NodeStatus(home, on_change=lambda: changes.append(1), clock=lambda: now[0])
+    status.set_state("working", "on a message")
     for done in range(1, 50):
-        board.progress("training", done, 100)
-    status = home.status()
-    assert status is not None and status["state"] == "working" and "work" not in status
-    assert board.facts["work"]["done"] == 49 and len(changes) == 50
+        status.progress("training", done, 100)
+    written = home.status()
+    assert written is not None and written["state"] == "working" and "work" not in written
+    assert status.facts["work"]["done"] == 49 and len(changes) == 50
     now[0] += WRITE_EVERY
-    board.progress("training", 50, 100)
-    status = home.status()
-    assert status is not None and status["work"]["done"] == 50
+    status.progress("training", 50, 100)
+    written = home.status()
+    assert written is not None and written["work"]["done"] == 50
 
 
 def test_a_problem_is_news_once_and_when_it_is_gone(home: PlantHome) -> None:
-    board = NodeStatus(home)
-    assert board.problem("settings", "unknown key") is True
-    assert board.problem("settings", "unknown key") is False
-    assert board.problem("settings", None) is True
-    assert board.facts["problems"] == {}
+    status = NodeStatus(home)
+    assert status.problem("settings", "unknown key") is True
+    assert status.problem("settings", "unknown key") is False
+    assert status.problem("settings", None) is True
+    assert status.facts["problems"] == {}
 
 
 def test_a_full_disk_does_not_end_the_node(home: PlantHome) -> None:
-    board = NodeStatus(home)
+    status = NodeStatus(home)
     home.status_path.mkdir()
     (home.status_path / "in the way").write_text("")
-    board.say("working")
-    assert board.facts["state"] == "working"
+    status.set_state("working")
+    assert status.facts["state"] == "working"
 
 
-# -- the trainer -------------------------------------------------------------------------------------------
+# -- the worker --------------------------------------------------------------------------------------------
 
 
-def test_the_trainer_gets_what_headquarters_prescribes_and_what_the_plant_allows(home: PlantHome) -> None:
+def test_the_worker_gets_what_headquarters_prescribes_and_what_the_plant_allows(home: PlantHome) -> None:
     prescribed = membership(settings={"training": {"batch_size": 8, "device": "cuda"}, "freeze_levels": 8})
     allowed = PlantSettings.model_validate(
         {"device": {"device": "cpu", "threads": 2, "cache": 100}, "training": {"memory_limit": 400}}
@@ -103,25 +103,25 @@ def test_the_trainer_gets_what_headquarters_prescribes_and_what_the_plant_allows
     assert content["freeze_levels"] == 8 and content["base"].endswith("ab" * 32)
 
 
-def test_a_paused_plant_gives_a_round_back_without_starting_its_trainer(home: PlantHome) -> None:
-    courtesy = YieldPolicy(home.folder)
-    trainer = WorkerSupervisor(home, courtesy, NodeStatus(home))
-    trainer.hire(membership(worker_python="/no/such/python"))
-    courtesy.mark.put(since=0.0)
+def test_a_paused_plant_gives_a_round_back_without_starting_its_worker(home: PlantHome) -> None:
+    yield_policy = YieldPolicy(home.folder)
+    worker = WorkerSupervisor(home, yield_policy, NodeStatus(home))
+    worker.ensure_running(membership(worker_python="/no/such/python"))
+    yield_policy.mark.put(since=0.0)
     with pytest.raises(YieldedError, match="paused by the plant's engineer"):
-        trainer.work(b"a task")
+        worker.work(b"a task")
 
 
 @pytest.mark.parametrize(
     ("number", "trains", "words"), [(1, True, "on round 1 of 2"), (3, False, "on the closing evaluation")]
 )
-def test_the_board_says_which_round_is_worked_on(
+def test_the_status_says_which_round_is_worked_on(
     home: PlantHome, number: int, trains: bool, words: str
 ) -> None:
-    board = NodeStatus(home)
-    trainer = WorkerSupervisor(home, YieldPolicy(home.folder), board)
-    trainer.hire(membership(worker_python="/no/such/python"))
-    board.say("working", "on what headquarters asks")
+    status = NodeStatus(home)
+    worker = WorkerSupervisor(home, YieldPolicy(home.folder), status)
+    worker.ensure_running(membership(worker_python="/no/such/python"))
+    status.set_state("working", "on what headquarters asks")
     task = RoundTask(
         run_id="run-1",
         round=number,
@@ -132,8 +132,8 @@ def test_the_board_says_which_round_is_worked_on(
         train=trains,
     )
     with pytest.raises(WorkerError):
-        trainer.work(task.to_bytes())
-    assert (board.facts["state"], board.facts["detail"]) == ("working", words)
+        worker.work(task.to_bytes())
+    assert (status.facts["state"], status.facts["detail"]) == ("working", words)
 
 
 # -- looking to the engineer -------------------------------------------------------------------------------
@@ -142,33 +142,33 @@ def test_the_board_says_which_round_is_worked_on(
 def test_a_pause_and_its_end_are_said_once_and_put_on_the_board(home: PlantHome) -> None:
     said: List[str] = []
     news: List[int] = []
-    courtesy, board = YieldPolicy(home.folder), NodeStatus(home)
-    attendant = PolicyWatcher(
-        WorkerSupervisor(home, courtesy, board), said.append, on_news=lambda: news.append(1)
+    yield_policy, status = YieldPolicy(home.folder), NodeStatus(home)
+    watcher = PolicyWatcher(
+        WorkerSupervisor(home, yield_policy, status), said.append, on_news=lambda: news.append(1)
     )
-    attendant.look()
+    watcher.look()
     assert said == [] and news == []
-    courtesy.mark.put(since=0.0)
+    yield_policy.mark.put(since=0.0)
     for _ in range(3):
-        attendant.look()
+        watcher.look()
     assert len(said) == 1 and said[0].startswith("training waits: paused")
-    assert board.facts["training"]["kind"] == "paused"
-    courtesy.mark.remove()
-    attendant.look()
-    assert said[1] == "training may run" and board.facts["training"] is None and len(news) == 2
+    assert status.facts["training"]["kind"] == "paused"
+    yield_policy.mark.remove()
+    watcher.look()
+    assert said[1] == "training may run" and status.facts["training"] is None and len(news) == 2
 
 
 def test_a_broken_settings_file_is_named_once(home: PlantHome) -> None:
     said: List[str] = []
-    courtesy, board = YieldPolicy(home.folder), NodeStatus(home)
-    attendant = PolicyWatcher(WorkerSupervisor(home, courtesy, board), said.append)
-    courtesy.file.path.write_text("[training]\nhour = []\n")
-    attendant.look()
-    attendant.look()
+    yield_policy, status = YieldPolicy(home.folder), NodeStatus(home)
+    watcher = PolicyWatcher(WorkerSupervisor(home, yield_policy, status), said.append)
+    yield_policy.file.path.write_text("[training]\nhour = []\n")
+    watcher.look()
+    watcher.look()
     assert len(said) == 1 and "training.hours" in said[0]
-    courtesy.file.path.write_text("")
-    attendant.look()
-    assert board.facts["problems"] == {}
+    yield_policy.file.path.write_text("")
+    watcher.look()
+    assert status.facts["problems"] == {}
 
 
 # -- visits to headquarters --------------------------------------------------------------------------------
@@ -201,16 +201,16 @@ class Headquarters:
             raise self.error
 
 
-def errands(home: PlantHome, headquarters: Headquarters) -> HeadquartersSync:
-    keeper: Any = headquarters
+def sync(home: PlantHome, headquarters: Headquarters) -> HeadquartersSync:
+    updater: Any = headquarters
     return HeadquartersSync(
-        home, YieldPolicy(home.folder), NodeStatus(home), keeper, visit=headquarters.visit
+        home, YieldPolicy(home.folder), NodeStatus(home), updater, visit=headquarters.visit
     )
 
 
 def test_one_session_serves_many_visits_and_one_that_is_over_is_opened_again(home: PlantHome) -> None:
     headquarters = Headquarters()
-    made = errands(home, headquarters)
+    made = sync(home, headquarters)
     for _ in range(5):
         made.visit()
     assert headquarters.opened == 1
@@ -223,13 +223,13 @@ def test_a_headquarters_that_shuts_the_plant_out_is_not_asked_twice_in_a_visit(h
     headquarters = Headquarters()
     headquarters.lives = 0
     with pytest.raises(EnrolmentError):
-        errands(home, headquarters).visit()
+        sync(home, headquarters).visit()
     assert (headquarters.opened, headquarters.closed) == (1, 1)
 
 
 def test_the_report_is_handed_in_when_it_is_news_and_names_no_picture(home: PlantHome) -> None:
     headquarters = Headquarters()
-    made = errands(home, headquarters)
+    made = sync(home, headquarters)
     made.report()
     made.visit()
     assert len(headquarters.reports) == 1
@@ -250,7 +250,7 @@ def test_a_report_that_is_too_long_is_named_once_and_versions_are_looked_at(
     headquarters = Headquarters()
     write_json(home.report_path, {"counts": {"pit": 7}, "remarks": ["x" * LARGEST_REPORT]})
     stub: Any = None
-    made = errands(home, headquarters)
+    made = sync(home, headquarters)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(headquarters, "report", Session(stub, Admission(), 0.0).report)
         for _ in range(3):
@@ -268,7 +268,7 @@ def test_a_plant_without_a_report_has_nothing_to_hand_in(home: PlantHome) -> Non
 def test_visits_go_on_after_whatever_went_wrong_and_end_when_told(home: PlantHome) -> None:
     headquarters = Headquarters()
     (home.folder / "plant.toml").write_text("[versions]\nlook_every = 1\n")
-    made = errands(home, headquarters)
+    made = sync(home, headquarters)
     stop = threading.Event()
     thread = threading.Thread(target=made.run, args=(stop,))
     thread.start()

@@ -95,15 +95,15 @@ class Plant:
         self.home = PlantHome(folder)
         self.home.prepare()
         self.now = 1_000_000.0
-        self.headquarters, self.trainer = Headquarters(), Trainer(self.home)
-        self.board, self.courtesy = NodeStatus(self.home), YieldPolicy(folder)
+        self.headquarters, self.worker = Headquarters(), Trainer(self.home)
+        self.status, self.yield_policy = NodeStatus(self.home), YieldPolicy(folder)
         self.said: List[str] = []
         self.start()
 
     def start(self) -> None:
         """As a node that was started again: nothing is remembered but what is on the disk."""
-        self.keeper = VersionUpdater(
-            self.home, self.trainer, self.courtesy, self.board, self.said.append, clock=lambda: self.now
+        self.updater = VersionUpdater(
+            self.home, self.worker, self.yield_policy, self.status, self.said.append, clock=lambda: self.now
         )
 
     def publish(self, number: int, base_hash: str = BASE) -> None:
@@ -112,7 +112,7 @@ class Plant:
 
     def look(self, times: int = 1) -> None:
         for _ in range(times):
-            self.keeper.look(self.headquarters, BASE)
+            self.updater.look(self.headquarters, BASE)
 
 
 @pytest.fixture
@@ -122,12 +122,12 @@ def plant(tmp_path: Path) -> Plant:
 
 def test_a_published_version_is_fetched_deployed_once_and_reported_once(plant: Plant) -> None:
     plant.look()
-    assert plant.trainer.deployed == []
+    assert plant.worker.deployed == []
     plant.publish(1)
     plant.look(3)
     plant.start()
     plant.look(2)
-    assert plant.trainer.deployed == [1] and plant.headquarters.fetched == [1]
+    assert plant.worker.deployed == [1] and plant.headquarters.fetched == [1]
     assert plant.headquarters.told == [(1, "activated")]
     assert plant.headquarters.reports[0]["seconds"] == 3.5
     line = line_version(plant.home)
@@ -139,14 +139,14 @@ def test_damaged_engines_of_the_line_are_built_again_after_a_restart_and_within_
     engine = plant.home.folder / "engines" / "e" / "engine.onnx"
     engine.write_bytes(b"an engima")
     plant.look(3)
-    assert plant.trainer.deployed == [1]
+    assert plant.worker.deployed == [1]
     plant.start()
     plant.look(3)
-    assert plant.trainer.deployed == [1, 1] and engine.read_bytes() == b"an engine"
+    assert plant.worker.deployed == [1, 1] and engine.read_bytes() == b"an engine"
     (plant.home.folder / "deployments" / "current.json").write_bytes(b"{")
     plant.now += LOOK_AT_ENGINES
     plant.look(3)
-    assert plant.trainer.deployed == [1, 1, 1]
+    assert plant.worker.deployed == [1, 1, 1]
 
 
 def test_damaged_engines_are_named_once_where_a_person_decides_and_while_the_plant_is_paused(
@@ -155,14 +155,14 @@ def test_damaged_engines_are_named_once_where_a_person_decides_and_while_the_pla
     plant.publish(1)
     (plant.home.folder / "engines" / "e" / "engine.onnx").write_bytes(b"an engima")
     plant.start()
-    plant.courtesy.mark.put(since=plant.now)
+    plant.yield_policy.mark.put(since=plant.now)
     plant.look(3)
-    plant.courtesy.mark.remove()
+    plant.yield_policy.mark.remove()
     (plant.home.folder / "plant.toml").write_text("[versions]\nautomatic = false\n")
     plant.start()
     plant.look(3)
-    assert plant.trainer.deployed == [1] and plant.headquarters.fetched == [1]
-    assert plant.board.facts["version"]["outcome"] == "activated"
+    assert plant.worker.deployed == [1] and plant.headquarters.fetched == [1]
+    assert plant.status.facts["version"]["outcome"] == "activated"
     again, damaged = (record.getMessage() for record in caplog.records)
     assert "built again" in again and "engines build" in damaged and "is damaged" in damaged
 
@@ -174,38 +174,38 @@ def test_engines_of_another_version_than_the_published_one_are_not_the_nodes_to_
     (plant.home.folder / "engines" / "e" / "engine.onnx").unlink()
     plant.start()
     plant.look(2)
-    assert plant.trainer.deployed == [1, 2]
+    assert plant.worker.deployed == [1, 2]
 
 
 def test_a_refused_version_is_never_tried_again_by_itself(plant: Plant) -> None:
-    plant.trainer.outcome = "refused"
+    plant.worker.outcome = "refused"
     plant.publish(1)
     plant.now += 10 * LONGEST_RETRY
     plant.start()
     plant.look(3)
     plant.publish(2)
     plant.publish(1)
-    assert plant.trainer.deployed == [1, 2]
+    assert plant.worker.deployed == [1, 2]
     assert plant.headquarters.told == [(1, "refused"), (2, "refused")]
-    assert plant.board.facts["version"]["outcome"] == "refused"
-    assert plant.board.facts["version"]["why"] == "two escapes more"
+    assert plant.status.facts["version"]["outcome"] == "refused"
+    assert plant.status.facts["version"]["why"] == "two escapes more"
 
 
 def test_a_version_that_failed_is_tried_again_after_longer_and_longer_pauses(plant: Plant) -> None:
-    plant.trainer.error = WorkerError("the worker dies over its work")
+    plant.worker.error = WorkerError("the worker dies over its work")
     plant.publish(1)
     assert plant.headquarters.reports[0]["reasons"] == ["the worker dies over its work"]
     pauses = []
     for _ in range(9):
-        before, tries = plant.now, len(plant.trainer.deployed)
-        while len(plant.trainer.deployed) == tries:
+        before, tries = plant.now, len(plant.worker.deployed)
+        while len(plant.worker.deployed) == tries:
             plant.now += 20
             plant.start()
             plant.look()
         pauses.append(plant.now - before)
     assert pauses[:3] == pytest.approx([FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY], abs=20)
     assert pauses[-1] == pytest.approx(LONGEST_RETRY, abs=20)
-    plant.trainer.error = None
+    plant.worker.error = None
     plant.now += LONGEST_RETRY
     plant.look()
     assert plant.headquarters.told[-1] == (1, "activated")
@@ -215,11 +215,11 @@ def test_what_headquarters_did_not_hear_is_told_when_it_answers_again(plant: Pla
     plant.headquarters.reachable = False
     with pytest.raises(ConnectionLostError):
         plant.publish(1)
-    assert plant.trainer.deployed == [1]
+    assert plant.worker.deployed == [1]
     plant.headquarters.reachable = True
     plant.start()
     plant.look(2)
-    assert plant.trainer.deployed == [1] and plant.headquarters.told == [(1, "activated")]
+    assert plant.worker.deployed == [1] and plant.headquarters.told == [(1, "activated")]
 
 
 def test_a_rollback_by_hand_is_reported_and_not_undone(plant: Plant) -> None:
@@ -227,7 +227,7 @@ def test_a_rollback_by_hand_is_reported_and_not_undone(plant: Plant) -> None:
     plant.publish(2)
     move_line(plant.home, 1, "rolled back", who="anna")
     plant.look(3)
-    assert plant.trainer.deployed == [1, 2]
+    assert plant.worker.deployed == [1, 2]
     assert plant.headquarters.told == [(1, "activated"), (2, "activated"), (1, "rolled-back")]
     assert "anna" in plant.headquarters.reports[-1]["reasons"][0]
 
@@ -236,43 +236,43 @@ def test_a_plant_goes_back_with_headquarters(plant: Plant) -> None:
     plant.publish(1)
     plant.publish(2)
     plant.publish(1)
-    assert plant.trainer.deployed == [1, 2, 1]
+    assert plant.worker.deployed == [1, 2, 1]
     line = line_version(plant.home)
     assert line is not None and line["number"] == 1
 
 
 def test_nothing_is_deployed_while_the_plant_is_paused(plant: Plant) -> None:
-    plant.courtesy.mark.put(since=plant.now)
+    plant.yield_policy.mark.put(since=plant.now)
     plant.publish(1)
-    assert plant.trainer.deployed == [] and "paused" in plant.board.facts["version"]["why"]
-    plant.courtesy.mark.remove()
+    assert plant.worker.deployed == [] and "paused" in plant.status.facts["version"]["why"]
+    plant.yield_policy.mark.remove()
     plant.look()
-    assert plant.trainer.deployed == [1]
+    assert plant.worker.deployed == [1]
 
 
 def test_a_plant_that_decides_itself_fetches_and_waits(plant: Plant) -> None:
-    plant.courtesy.file.path.write_text("[versions]\nautomatic = false\n")
+    plant.yield_policy.file.path.write_text("[versions]\nautomatic = false\n")
     plant.publish(1)
-    assert plant.headquarters.fetched == [1] and plant.trainer.deployed == []
-    assert "fedclient engines build" in plant.board.facts["version"]["why"]
+    assert plant.headquarters.fetched == [1] and plant.worker.deployed == []
+    assert "fedclient engines build" in plant.status.facts["version"]["why"]
 
 
 def test_a_version_for_another_base_model_is_left_alone(plant: Plant) -> None:
     plant.publish(1, base_hash="cd" * 32)
-    assert plant.headquarters.fetched == [] and plant.trainer.deployed == []
-    assert "base model" in plant.board.facts["version"]["why"]
+    assert plant.headquarters.fetched == [] and plant.worker.deployed == []
+    assert "base model" in plant.status.facts["version"]["why"]
 
 
 def test_an_answer_that_is_no_report_is_a_failure(plant: Plant) -> None:
-    plant.trainer.outcome = "wonderful"
+    plant.worker.outcome = "wonderful"
     plant.publish(1)
     assert plant.headquarters.told == [(1, "failed")]
 
 
 def test_old_versions_leave_the_disk_and_the_one_on_the_line_stays(plant: Plant) -> None:
-    plant.courtesy.file.path.write_text("[versions]\nkeep = 2\n")
+    plant.yield_policy.file.path.write_text("[versions]\nkeep = 2\n")
     plant.publish(1)
-    plant.trainer.outcome = "refused"
+    plant.worker.outcome = "refused"
     for number in range(2, 7):
         plant.now += 1
         plant.publish(number)
@@ -292,7 +292,7 @@ def test_damaged_outcomes_are_begun_anew(plant: Plant) -> None:
     (plant.home.folder / "versions" / "outcomes.json").write_text('{"versions": {"x": 1}}')
     plant.start()
     plant.look()
-    assert plant.trainer.deployed == [1, 1]
+    assert plant.worker.deployed == [1, 1]
 
 
 def test_what_became_of_versions_is_kept_of_the_newest_only(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fedclient.node.message_handler import Answer, MessageHandler
 from fedserver.flower.envelope import failure_of
-from fedserver.flower.transport import GridTransport
+from fedserver.flower.transport import MOST_REPLIES, GridTransport
 from fedserver.rounds.transport import Reply
 from fedspect.errors import WorkerError
 from fedspect.protocol.messages import DESCRIBE, NOTICE, TRAIN
@@ -33,7 +33,7 @@ class Echo:
 
 def asked(grid: InProcessGrid, kind: str, body: bytes, node: int = 1) -> Reply:
     transport = GridTransport(grid)
-    identity = transport.send(node, kind, body, lifetime=60.0, group="1")
+    (identity,) = transport.send([node], kind, body, lifetime=60.0, group="1")
     assert identity is not None
     (reply,) = transport.receive([identity])
     assert reply.message == identity
@@ -80,6 +80,19 @@ def test_an_answer_of_another_form_is_a_failure_in_words() -> None:
     grid.altered = strange
     failure = asked(grid, DESCRIBE, b"").failure
     assert failure is not None and "no body of ours" in failure
+
+
+def test_replies_come_a_few_at_a_time() -> None:
+    count = 3 * MOST_REPLIES + 1
+    transport = GridTransport(grid_of(count))
+    sent = transport.send(range(1, count + 1), DESCRIBE, b"", lifetime=60.0, group="")
+    waiting = [one for one in sent if one is not None]
+    heard: List[int] = []
+    while waiting:
+        replies = list(transport.receive(waiting))
+        heard.append(len(replies))
+        waiting = [one for one in waiting if one not in {reply.message for reply in replies}]
+    assert sum(heard) == count and max(heard) == MOST_REPLIES
 
 
 @pytest.mark.parametrize(

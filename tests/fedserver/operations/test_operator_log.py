@@ -69,10 +69,10 @@ def test_a_row_that_is_no_event_is_none(row: dict[str, Any]) -> None:
 
 def test_the_log_has_sentences_and_events_and_a_person_sees_the_same_lines(tmp_path: Path) -> None:
     lines: list[str] = []
-    telling = OperatorLog(tmp_path / "server.jsonl", lines.append)
-    telling.say("plants may join")
+    operator_log = OperatorLog(tmp_path / "server.jsonl", lines.append)
+    operator_log.say("plants may join")
     for event in happened(tmp_path):
-        telling.event({**event.as_dict(), "text": str(event)})
+        operator_log.event({**event.as_dict(), "text": str(event)})
     rows = [json.loads(line) for line in (tmp_path / "server.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == lines
     assert [row.get("event") for row in rows][:3] == [None, "RoundStarted", "PlantRefused"]
@@ -83,10 +83,10 @@ def test_a_terminal_shows_the_rounds_live_with_sentences_above(tmp_path: Path) -
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
     with LiveView(rounds=3, title="steel run-0001", console=console) as view:
-        telling = OperatorLog(tmp_path / "server.jsonl", lambda text: None, view)
-        telling.say("plants may join at port 9094")
+        operator_log = OperatorLog(tmp_path / "server.jsonl", lambda text: None, view)
+        operator_log.say("plants may join at port 9094")
         for event in happened(tmp_path):
-            telling.event({**event.as_dict(), "text": str(event)})
+            operator_log.event({**event.as_dict(), "text": str(event)})
         assert view.view.finished and view.view.plants["plant-1"].accuracy == 0.5
     assert "plants may join at port 9094" in screen.getvalue()
     assert "steel run-0001" in screen.getvalue()
@@ -107,9 +107,9 @@ def test_logs_prints_the_last_lines_as_text_or_as_they_are_stored(
 
     assert logs() == []
     monkeypatch.setattr(fedspect.files, "LARGEST_LOG", 600)
-    telling = OperatorLog(workspace.logs / "server.jsonl", lambda text: None)
+    operator_log = OperatorLog(workspace.logs / "server.jsonl", lambda text: None)
     for number in range(20):
-        telling.say(f"sentence {number}")
+        operator_log.say(f"sentence {number}")
     assert (workspace.logs / "server.old.jsonl").exists()
     assert [line.split("  ")[1] for line in logs("--lines", "3")] == [f"sentence {n}" for n in (17, 18, 19)]
     assert json.loads(logs("--json")[-1])["text"] == "sentence 19"
@@ -118,15 +118,15 @@ def test_logs_prints_the_last_lines_as_text_or_as_they_are_stored(
 
 @pytest.mark.slow
 def test_logs_follows_until_it_is_interrupted(workspace: Workspace) -> None:
-    telling = OperatorLog(workspace.logs / "server.jsonl", lambda text: None)
-    telling.say("before")
+    operator_log = OperatorLog(workspace.logs / "server.jsonl", lambda text: None)
+    operator_log.say("before")
     words = [sys.executable, "-m", "fedserver.cli", "logs", "--follow", "-w", str(workspace.folder)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert "before" in process.stdout.readline()
-        telling.say("after")
+        operator_log.say("after")
         assert "after" in process.stdout.readline()
         process.send_signal(2)
         assert process.wait(30) == 130

@@ -20,14 +20,14 @@ def workspace(tmp_path: Path) -> Workspace:
     return made_workspace(tmp_path)
 
 
-def offering(workspace: Workspace) -> tuple[VersionAnnouncer, list[str]]:
+def announcer(workspace: Workspace) -> tuple[VersionAnnouncer, list[str]]:
     said: list[str] = []
     return VersionAnnouncer(workspace.models, workspace.base().content_hash, said.append), said
 
 
 def test_the_end_of_a_run_is_published_once(workspace: Workspace) -> None:
     store = finished_run(workspace)
-    made, said = offering(workspace)
+    made, said = announcer(workspace)
     made.publish(workspace, store.folder)
     made.publish(workspace, store.folder)
     assert len(said) == 1 and said[0].startswith("published version 1 (")
@@ -42,13 +42,13 @@ def test_a_version_that_was_retired_is_not_published_again_and_a_server_says_so(
     workspace.models.retire(version, "too many escapes")
     with pytest.raises(WorkspaceError, match="was retired"):
         publish(workspace, store.folder)
-    made, said = offering(workspace)
+    made, said = announcer(workspace)
     made.publish(workspace, store.folder)
     assert len(said) == 1 and "could not be published" in said[0] and "too many escapes" in said[0]
 
 
 def test_what_an_operator_publishes_or_retires_is_noticed(workspace: Workspace) -> None:
-    made, said = offering(workspace)
+    made, said = announcer(workspace)
     made.look()
     assert said == []
     facts = {"architecture": "plain-cnn", "classes": ["a", "b"], "freeze_levels": 0, "run": "r", "rounds": 1}
@@ -63,7 +63,7 @@ def test_what_an_operator_publishes_or_retires_is_noticed(workspace: Workspace) 
 
 
 def test_what_plants_report_is_said_with_the_reasons(workspace: Workspace) -> None:
-    made, said = offering(workspace)
+    made, said = announcer(workspace)
     told = {"version": "ab" * 32, "number": 3, "outcome": "refused", "reasons": ["2 pictures differ"]}
     made.deployed("plant-a", DeploymentReport.model_validate(told))
     made.look()
@@ -72,7 +72,7 @@ def test_what_plants_report_is_said_with_the_reasons(workspace: Workspace) -> No
 
 def test_a_run_that_cannot_be_published_ends_nothing(workspace: Workspace, tmp_path: Path) -> None:
     store = finished_run(workspace)
-    made, said = offering(workspace)
+    made, said = announcer(workspace)
     (tmp_path / "base").rename(tmp_path / "gone")
     made.publish(workspace, store.folder)
     assert "could not be published" in said[0]

@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_registry_as_it_was(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fedserver.registry.versions import Models
+from fedserver.registry.versions import VersionRegistry
 import numpy as np
 step, count = int(sys.argv[2]), 0
 def hook(name):
@@ -137,7 +137,7 @@ def hook(name):
     setattr(os, name, hooked)
 for name in ("fsync", "mkdir", "rename"):
     hook(name)
-Models(Path(sys.argv[1])).add(
+VersionRegistry(Path(sys.argv[1])).add(
     {"w": np.ones((2, 3), np.float32)}, base_hash="ab" * 32, architecture="a", classes=["x", "y"],
     freeze_levels=1, run="run-0001", rounds=1,
 )

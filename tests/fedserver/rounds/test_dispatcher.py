@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from fedserver.rounds.dispatcher import BATCH, MessageDispatcher
-from fedserver.rounds.transport import Reply
-from fedspect.protocol.messages import DESCRIBE, TRAIN
+from fedserver.rounds.dispatcher import MessageDispatcher
+from fedspect.protocol.messages import TRAIN
 from linear_plants import LinearPlant
 from scripted_transport import Clock, ScriptedTransport
 
@@ -20,7 +19,7 @@ def test_an_answer_that_does_not_come_in_its_time_is_a_failure(tmp_path: Path) -
     clock, transport = Clock(), transport_of(tmp_path)
     dispatcher = MessageDispatcher(transport, clock)
     transport.held.add(1)
-    dispatcher.send(1, TRAIN, b"task", lifetime=30.0)
+    dispatcher.send([1], TRAIN, b"task", lifetime=30.0)
     assert dispatcher.busy() == {1}
     assert list(dispatcher.receive()) == []
     clock.now += 31
@@ -31,11 +30,13 @@ def test_an_answer_that_does_not_come_in_its_time_is_a_failure(tmp_path: Path) -
 
 def test_a_message_that_is_not_taken_is_a_failure(tmp_path: Path) -> None:
     class Refusing(ScriptedTransport):
-        def send(self, node: int, kind: str, body: bytes, *, lifetime: float, group: str) -> str | None:
-            return None
+        def send(
+            self, nodes: Sequence[int], kind: str, body: bytes, *, lifetime: float, group: str
+        ) -> Sequence[str | None]:
+            return [None] * len(nodes)
 
     dispatcher = MessageDispatcher(Refusing([LinearPlant("plant-1", tmp_path)]), Clock())
-    dispatcher.send(1, TRAIN, b"task", lifetime=30.0)
+    dispatcher.send([1], TRAIN, b"task", lifetime=30.0)
     (delivery,) = dispatcher.receive()
     assert delivery.failure == "the message was not taken"
 
@@ -44,28 +45,8 @@ def test_a_node_that_went_away_owes_nothing_but_may_still_answer(tmp_path: Path)
     transport = transport_of(tmp_path)
     dispatcher = MessageDispatcher(transport, Clock())
     transport.held.add(1)
-    dispatcher.send(1, TRAIN, b"task", lifetime=30.0)
+    dispatcher.send([1], TRAIN, b"task", lifetime=30.0)
     dispatcher.excuse(1)
     assert dispatcher.busy() == set()
     transport.held.clear()
     assert len(list(dispatcher.receive())) == 1
-
-
-def test_answers_are_pulled_a_few_at_a_time(tmp_path: Path) -> None:
-    pulls: list[int] = []
-
-    class Counting(ScriptedTransport):
-        def receive(self, messages: Sequence[str]) -> Iterable[Reply]:
-            pulls.append(len(messages))
-            return super().receive(messages)
-
-    count = 3 * BATCH + 1
-    dispatcher = MessageDispatcher(
-        Counting([LinearPlant(f"plant-{n}", tmp_path / str(n)) for n in range(count)]), Clock()
-    )
-    for node in range(1, count + 1):
-        dispatcher.send(node, DESCRIBE, b"", lifetime=30.0)
-    heard = 0
-    while heard < count:
-        heard += len(list(dispatcher.receive()))
-    assert max(pulls) == BATCH

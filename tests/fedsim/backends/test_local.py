@@ -1,4 +1,4 @@
-"""The local engine: one process, the same apps, one outcome."""
+"""The local backend: one process, the same apps, one outcome."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine_jobs import head_of, linear_job
 from fedclient.node.message_handler import MessageHandler, WorkerPort
 from fedserver.rounds.events import Event, PlantReplied, RoundClosed, RunFinished
 from fedserver.storage.run_store import RunStore
-from fedsim.backends import run_engine
+from fedsim.backends import run_backend
 from fedsim.backends.local import LocalTransport
 from fedsim.backends.workers import FactoryWorkers, forget_workers
 from fedspect.errors import AlreadyRunningError, InterruptedRunError, QuorumError, SettingsError
@@ -22,7 +22,7 @@ from fedspect.protocol.messages import TRAIN
 
 def test_a_run_learns_and_tells_of_every_round(tmp_path: Path) -> None:
     events: list[Event] = []
-    finished = run_engine("local", linear_job(tmp_path), events.append)
+    finished = run_backend("local", linear_job(tmp_path), events.append)
     assert [event.record.round for event in events if isinstance(event, RoundClosed)] == [1, 2, 3]
     assert events[-1] == finished
     evaluations = RunStore(tmp_path / "rounds").evaluations()
@@ -32,13 +32,13 @@ def test_a_run_learns_and_tells_of_every_round(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_model_with_any_number_of_threads(tmp_path: Path) -> None:
     heads = []
     for name, threads in (("a", 1), ("b", 1), ("c", 3)):
-        run_engine("local", linear_job(tmp_path / name, threads=threads))
+        run_backend("local", linear_job(tmp_path / name, threads=threads))
         heads.append(head_of(tmp_path / name))
     assert heads[0] == heads[1] == heads[2]
 
 
 def test_ctrl_c_in_a_plants_work_ends_in_words_and_the_next_call_goes_on(tmp_path: Path) -> None:
-    run_engine("local", linear_job(tmp_path / "whole"))
+    run_backend("local", linear_job(tmp_path / "whole"))
     replies = 0
 
     def interrupt(event: Event) -> None:
@@ -48,9 +48,9 @@ def test_ctrl_c_in_a_plants_work_ends_in_words_and_the_next_call_goes_on(tmp_pat
             raise KeyboardInterrupt
 
     with pytest.raises(InterruptedRunError):
-        run_engine("local", linear_job(tmp_path / "cut"), interrupt)
+        run_backend("local", linear_job(tmp_path / "cut"), interrupt)
     assert RunStore(tmp_path / "cut" / "rounds").latest().round == 1
-    run_engine("local", linear_job(tmp_path / "cut"))
+    run_backend("local", linear_job(tmp_path / "cut"))
     assert head_of(tmp_path / "cut") == head_of(tmp_path / "whole")
 
 
@@ -58,46 +58,46 @@ def test_ctrl_c_in_a_plants_work_ends_in_words_and_the_next_call_goes_on(tmp_pat
     "change", [{"seed": 6}, {"strategy": "fedadam"}, {"base_hash": "00" * 32}, {"classes": ("a", "b")}]
 )
 def test_a_folder_with_another_run_is_not_gone_on_with(tmp_path: Path, change: dict[str, Any]) -> None:
-    run_engine("local", linear_job(tmp_path))
+    run_backend("local", linear_job(tmp_path))
     with pytest.raises(SettingsError, match=f"another {next(iter(change))}"):
-        run_engine("local", linear_job(tmp_path, **change))
+        run_backend("local", linear_job(tmp_path, **change))
 
 
 def test_a_plant_that_cannot_work_ends_the_run_at_once_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(QuorumError, match="plant-2 has no pictures"):
-        run_engine("local", linear_job(tmp_path, worker_factory="engine_jobs:make_worker_without_pictures"))
+        run_backend("local", linear_job(tmp_path, worker_factory="engine_jobs:make_worker_without_pictures"))
 
 
 def test_with_a_smaller_quorum_the_others_go_on_without_it(tmp_path: Path) -> None:
     job = linear_job(tmp_path, worker_factory="engine_jobs:make_worker_without_pictures", quorum=2)
-    run_engine("local", job)
+    run_backend("local", job)
     assert [one.plant for one in RunStore(tmp_path / "rounds").history()[0].plants] == ["plant-1", "plant-3"]
 
 
 def test_a_run_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
     def run_again(event: Event) -> None:
         if isinstance(event, RoundClosed):
-            run_engine("local", linear_job(tmp_path))
+            run_backend("local", linear_job(tmp_path))
 
     with pytest.raises(AlreadyRunningError):
-        run_engine("local", linear_job(tmp_path), run_again)
+        run_backend("local", linear_job(tmp_path), run_again)
 
 
 @pytest.mark.parametrize("name", ["no_such_module:make", "linear_plants:no_such_function", "linear_plants"])
 def test_a_maker_of_workers_that_does_not_exist_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError, match="cannot be found"):
-        run_engine("local", linear_job(tmp_path, worker_factory=name))
+        run_backend("local", linear_job(tmp_path, worker_factory=name))
 
 
 def test_an_unknown_engine_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="did you mean local"):
-        run_engine("locl", linear_job(tmp_path))
+        run_backend("locl", linear_job(tmp_path))
 
 
 def test_a_finished_job_finishes_again_without_work(tmp_path: Path) -> None:
-    finished = run_engine("local", linear_job(tmp_path))
+    finished = run_backend("local", linear_job(tmp_path))
     events: list[Event] = []
-    assert run_engine("local", linear_job(tmp_path), events.append) == finished
+    assert run_backend("local", linear_job(tmp_path), events.append) == finished
     assert [type(event) for event in events] == [RunFinished]
 
 
@@ -119,7 +119,7 @@ class Keeping:
 
 
 def send(transport: LocalTransport, node: int) -> str:
-    identity = transport.send(node, TRAIN, f"task for {node}".encode(), lifetime=60.0, group="1")
+    (identity,) = transport.send([node], TRAIN, f"task for {node}".encode(), lifetime=60.0, group="1")
     assert identity is not None
     return identity
 
@@ -168,7 +168,7 @@ def test_workers_are_made_once_per_process_and_can_be_forgotten(tmp_path: Path) 
 
 
 def test_the_engines_result_is_what_plants_say_it_is(tmp_path: Path) -> None:
-    finished = run_engine("local", linear_job(tmp_path))
+    finished = run_backend("local", linear_job(tmp_path))
     assert finished.evaluation is not None
     head = RunStore(tmp_path / "rounds").head(3)
     plant = linear_plants.LinearPlant("plant-1", tmp_path / "elsewhere")

@@ -13,7 +13,7 @@ import pytest
 from engine_jobs import head_of, linear_job
 from fedserver.rounds.events import Event, PlantReplied, RoundClosed
 from fedserver.storage.run_store import RunStore
-from fedsim.backends import run_engine
+from fedsim.backends import run_backend
 from fedspect.errors import InterruptedRunError, QuorumError, SettingsError
 from torch_plants import torch_job
 
@@ -30,8 +30,8 @@ def test_real_plants_on_ray_come_to_the_same_bits_as_in_one_process(tmp_path: Pa
         threads.add(threading.get_ident())
         told["ray"].append(event)
 
-    run_engine("local", torch_job(tmp_path / "local"), told["local"].append)
-    run_engine("ray", torch_job(tmp_path / "ray"), listen)
+    run_backend("local", torch_job(tmp_path / "local"), told["local"].append)
+    run_backend("ray", torch_job(tmp_path / "ray"), listen)
     assert head_of(tmp_path / "ray") == head_of(tmp_path / "local")
     stores = [RunStore(tmp_path / name / "rounds") for name in ("local", "ray")]
     assert stores[0].evaluations() == stores[1].evaluations()
@@ -43,7 +43,7 @@ def test_real_plants_on_ray_come_to_the_same_bits_as_in_one_process(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ctrl_c_stops_a_ray_run_in_words_and_it_can_go_on_in_one_process(tmp_path: Path) -> None:
-    run_engine("local", linear_job(tmp_path / "whole"))
+    run_backend("local", linear_job(tmp_path / "whole"))
     interrupted = threading.Event()
 
     def listen(event: Event) -> None:
@@ -57,11 +57,11 @@ def test_ctrl_c_stops_a_ray_run_in_words_and_it_can_go_on_in_one_process(tmp_pat
                 time.sleep(0.01)
 
     with pytest.raises(InterruptedRunError):
-        run_engine("ray", linear_job(tmp_path / "cut", cpus_per_plant=0.5), listen)
+        run_backend("ray", linear_job(tmp_path / "cut", cpus_per_plant=0.5), listen)
     # Round 2 is closed where all of its answers had arrived together; no other round was begun.
     assert interrupted.is_set()
     assert RunStore(tmp_path / "cut" / "rounds").latest().round in (1, 2)
-    run_engine("local", linear_job(tmp_path / "cut"))
+    run_backend("local", linear_job(tmp_path / "cut"))
     assert head_of(tmp_path / "cut") == head_of(tmp_path / "whole")
 
 
@@ -70,9 +70,9 @@ def test_ctrl_c_stops_a_ray_run_in_words_and_it_can_go_on_in_one_process(tmp_pat
 def test_a_plant_that_cannot_work_ends_a_ray_run_with_its_reason(tmp_path: Path) -> None:
     job = linear_job(tmp_path, worker_factory="engine_jobs:make_worker_without_pictures")
     with pytest.raises(QuorumError, match="plant-2 has no pictures"):
-        run_engine("ray", job)
+        run_backend("ray", job)
 
 
 def test_a_maker_of_workers_that_does_not_exist_is_named_before_ray_starts(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be found"):
-        run_engine("ray", linear_job(tmp_path, worker_factory="no_such_module:make"))
+        run_backend("ray", linear_job(tmp_path, worker_factory="no_such_module:make"))

@@ -85,7 +85,7 @@ class SampleRun:
             rounds=6,
             strategy="fedavg",
             partition="a Dirichlet draw with alpha 0.5",
-            engine="local",
+            backend="local",
             batch_norm="average",
             encoding="int8",
             seed=1,

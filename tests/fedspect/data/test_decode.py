@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from camera_files import png_file
 from drawn_surfaces import encoded, png_that_claims, several, strip, write
 from fedspect.data import decode as room
 from fedspect.data.decode import (
@@ -18,7 +19,7 @@ from fedspect.data.decode import (
     TooLargePictureError,
     TruncatedPictureError,
     decode,
-    decode_with_header,
+    decode_picture,
     read_header,
     read_picture,
 )
@@ -72,17 +73,19 @@ def test_sixteen_bit_grey_is_scaled_by_the_bits_that_it_uses(tmp_path: Path, bit
     assert read_header(path.read_bytes(), path).bits == 16
 
 
-def test_sixteen_bit_colour_keeps_its_upper_bits(tmp_path: Path) -> None:
+def test_sixteen_bit_colour_is_scaled_as_grey_is(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(sixteen_bit_colour_png(200, 100, 50))
-    assert read_picture(path, channels=3).tolist() == [[[200, 100, 50]]]
+    path.write_bytes(png_file(np.array([[[65535, 32896, 0]]]), 16, 2))
+    assert read_picture(path, channels=3).tolist() == [[[255, 128, 0]]]
+    assert read_header(path.read_bytes(), path).bits == 16
 
 
 def test_a_jpeg_of_several_pictures_is_a_jpeg_and_the_first_is_read() -> None:
     content = several(GREY, 255 - GREY)
     with Image.open(io.BytesIO(content)) as image:
         assert image.format == "MPO"
-    pixels, header = decode_with_header(content, HERE)
+    read = decode_picture(content, HERE)
+    pixels, header = read.pixels, read.header
     assert header.format == "JPEG" and (pixels > 128).mean() == pytest.approx((GREY > 128).mean(), abs=0.1)
 
 
@@ -172,7 +175,7 @@ def test_a_file_beyond_the_bound_is_not_read(tmp_path: Path, monkeypatch: pytest
 
 def test_two_channels_are_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="1 or 3"):
-        decode_with_header(encoded(GREY), HERE, channels=2)
+        decode_picture(encoded(GREY), HERE, channels=2)
 
 
 @settings(max_examples=60, deadline=None)
@@ -200,16 +203,3 @@ def test_any_bytes_give_pixels_or_a_picture_error(content: bytes) -> None:
     for start in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*"):
         with pytest.raises(PictureError):
             decode(start + content, HERE)
-
-
-def sixteen_bit_colour_png(*values: int) -> bytes:
-    import struct
-    import zlib
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    row = b"\0" + b"".join(struct.pack(">H", value << 8 | 17) for value in values)
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

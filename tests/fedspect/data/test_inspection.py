@@ -177,7 +177,7 @@ def test_a_second_inspection_reads_the_cache_and_decodes_nothing(
     (root / "a" / "text.png").write_text("not a picture")
     listing = find_pictures(root)
     first = inspect_pictures(listing, cache=cache)
-    monkeypatch.setattr(checking, "decode_with_header", None)
+    monkeypatch.setattr(checking, "decode_picture", None)
     assert inspect_pictures(listing, cache=cache) == first
 
 

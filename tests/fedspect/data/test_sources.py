@@ -61,9 +61,9 @@ def test_folders_of_a_split_hold_folders_of_classes(tmp_path: Path) -> None:
     assert splits["val/good/4.png"] == ("validation", "good")
 
 
-def test_a_class_may_be_called_test(tmp_path: Path) -> None:
-    touch(tmp_path, "test/1.png", "other/2.png")
-    assert found(find_pictures(tmp_path)) == [("other/2.png", "other"), ("test/1.png", "test")]
+def test_a_side_of_a_split_never_becomes_a_class(tmp_path: Path) -> None:
+    with pytest.raises(ClassError, match="lie beside others"):
+        find_pictures(touch(tmp_path, "test/1.png", "other/2.png"))
 
 
 def test_flat_neu_names_long_and_short(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Levels: the fold, what standing still means, and what of a network travels."""
+"""Levels: the fold, what freezing means, and what of a network travels."""
 
 from __future__ import annotations
 

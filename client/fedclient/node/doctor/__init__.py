@@ -1,4 +1,4 @@
-"""`fedclient doctor`: what may keep this device from taking part, each line with its mend.
+"""Preflight checks of `fedclient doctor`: what may keep this device from taking part, each with its remedy.
 
 Nothing here needs torch: the worker's interpreter is asked in a process of its own.
 """
@@ -32,7 +32,7 @@ def examine(
     token: JoinToken | None = None,
     root: Path = ROOT,
 ) -> Iterator[Check]:
-    """All checks, as they are done; none raises.
+    """Run all checks and yield each result; none raises.
 
     Args:
         home: the plant's own folder.
@@ -67,7 +67,7 @@ def examine(
 
 
 def before_joining(home: PlantHome, *, root: Path = ROOT) -> Iterator[Check]:
-    """What `fedclient join` looks at by itself, for it takes no time: the device."""
+    """The quick checks that `fedclient join` makes by itself: the device."""
     yield from guarded("memory", device.memory)
     yield from guarded("disk", lambda: device.disk(home.folder))
     yield from guarded("device", lambda: device.jetson(root))
@@ -86,10 +86,11 @@ def _settings(home: PlantHome) -> Iterator[Check]:
 def _pictures(source: Path, membership: Membership | None) -> Iterator[Check]:
     classes = None if membership is None else ClassList(tuple(membership.classes), membership.aliases)
     listing = find_pictures(source, classes=classes)
-    text = f"{len(listing.pictures)} in {source}, {len(listing.problems)} that cannot be used"
+    left_out = [problem for problem in listing.problems if problem.left_out]
+    text = f"{listing.understood}, in {source}"
     present = {picture.label for picture in listing.pictures}
-    if listing.problems:
-        first = listing.problems[0]
+    if left_out:
+        first = left_out[0]
         yield warning("pictures", text, f"the first: {first.name}: {first.kind}; `fedclient data` names all")
     elif len(present) < 2:
         yield warning(

@@ -1,4 +1,4 @@
-"""One line of `fedclient doctor`, and how a look becomes lines whatever goes wrong in it."""
+"""Result of a check, and a guard that turns an error within a check into a result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how it stands, what was found, and what to do about it."""
+    """What was checked, its state, what was found, and the remedy."""
 
     name: str
     level: Level
@@ -28,23 +28,23 @@ class Check:
 
 
 def ok(name: str, found: str) -> Check:
-    """All is well."""
+    """A passed check."""
     return Check(name, "ok", found)
 
 
 def warning(name: str, found: str, remedy: str) -> Check:
-    """The plant can take part, but."""
+    """A warning: the plant can take part."""
     return Check(name, "warning", found, remedy)
 
 
 def failure(name: str, error: FedspectError) -> Check:
-    """The plant cannot take part, and the command ends with the error's exit code."""
+    """A failed check: the plant cannot take part, and the command ends with the error's exit code."""
     found = error.what if error.seen is None else f"{error.what} ({error.seen})"
     return Check(name, "failure", found, error.remedy or "", error.exit_code)
 
 
 def guarded(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
-    """The lines of a look; an error in it is a line too."""
+    """The results of a check function; an error in it is a result too."""
     try:
         yield from look()
     except FedspectError as error:

@@ -1,4 +1,4 @@
-"""The device: memory, disk, and on a Jetson which one it is, its power mode, its processors, its heat.
+"""Device checks: memory, disk, and on a Jetson its model, power mode, processors and temperature.
 
 What is read of a Jetson is files below ``root``, so that a test can lay them down. It follows what is
 documented of L4T; it was never tried on a board, so every line shows what was read.
@@ -28,7 +28,7 @@ POWER_MODES = "etc/nvpmodel.conf"
 
 
 def memory() -> Iterator[Check]:
-    """Memory that is free, swap beside it.
+    """Free memory and swap.
 
     Raises:
         WorkerError: too little to train at all.
@@ -48,7 +48,7 @@ def memory() -> Iterator[Check]:
 
 
 def disk(folder: Path) -> Iterator[Check]:
-    """Room where the plant lives.
+    """Free disk space of the plant's folder.
 
     Raises:
         DiskFullError: too little for a base model and a round.
@@ -73,7 +73,7 @@ def is_jetson(root: Path) -> bool:
 
 
 def jetson(root: Path) -> Iterator[Check]:
-    """Which Jetson it is, with what software, and in which power mode; nothing elsewhere."""
+    """Model, software and power mode of a Jetson; nothing elsewhere."""
     if not is_jetson(root):
         return
     release = (root / RELEASE).read_text("utf-8", "replace")
@@ -98,7 +98,7 @@ def jetson(root: Path) -> Iterator[Check]:
 
 
 def _power_mode(root: Path) -> Iterator[Check]:
-    """The mode by nvpmodel's own files: its number now, and what each number means."""
+    """The power mode by nvpmodel's own files: the current number, and what each number means."""
     current = re.search(r"pmode:\s*(\d+)", _text(root / POWER_STATUS))
     modes = {
         int(number): name
@@ -120,7 +120,7 @@ def _power_mode(root: Path) -> Iterator[Check]:
 
 
 def temperature(root: Path) -> Iterator[Check]:
-    """The hottest of the places that the kernel measures; nothing where it measures none."""
+    """The highest temperature that the kernel measures; nothing where it measures none."""
     zones = []
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         read = _text(zone / "temp")

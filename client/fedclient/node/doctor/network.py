@@ -1,4 +1,4 @@
-"""The way to headquarters: name, port, certificate, clock; before joining as the token says, then as known."""
+"""Network checks: name, port, certificate and clock; before joining from the token, then from the membership."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Address = tuple[str, int]
 
 
 def joined(home: PlantHome, membership: Membership) -> Iterator[Check]:
-    """Everything on the way to a headquarters that admitted this device."""
+    """Checks of the way to a headquarters that admitted this device."""
     authority = home.authority_path.read_bytes()
     proxy = SettingsFile(home.folder).current().network.proxy
     for text in membership.enrolment_addresses:
@@ -38,7 +38,7 @@ def joined(home: PlantHome, membership: Membership) -> Iterator[Check]:
 
 
 def invited(home: PlantHome, token: JoinToken) -> Iterator[Check]:
-    """Everything on the way to a headquarters that a token names; the token is not used up."""
+    """Checks of the way to a headquarters that a token names; the token is not used up."""
     proxy = SettingsFile(home.folder).current().network.proxy
     left = token.expires - time.time()
     if left <= 0:
@@ -57,7 +57,7 @@ def invited(home: PlantHome, token: JoinToken) -> Iterator[Check]:
 
 
 def reachable(what: str, address: Address, proxy: str) -> Iterator[Check]:
-    """A name that means an address, and a port that answers there; behind a proxy the name is the proxy's to know.
+    """Name resolution and a TCP connection; behind a proxy the name is resolved by the proxy.
 
     Raises:
         ConnectionLostError: one of them does not.

@@ -1,4 +1,4 @@
-"""Interpreters and libraries: the node's own, and the worker's, which is asked in a process of its own."""
+"""Software checks: interpreters and libraries of the node, and of the worker in a process of its own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ print(json.dumps(found))
 
 
 def node() -> Iterator[Check]:
-    """What the node runs on."""
+    """Software of the node."""
     names = ("flwr", "grpcio", "cryptography", "numpy", "pydantic")
     versions = {name: importlib.metadata.version(name) for name in names}
     text = f"Python {platform.python_version()}, Fedspect {version()}, "
@@ -59,7 +59,7 @@ def node() -> Iterator[Check]:
 
 
 def worker(python: str, *, jetson: bool = False) -> Iterator[Check]:
-    """What the worker runs on, its GPU, and what can run the line's engines.
+    """Software of the worker, its GPU, and what can run the line's engines.
 
     Raises:
         WorkerError: the interpreter does not answer, or lacks what it needs.

@@ -1,4 +1,4 @@
-"""Fetching files that headquarters offers: bounded, each whole or not at all, a broken download goes on.
+"""Resumable downloads of files that headquarters offers: bounded, and each file whole or not at all.
 
 Nothing of what is offered is believed: names must be plain, sizes bounded, and every file must have the hash
 that was announced for it.
@@ -38,7 +38,7 @@ Ask = Callable[[str, int], Iterator[BaseChunk]]
 
 
 def no_progress(done: int, total: int) -> None:
-    """Tell nobody."""
+    """Report no progress."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Offered:
     entries: tuple[FileEntry, ...]
 
     def fetch(self, folder: Path, ask: Ask, progress: Progress = no_progress) -> bool:
-        """Have all files in ``folder``, in the order in which they are offered; whether any had to be fetched.
+        """Download all files into ``folder``, in the order in which they are offered; whether any was missing.
 
         Raises:
             EnrolmentError: too many files or bytes, or a strange name; nothing was fetched.
@@ -71,7 +71,7 @@ class Offered:
         return fetched
 
     def _fetch_file(self, path: Path, entry: FileEntry, ask: Ask, progress: Callable[[int], None]) -> None:
-        """One file; a broken download goes on where it broke."""
+        """Download one file, from where a broken download stopped."""
         digest, received, breaks = hashlib.sha256(), 0, 0
         with files.replacing(path) as file:
             while received < entry.size:
@@ -99,7 +99,7 @@ class Offered:
 
 
 def check_version(folder: Path, version_hash: str) -> None:
-    """See that the head in ``folder`` is the version that it was offered as.
+    """Verify that the head in ``folder`` is the version that it was offered as.
 
     Raises:
         DamagedFileError: it is not; its file is removed, so that it is fetched again.
@@ -122,20 +122,16 @@ def _advance(progress: Progress, before: int, total: int, received: int) -> None
 
 
 def _holds(path: Path, sha256: bytes) -> bool:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+        return files.file_hash(path) == sha256.hex()
     except FileNotFoundError:
         return False
     except OSError as error:
         raise storage_error(error, path, "reading a file") from error
-    return digest.digest() == sha256
 
 
 def plain_name(name: str) -> str:
-    """A file name without folders, so that nothing is written elsewhere.
+    """Validate a file name: without folders, so that nothing is written elsewhere.
 
     Raises:
         EnrolmentError: it is none.
@@ -147,7 +143,7 @@ def plain_name(name: str) -> str:
 
 
 def hash_name(text: str) -> str:
-    """A content hash, hexadecimal.
+    """Validate a content hash, hexadecimal.
 
     Raises:
         EnrolmentError: it is none.

@@ -1,4 +1,4 @@
-"""The plant's side of enrolment: in with a token, and back with the key; a ``session.Session`` is what it gets."""
+"""Enrolment client: join with a token, or authenticate with the registered key, and open a session."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def joined(home: PlantHome, token: JoinToken) -> Iterator[tuple[Session, bytes]]
 
 @contextmanager
 def returned(home: PlantHome, membership: Membership, *, stays: bool = True) -> Iterator[Session]:
-    """Come back with the registered key; a command that asks beside the running plant does not stay.
+    """Authenticate with the registered key; a command that asks beside the running plant does not stay.
 
     Raises:
         EnrolmentError: this device is not admitted any more, and why.
@@ -119,7 +119,7 @@ def clock_offset(address: tuple[str, int], authority: bytes, *, proxy: str = "no
 
 
 def software() -> str:
-    """What this plant runs, for headquarters' list."""
+    """Software versions of this plant, for headquarters' list."""
     return f"fedspect {version()}"
 
 

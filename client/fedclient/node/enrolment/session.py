@@ -1,4 +1,4 @@
-"""What a plant that was let in asks of headquarters: the base model, published versions, reports, leaving.
+"""Authenticated session with headquarters: the base model, published versions, reports, leaving.
 
 A session ends after an hour, or when headquarters is started again; ``enrol`` opens another.
 """
@@ -35,7 +35,7 @@ DOWNLOAD_TIMEOUT = 3600.0
 
 
 class Session:
-    """An open conversation with headquarters' enrolment service; made by ``enrol.joined`` and ``enrol.returned``."""
+    """An open session with headquarters' enrolment service; made by ``enrol.joined`` and ``enrol.returned``."""
 
     def __init__(self, stub: Stub, admission: Admission, clock_offset: float) -> None:
         self._stub = stub
@@ -44,7 +44,7 @@ class Session:
         """Seconds to add to this device's clock to get headquarters'."""
 
     def fetch_base(self, home: PlantHome, progress: Progress = no_progress) -> Path:
-        """The base model's folder; what is there and right already is not fetched again.
+        """Download the base model's folder; files that are there and right are not fetched again.
 
         Raises:
             EnrolmentError: headquarters offers something that cannot be a base model.
@@ -153,11 +153,11 @@ class Session:
         )
 
     def leave(self) -> None:
-        """Have this device forgotten."""
+        """Have headquarters forget this device."""
         self._stub.leave(LeaveRequest(session=self.admission.session), timeout=CALL_TIMEOUT)
 
     def membership(self, addresses: Sequence[str], fingerprint: bytes, **kept: object) -> Membership:
-        """What to remember, checked: headquarters is trusted to prescribe, not to break names and bounds.
+        """The membership to store, checked: headquarters may prescribe, but names and bounds are validated.
 
         Raises:
             EnrolmentError, SettingsError: it broke them.

@@ -1,4 +1,4 @@
-"""Whom a plant talks to: the authority of headquarters, by the fingerprint that the token carries.
+"""Certificate pinning: the authority of headquarters by the fingerprint in the token, and the server's certificate.
 
 Before the plant says anything, it completes a TLS handshake, looks at the certificates that the server
 shows, and takes the one whose SHA-256 is the token's fingerprint as its only root. A second handshake then
@@ -27,7 +27,7 @@ MOST_CERTIFICATES = 10
 def find_authority(
     addresses: Sequence[tuple[str, int]], fingerprint: bytes, *, proxy: str = "none"
 ) -> tuple[bytes, tuple[str, int]]:
-    """The authority's certificate (PEM), and the first of the addresses at which it vouches for the server.
+    """The authority's certificate (PEM), and the first of the addresses whose server it has signed.
 
     Raises:
         EnrolmentError: somebody answers who is not the headquarters of the token.
@@ -51,7 +51,7 @@ def find_authority(
 
 
 def check_server(address: tuple[str, int], authority: bytes, *, proxy: str = "none") -> float:
-    """See that the server at ``address`` is of ``authority`` and bears the name that it was called by.
+    """Verify that the server at ``address`` has a certificate of ``authority`` for the name that was called.
 
     Answers when its certificate ends, in seconds since 1970.
 
@@ -120,7 +120,7 @@ def _issuer(shown: list[bytes]) -> str:
 
 
 def _handshake(address: tuple[str, int], context: ssl.SSLContext, proxy: str) -> list[bytes]:
-    """Shake hands and hang up; the certificates that the server showed (DER)."""
+    """TLS handshake only; returns the certificates that the server sent (DER)."""
     try:
         with connect(address, proxy=proxy, timeout=HANDSHAKE_TIMEOUT) as raw:
             raw.settimeout(HANDSHAKE_TIMEOUT)
@@ -136,7 +136,7 @@ def _handshake(address: tuple[str, int], context: ssl.SSLContext, proxy: str) ->
 
 
 def _shown(connection: ssl.SSLSocket) -> list[bytes]:
-    """The chain as the server sent it. Public from Python 3.13 on, there since 3.10."""
+    """The certificate chain as the server sent it. Public from Python 3.13 on, there since 3.10."""
     if hasattr(connection, "get_unverified_chain"):
         return [bytes(certificate) for certificate in connection.get_unverified_chain()]
     inner: Any = connection._sslobj  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import random
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -31,6 +32,8 @@ from fedspect.protocol.names import split_address
 
 HEARTBEAT_INTERVAL = 10.0
 """Seconds; the least that the Fleet API accepts. A device is offline after twice that."""
+BEAT = 7.5
+"""Seconds without another call after which the node sends a heartbeat."""
 CALL_TIMEOUT = 15.0
 
 
@@ -54,7 +57,7 @@ class _StillActiveError(FederationError):
     """The server holds an earlier activation of this device for online."""
 
 
-OF_ONE_MESSAGE = ("PullObject", "PushObject", "PushMessages", "ConfirmMessageReceived")
+OF_ONE_MESSAGE = ("PushMessages",)
 """Calls about a message that the node has in hand, which can be over while the link is well."""
 
 FULL_PACKETS = (
@@ -108,6 +111,7 @@ class FleetConnection:
         self._closed = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._refusal = ""
+        self._alive_at = time.monotonic()
 
     def __enter__(self) -> FleetConnection:
         try:
@@ -143,9 +147,12 @@ class FleetConnection:
         if self._refusal:
             raise NotRecognisedError(self._refusal)
         try:
-            return getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata())
+            answer = getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata())
         except grpc.RpcError as error:
             raise self._meaning(error, method) from error
+        if method == "PullMessages":
+            self._alive_at = time.monotonic()
+        return answer
 
     def _metadata(self) -> list[tuple[str, str | bytes]]:
         timestamp = (dt.datetime.now(dt.timezone.utc) + self._clock_offset).isoformat()
@@ -185,7 +192,11 @@ class FleetConnection:
         return error
 
     def _beat(self) -> None:
-        while not self._closed.wait(HEARTBEAT_INTERVAL * random.uniform(0.7, 0.85)):
+        """Never leave the server without a sign of life for longer than a beat; a question for messages is one."""
+        while not self._closed.wait(self._alive_at + BEAT * random.uniform(0.9, 1.1) - time.monotonic()):
+            if time.monotonic() - self._alive_at < 0.9 * BEAT:
+                continue
+            self._alive_at = time.monotonic()
             request = SendNodeHeartbeatRequest(node=self.proto, heartbeat_interval=HEARTBEAT_INTERVAL)
             try:
                 if not self.call("SendNodeHeartbeat", request, timeout=5.0).success:

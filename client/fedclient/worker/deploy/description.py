@@ -90,13 +90,15 @@ class Layer:
 class Block:
     """Dense layers; with ``early_pool`` the pool behind them is taken before the last refreshing sum.
 
-    ``pack``: the channels to go on with, by number; None: all.
+    ``pack``: the channels to go on with, by number; None: all. ``places``: where the network's own channels stand
+    behind the block; None: as they come, and there are no others.
 
     """
 
     layers: Tuple[Layer, ...]
     early_pool: bool = False
     pack: Optional[np.ndarray] = None
+    places: Optional[np.ndarray] = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from fedclient.worker.deploy.closed_form import (
+    ClosedForm,
+    closed_form_of,
+    read_row,
+    write_discriminant,
+    write_row,
+    write_tap,
+)
 from fedclient.worker.deploy.description import Description, describe
 from fedclient.worker.deploy.emit import Emitter
 from fedclient.worker.deploy.forms import CPU, TORCH, Form, rewritten
@@ -91,7 +99,8 @@ def deploy_graphs(
         graph, form = TorchGraph(network, size), TORCH
     levels = freeze_levels if freeze_levels is not None else network.freeze_levels
     cut = cut_level(network, levels or (network.default_freeze_levels if freeze_levels is None else 0))
-    exporter = _Exporter(graph, network.architecture, form, facts, pixels, cut)
+    closed_form = closed_form_of(network, levels)
+    exporter = _Exporter(graph, network.architecture, form, facts, pixels, cut, closed_form)
     last = len(network.levels())
     whole = exporter.part("whole", 0, last)
     if cut == 0:
@@ -115,6 +124,9 @@ class _Graph(Protocol):
     def shape(self, level: int) -> Tuple[int, ...]:
         """The shape in front of a level, counted from 0."""
 
+    def own_channels(self, level: int) -> Optional[np.ndarray]:
+        """Which channels of the map in front of a level are the network's own; None: all."""
+
     def write(self, writer: Writer, source: str, first: int, last: int) -> str:
         """Add levels ``first`` to before ``last`` behind the value ``source``; the name of their result."""
 
@@ -130,6 +142,10 @@ class WrittenGraph:
         """Written once more only to learn the shape."""
         return dimensions(self._levels(Writer(), self._pixels, 0, level))
 
+    def own_channels(self, level: int) -> Optional[np.ndarray]:
+        """Without the silent channels that some forms add."""
+        return self.description.blocks[(level - 2) // 2].places
+
     def write(self, writer: Writer, source: str, first: int, last: int) -> str:
         """The levels' nodes."""
         shape = self.shape(first)
@@ -143,8 +159,16 @@ class WrittenGraph:
 
 class _Exporter:
     def __init__(
-        self, graph: _Graph, architecture: str, form: Form, facts: DeployFacts, pixels: str, cut: int
+        self,
+        graph: _Graph,
+        architecture: str,
+        form: Form,
+        facts: DeployFacts,
+        pixels: str,
+        cut: int,
+        closed_form: Optional[ClosedForm],
     ) -> None:
+        self.closed_form = closed_form
         self.graph, self.architecture, self.form = graph, architecture, form
         self.facts, self.pixels, self.cut = facts, pixels, cut
 
@@ -154,15 +178,55 @@ class _Exporter:
         source = PIXELS if first == 0 else FEATURES
         result = FEATURES if name == "backbone" else LOGITS
         begin = self._normalised(writer) if first == 0 else source
-        writer.rename(self.graph.write(writer, begin, first, last), result)
+        if self.closed_form is None:
+            end = self.graph.write(writer, begin, first, last)
+            taken, given = self.graph.shape(first), self.graph.shape(last)
+        else:
+            end, taken, given = self._with_closed_form(writer, self.closed_form, begin, first, last)
+        writer.rename(end, result)
         model = writer.model(
             f"{self.architecture}-{name}",
-            helper.make_tensor_value_info(source, kind, ["batch", *self.graph.shape(first)]),
-            helper.make_tensor_value_info(result, TensorProto.FLOAT, ["batch", *self.graph.shape(last)]),
+            helper.make_tensor_value_info(source, kind, ["batch", *taken]),
+            helper.make_tensor_value_info(result, TensorProto.FLOAT, ["batch", *given]),
             {},
         )
         helper.set_model_props(model, self._metadata(name, model))
         return model
+
+    def _with_closed_form(
+        self, writer: Writer, form: ClosedForm, begin: str, first: int, last: int
+    ) -> Tuple[str, Tuple[int, ...], Tuple[int, ...]]:
+        """The end of a part, and the shapes of what it takes and gives. At the cut travel rows of taps and features,
+        or taps alone where nothing behind them matters.
+        """
+        count, shape = form.whitening.weight.shape[1], self.graph.shape(self.cut)
+        row: Tuple[int, ...] = (count,) if form.alone else (count + int(np.prod(shape)),)
+        taken = row
+        if first == 0:
+            taken = self.graph.shape(0)
+            taps, features = self._tapped(writer, form, begin)
+        elif form.alone:
+            taps, features = begin, ""
+        else:
+            taps, features = read_row(writer, begin, count, shape)
+        if last == self.cut:
+            return taps if form.alone else write_row(writer, taps, features), taken, row
+        residual = None if form.alone else self.graph.write(writer, features, self.cut, last)
+        (classes,) = self.graph.shape(last)
+        return write_discriminant(writer, form, taps, residual), taken, (classes + 1,)
+
+    def _tapped(self, writer: Writer, form: ClosedForm, features: str) -> Tuple[str, str]:
+        """The levels before the cut: all taps (N, D), and the features at the cut where they are needed."""
+        taps: List[str] = []
+        first = 0
+        for place in form.taps:
+            features = self.graph.write(writer, features, first, place + 1)
+            first = place + 1
+            channels, own = self.graph.shape(first)[0], self.graph.own_channels(first)
+            taps.append(write_tap(writer, f"tap{first}", features, channels, own))
+        if first < self.cut and not form.alone:
+            features = self.graph.write(writer, features, first, self.cut)
+        return writer.node("Concat", "taps", taps, axis=1), features
 
     def _normalised(self, writer: Writer) -> str:
         name = PIXELS
@@ -191,6 +255,10 @@ class _Exporter:
         }
         if part != "backbone":
             facts["classes"] = json.dumps(list(self.facts.classes))
+        if self.closed_form is not None:
+            facts["taps"] = str(self.closed_form.whitening.weight.shape[1])
+            if part != "backbone":
+                facts["limit"] = repr(self.closed_form.limit)
         facts["content_hash"] = content_hash(facts, model)
         facts["version"] = self.facts.version
         return {PREFIX + key: value for key, value in facts.items()}

@@ -39,7 +39,7 @@ def pad_features(description: Description, multiple: int = 16) -> Description:
             silent = np.setdiff1d(np.arange(width), place)[: packed - len(place)]
             block = replace(block, pack=np.concatenate([place, silent]))
             place, width = np.arange(len(place)), packed
-        blocks.append(block)
+        blocks.append(replace(block, places=place))
     excitation, hidden = description.excitation, description.hidden
     return replace(
         description,

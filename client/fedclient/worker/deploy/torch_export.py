@@ -61,6 +61,9 @@ class TorchGraph:
         """The shape of the features in front of a level (behind the last: of the logits), without the batch."""
         return self._shapes[level]
 
+    def own_channels(self, level: int) -> None:
+        """All channels are the network's own."""
+
     def write(self, writer: Writer, source: str, first: int, last: int) -> str:
         """Add the levels' nodes behind the value ``source``; the name of their result.
 

@@ -1,4 +1,4 @@
-"""Which engines the line runs, which it ran before, and who decided that when and why.
+"""Deployments: which engines the line runs, which it ran before, and who decided that when and why.
 
 ``record`` says what a deployment is, ``records`` keeps them, ``pointer`` moves from one to another by a single rename.
 """

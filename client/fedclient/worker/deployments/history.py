@@ -1,4 +1,4 @@
-"""Everything that was decided about a device's engines, a line each, bounded.
+"""Deployment history: every decision about a device's engines, one JSON line each, bounded.
 
 What the pointer needs when it cannot be read, or when a version comes a second time, are its moves: they stay,
 without their figures, when other entries go.
@@ -37,7 +37,7 @@ class History:
         return entries
 
     def append(self, entry: Entry) -> None:
-        """Write one more; raises ``StorageError``."""
+        """Append an entry; raises ``StorageError``."""
         append_line(self.path, entry.model_dump_json())
 
     def bound(self, entries: Sequence[Entry]) -> None:
@@ -65,8 +65,8 @@ def left_behind(entries: Sequence[Entry], version: str) -> Optional[Entry]:
     return found
 
 
-def remembered(entries: Sequence[Entry]) -> Optional[Pointer]:
-    """The pointer as the moves tell it; None where there is none."""
+def last_pointer(entries: Sequence[Entry]) -> Optional[Pointer]:
+    """The pointer rebuilt from the history; None where there is none."""
     earlier: List[str] = []
     last: Optional[Entry] = None
     for entry in entries:

@@ -1,4 +1,4 @@
-"""The pointer to what the line runs. Moving it is one rename, so there is never none and never half of one.
+"""Deployment pointer: which engines the line runs. It moves by one rename, so it is always there and whole.
 
 ::
 
@@ -22,7 +22,7 @@ from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, S
 
 from pydantic import ValidationError
 
-from fedclient.worker.deployments.history import MOST_EARLIER, History, left_behind, remembered
+from fedclient.worker.deployments.history import MOST_EARLIER, History, last_pointer, left_behind
 from fedclient.worker.deployments.record import Deployment, Entry, Event, Pointer, entry_of
 from fedclient.worker.deployments.records import Records, damaged
 from fedspect.errors import DamagedFileError, GateError, StorageError, storage_error
@@ -126,7 +126,7 @@ class Deployments:
     def add(
         self, deployment: Deployment, *, who: str = "", why: str = "", refused: Sequence[str] = ()
     ) -> Deployment:
-        """Keep a candidate that has engines; with ``refused`` (the reasons) one that did not pass.
+        """Store a candidate that has engines; with ``refused`` (the reasons) one that did not pass.
 
         The pointer does not move. A candidate of the same id is replaced, but what passed and the line has run
         is not taken away by a later refusal: that is written into the history only. A version that is retired
@@ -141,17 +141,15 @@ class Deployments:
         """
         record = deployment.model_copy(
             update={
-                "standing": "refused" if refused else "passed",
+                "state": "refused" if refused else "passed",
                 "reasons": tuple(refused),
                 "added_at": deployment.added_at or time.time(),
             }
         )
         with self._deciding():
-            retired = [
-                one for one in self.list() if one.version == record.version and one.standing == "retired"
-            ]
+            retired = [one for one in self.list() if one.version == record.version and one.state == "retired"]
             if retired and not refused:
-                record = record.model_copy(update={"standing": "retired", "reasons": retired[-1].reasons})
+                record = record.model_copy(update={"state": "retired", "reasons": retired[-1].reasons})
             proven = self._records.passed(record.id) if refused and self._ran(record.id) else None
             if proven is None:
                 self._records.keep(record)
@@ -171,17 +169,17 @@ class Deployments:
         """
         with self._deciding():
             deployment = self.get(deployment_id)
-            forced = deployment.standing != "passed"
+            forced = deployment.state != "passed"
             if forced and not force:
                 raise GateError(
-                    f"deployment {deployment.id} was {deployment.standing}",
+                    f"deployment {deployment.id} was {deployment.state}",
                     seen="; ".join(deployment.reasons) or None,
                     remedy="build a better version, or take it all the same with --force",
                 )
             pointer = self._pointer_or_none()
             if pointer is not None and pointer.current == deployment_id:
                 return self._as_current(deployment, pointer.move)
-            pointer = pointer or remembered(self._history.entries())
+            pointer = pointer or last_pointer(self._history.entries())
             earlier = [] if pointer is None else [*pointer.earlier, pointer.current]
             earlier = [each for each in earlier if each != deployment_id][-MOST_EARLIER:]
             move = entry_of("activated", deployment, who, why, forced=forced)
@@ -203,7 +201,7 @@ class Deployments:
         if not self.pointer_path.exists() and not self.history_path.exists():
             raise GateError("the line runs no engine yet, so there is nothing to go back to")
         with self._deciding():
-            pointer = self._pointer_or_none() or remembered(self._history.entries())
+            pointer = self._pointer_or_none() or last_pointer(self._history.entries())
             if pointer is None:
                 raise GateError("the line runs no engine yet, so there is nothing to go back to")
             earlier, passed_over = list(pointer.earlier), []
@@ -225,10 +223,10 @@ class Deployments:
 
         """
         with self._deciding():
-            marked = [each for each in self.list() if each.version == version and each.standing != "retired"]
+            marked = [each for each in self.list() if each.version == version and each.state != "retired"]
             for each in marked:
                 self._records.keep(
-                    each.model_copy(update={"standing": "retired", "reasons": (*each.reasons, why)})
+                    each.model_copy(update={"state": "retired", "reasons": (*each.reasons, why)})
                 )
                 self._history.append(entry_of("retired", each, who, why))
             return marked
@@ -243,7 +241,7 @@ class Deployments:
         why: str,
         figures: Optional[Mapping[str, Any]] = None,
     ) -> None:
-        """Write down what happened to a candidate that has no record: refused or failed before it had engines.
+        """Record what happened to a candidate that has no record: refused or failed before it had engines.
 
         Raises:
             StorageError: the line cannot be written.
@@ -288,7 +286,7 @@ class Deployments:
             raise damaged(self.pointer_path, error) from error
 
     def _pointer_or_none(self) -> Optional[Pointer]:
-        """The pointer; a damaged one is none: activating mends it."""
+        """The pointer; a damaged one counts as none: the next activation repairs it."""
         try:
             return self._pointer()
         except DamagedFileError:
@@ -320,11 +318,11 @@ class Deployments:
             except (GateError, DamagedFileError):
                 reasons.append(f"{each}: its record is gone or damaged")
                 continue
-            if deployment.standing == "passed":
+            if deployment.state == "passed":
                 reasons.append(f"{each}: engines gone or damaged")
                 continue
             forced = forced or each
-            reasons.append(f"{each}: {deployment.standing} ({'; '.join(deployment.reasons)})")
+            reasons.append(f"{each}: {deployment.state} ({'; '.join(deployment.reasons)})")
         more = f"; and {len(reasons) - MOST_NAMED} more" if len(reasons) > MOST_NAMED else ""
         named = f"; passed over: {'; '.join(reasons[:MOST_NAMED])}{more}" if reasons else ""
         force = (

@@ -1,4 +1,4 @@
-"""What a deployment is: a published version as this device runs it, and an entry of its history."""
+"""Deployment record: a published version as this device runs it, and an entry of the history."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 from pydantic import BaseModel, ConfigDict, Field
 
 Event = Literal["added", "activated", "rolled back", "refused", "failed", "retired"]
-Standing = Literal["passed", "refused", "retired"]
+DeploymentState = Literal["passed", "refused", "retired"]
 
 
 class Deployment(BaseModel):
     """A version with the engines that were built of it.
 
     ``engines`` holds the engine store's ids: {"backbone": id, "head": id}, or {"whole": id} where no level
-    stands still. ``figures`` is what the gate measured. ``activated_at`` (seconds since 1970), ``who`` and
+    is frozen. ``figures`` is what the gate measured. ``activated_at`` (seconds since 1970), ``who`` and
     ``why`` tell of the activation that made it current; they are empty on one that is not current.
     """
 
@@ -30,8 +30,10 @@ class Deployment(BaseModel):
     classes: Tuple[str, ...]
     base_hash: str
     engines: Dict[str, str] = Field(min_length=1)
+    bit_depth: Optional[int] = None
+    """Of the camera, by which files of 16 bits are read; None where the plant's pictures have 8."""
     figures: Dict[str, Any] = Field(default_factory=dict)
-    standing: Standing = "passed"
+    state: DeploymentState = "passed"
     """Whether the gate let it through; what it refused or headquarters retired is only activated by force."""
     reasons: Tuple[str, ...] = ()
     """Why it was refused or retired."""
@@ -64,7 +66,7 @@ class Entry(BaseModel):
 
 
 def entry_of(event: Event, deployment: Deployment, who: str, why: str, *, forced: bool = False) -> Entry:
-    """A line for what happens to a deployment now."""
+    """A history entry, dated now."""
     return Entry(
         at=time.time(),
         event=event,
@@ -78,9 +80,12 @@ def entry_of(event: Event, deployment: Deployment, who: str, why: str, *, forced
     )
 
 
-def deployment_id(number: int, version: str, engines: Mapping[str, str]) -> str:
-    """A name that says the number and follows from version and engines: the same candidate, the same name."""
-    content = "\x1f".join([version, *(f"{part}={engines[part]}" for part in sorted(engines))])
+def deployment_id(
+    number: int, version: str, engines: Mapping[str, str], bit_depth: Optional[int] = None
+) -> str:
+    """Identifier from number, version and engines: the same candidate has the same one."""
+    parts = [f"{part}={engines[part]}" for part in sorted(engines)]
+    content = "\x1f".join([version, *parts, *([] if bit_depth is None else [f"bits={bit_depth}"])])
     return f"{number:04d}-{version[:12]}-{hashlib.sha256(content.encode('utf-8')).hexdigest()[:6]}"
 
 

@@ -1,4 +1,4 @@
-"""Candidates that have engines, a file each: ``deployments/records/<id>.json``."""
+"""Deployment records: candidates that have engines, a file each, ``deployments/records/<id>.json``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Records:
         """The same, if it is there, whole, and neither refused nor retired."""
         with contextlib.suppress(GateError, DamagedFileError):
             deployment = self.get(deployment_id)
-            if deployment.standing == "passed":
+            if deployment.state == "passed":
                 return deployment
         return None
 
@@ -75,7 +75,7 @@ class Records:
 
 
 def damaged(path: Path, error: ValidationError) -> DamagedFileError:
-    """What to say of a record or pointer that cannot be read."""
+    """The error for a record or pointer that cannot be read."""
     return DamagedFileError(
         "what this device knows of its engines cannot be read",
         seen=f"{path}: {error.errors()[0]['msg']}",

@@ -1,4 +1,4 @@
-"""Building an engine in a child process of the lowest priority, which a cancelled or dead caller takes along.
+"""Engine build in a child process of the lowest priority, which ends with a cancelled or dead caller.
 
 The child (``builder``) does everything, one build at a time per store: it reads the ONNX, looks whether the
 store has its engine, builds it otherwise. A killed child leaves a store as it was, and TensorRT's timing cache
@@ -8,7 +8,6 @@ shortens the next try.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import queue
@@ -20,22 +19,20 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Callable, Dict, List, Optional
+from typing import IO, Any, Callable, Dict, Optional
 
 from fedclient.worker.engines.store import EngineStore
 from fedclient.worker.engines.stored import StoredEngine
-from fedspect import errors
-from fedspect.errors import EngineError, FedspectError, InterruptedRunError
+from fedspect.errors import EngineError, InterruptedRunError, error_from
 
 TICK = 1.0  # seconds between signs of life
 LOOK = 0.1  # seconds between looks at the cancel event
 GRACE = 2.0  # seconds for a cancelled build to save what it measured; then it is killed
-GPU_SIGNS = ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0")
 
 
 @dataclass(frozen=True)
 class BuildEvent:
-    """Where a build stands: "starting", "waiting", "reading", "parsing", "building", "checking", "kept"."""
+    """Progress of a build: "starting", "waiting", "reading", "parsing", "building", "checking", "kept"."""
 
     phase: str
     seconds: float
@@ -45,16 +42,6 @@ class BuildEvent:
 
 
 Progress = Callable[[BuildEvent], None]
-
-
-def available_kinds() -> List[str]:
-    """Kinds of engine that can be built and run here, the best first; looks, but imports nothing."""
-    kinds = []
-    if importlib.util.find_spec("tensorrt") and any(Path(sign).exists() for sign in GPU_SIGNS):
-        kinds.append("tensorrt")
-    if importlib.util.find_spec("onnxruntime"):
-        kinds.append("onnxruntime")
-    return kinds
 
 
 def build_engine(
@@ -115,7 +102,7 @@ def _follow(
     cancel: Optional[threading.Event],
     log: IO[bytes],
 ) -> str:
-    """Hand the order over, pass on what the child tells, answer the engine's id."""
+    """Send the order, pass on the child's events, return the engine's id."""
     assert child.stdin is not None and child.stdout is not None
     lines: queue.Queue[Optional[bytes]] = queue.Queue()
     threading.Thread(target=_read, args=(child.stdout, lines), daemon=True).start()
@@ -143,12 +130,12 @@ def _follow(
         if "engine" in said:
             return str(said["engine"])
         if "error" in said:
-            raise _error_of(said["error"])
+            raise error_from(said["error"], EngineError) or _died(child, log)
         course.told(said["phase"], said.get("fraction"), said.get("expected"))
 
 
 class _Course:
-    """Passes on what the child tells, and a sign of life each second where it tells nothing."""
+    """Passes on the child's events, and a heartbeat each second where there is none."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -201,17 +188,4 @@ def _died(child: subprocess.Popen[bytes], log: IO[bytes]) -> EngineError:
         "the builder of an engine died",
         seen=" | ".join([how, *words[-3:]]),
         remedy="too little memory is the usual reason: free some, then build again; the line keeps its engine",
-    )
-
-
-def _error_of(content: Dict[str, Any]) -> FedspectError:
-    """The child's error as it was raised there."""
-    kind = getattr(errors, str(content.get("error")), EngineError)
-    if not (isinstance(kind, type) and issubclass(kind, FedspectError)):
-        kind = EngineError
-    return kind(
-        str(content.get("what")),
-        seen=content.get("seen"),
-        accepted=content.get("accepted"),
-        remedy=content.get("remedy"),
     )

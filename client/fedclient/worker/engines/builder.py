@@ -1,4 +1,4 @@
-"""The builder's process: one order as a JSON line on standard input, events as JSON lines on standard output.
+"""Build process: one order as a JSON line on standard input, events as JSON lines on standard output.
 
 It gives way to everything else on the device (processor, disk and, when memory ends, its life), and it ends
 when whoever ordered closes its end of standard input, so that no build outlives its caller.
@@ -13,8 +13,9 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, Dict, Optional, TextIO, Tuple
+from typing import Any, Dict, Optional, Tuple
 
+from fedclient.worker.child_process import JsonLines
 from fedclient.worker.deploy.onnx_metadata import read_onnx
 from fedclient.worker.engines.recipe import BuildOrder, Tell, common_facts, recipe_of
 from fedclient.worker.engines.store import EngineStore
@@ -27,49 +28,34 @@ STEP = 0.01  # of a phase
 
 def main() -> int:
     """Take the order, build, answer."""
-    events = _own_output()
+    say = JsonLines()
     give_way()
     order = json.loads(sys.stdin.readline())
     cancelled = threading.Event()
     threading.Thread(target=_listen, args=(cancelled,), daemon=True).start()
-    say = Speaker(events)
     try:
         stored = make(order, say, cancelled)
     except FedspectError as error:
-        say.line(error=error.as_dict())
+        say.write(error=error.as_dict())
         return error.exit_code
     except MemoryError:
         short = EngineMemoryError(
             "too little memory to build an engine", remedy="free some, then build again"
         )
-        say.line(error=short.as_dict())
+        say.write(error=short.as_dict())
         return short.exit_code
     except Exception as error:
         traceback.print_exc()
         wrong = EngineError(
             "a build failed", seen=f"{type(error).__name__}: {error}", remedy="report this line"
         )
-        say.line(error=wrong.as_dict())
+        say.write(error=wrong.as_dict())
         return wrong.exit_code
-    say.line(engine=stored.id)
+    say.write(engine=stored.id)
     return 0
 
 
-class Speaker:
-    """Events, one JSON line each."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def line(self, **content: Any) -> None:
-        """Write one line; nobody listening is nobody's loss here."""
-        with self._lock, contextlib.suppress(BrokenPipeError):
-            self._stream.write(json.dumps(content) + "\n")
-            self._stream.flush()
-
-
-def make(order: Dict[str, Any], say: Speaker, cancelled: threading.Event) -> StoredEngine:
+def make(order: Dict[str, Any], say: JsonLines, cancelled: threading.Event) -> StoredEngine:
     """Find or build the engine; errors as ``build_engine``."""
     store = EngineStore(Path(order["store"]), int(order["limit_bytes"]))
     recipe = recipe_of(
@@ -82,24 +68,24 @@ def make(order: Dict[str, Any], say: Speaker, cancelled: threading.Event) -> Sto
             tensorrt_module=order.get("tensorrt_module"),
         )
     )
-    say.line(phase="reading")
+    say.write(phase="reading")
     source = read_onnx(recipe.order.onnx_path)
     facts = common_facts(source)
     key = recipe.key(source)
     found = store.find(key)
     if found is not None:
         return found
-    with store.building(lambda: say.line(phase="waiting")):
+    with store.building(lambda: say.write(phase="waiting")):
         found = store.find(key)  # perhaps the one that was waited for
         if found is not None:
             return found
         tell = teller(say, cancelled, expected_seconds(store, facts, key.kind, key.precision))
         stored = store.add(key, lambda file: {**facts, **recipe.build(source, file, tell)})
-    say.line(phase="kept")
+    say.write(phase="kept")
     return stored
 
 
-def teller(say: Speaker, cancelled: threading.Event, expected: Optional[float]) -> Tell:
+def teller(say: JsonLines, cancelled: threading.Event, expected: Optional[float]) -> Tell:
     """Tells phases, and shares as often as they grow by a hundredth; raises once the build is cancelled."""
     told: Tuple[str, float] = ("", 0.0)
 
@@ -110,7 +96,7 @@ def teller(say: Speaker, cancelled: threading.Event, expected: Optional[float]) 
         share = fraction or 0.0
         if phase != told[0] or share - told[1] >= STEP:
             told = (phase, share)
-            say.line(phase=phase, fraction=fraction, expected=expected if phase == "building" else None)
+            say.write(phase=phase, fraction=fraction, expected=expected if phase == "building" else None)
 
     return tell
 
@@ -126,7 +112,7 @@ def expected_seconds(store: EngineStore, facts: Dict[str, Any], kind: str, preci
 
 
 def give_way() -> None:
-    """The lowest priority of the processor and the disk, and the first to go when memory ends."""
+    """Set the lowest priority of processor and disk, and be the first to go when memory runs out."""
     with contextlib.suppress(OSError):
         os.nice(19)
     with contextlib.suppress(OSError):
@@ -135,13 +121,6 @@ def give_way() -> None:
         import psutil
 
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
-
-
-def _own_output() -> TextIO:
-    """Standard output for events alone: what libraries print goes where their complaints go."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return events
 
 
 def _listen(cancelled: threading.Event) -> None:

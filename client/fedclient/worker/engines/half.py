@@ -1,4 +1,4 @@
-"""A float32 graph rewritten to count in float16, for runtimes that take the precision from the graph itself.
+"""Conversion of a float32 graph to float16, for runtimes that take the precision from the graph itself.
 
 Inputs and outputs keep their types, and pixels are normalised in float32, so the engine's edges are the same in
 both precisions. Only for graphs of ours: their constants are initializers, and all of them are float32 or

@@ -1,4 +1,4 @@
-"""What every engine is: a function on a batch, that says what it takes and gives."""
+"""Engine interface: a function on a batch, with the facts of its input and output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from fedspect.errors import EngineError
 
-KINDS = ("onnxruntime", "tensorrt")
 PRECISIONS = ("float32", "float16")
 
 
@@ -52,7 +51,7 @@ class Engine(abc.ABC):
     """An open engine. ``run`` may be called from several threads at once."""
 
     kind: str
-    """"onnxruntime" or "tensorrt"."""
+    """"onnxruntime", "tensorrt" or another package's (``kinds``)."""
     precision: str
     """"float32" or "float16": how it counts inside; its edges say their own type."""
     inputs: TensorFacts

@@ -1,4 +1,4 @@
-"""What the line asks: pixels in, verdicts out, through the engines of one deployment.
+"""Model of the line: pixels in, logits, probabilities and features out, through the engines of one deployment.
 
 Shapes: N pictures, C channels, H = W the input size, F features at the cut, K classes.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import List, Mapping, Protocol, Sequence, Tuple
+from typing import List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 
@@ -32,18 +32,23 @@ class Deployed(Protocol):
     @property
     def base_hash(self) -> str: ...
     @property
+    def bit_depth(self) -> Optional[int]: ...
+    @property
     def engines(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
 class LineAnswer:
     """``logits`` (N, K) and ``probabilities`` (N, K), float32; ``features`` (N, F): the mean of the cut's
-    features over the picture, (N, 0) where a whole engine shows none.
+    features over the picture (with a closed form its taps), (N, 0) where a whole engine shows none.
+    ``unlikeness`` (N,): squared Mahalanobis distance to the nearest class in shares of the limit, so that beyond 1 a
+    picture is unlike all training pictures; None where the version measures none.
     """
 
     logits: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray
+    unlikeness: Optional[np.ndarray] = None
 
 
 class LineModel:
@@ -63,7 +68,13 @@ class LineModel:
         self.classes = classes
         self.preprocessing = preprocessing
         self.engines = engines
+        self.limit: Optional[float] = None
+        """The squared distance beyond which a picture is unlike all training pictures; None: not measured."""
         self._pixels = pixels
+        said = engines[-1].metadata
+        self._taps = int(said.get("taps", 0))
+        if "limit" in said:
+            self.limit = float(said["limit"])
 
     def answer(self, pixels: np.ndarray) -> LineAnswer:
         """Judge pictures: uint8 (N, C, H, W), sized as the preprocessing does.
@@ -82,16 +93,19 @@ class LineModel:
         values = self.engines[0].run(self._prepared(pixels))
         features = np.zeros((len(pixels), 0), np.float32)
         if len(self.engines) == 2:
-            features = _pooled(values)
+            features = values[:, : self._taps] if self._taps else _pooled(values)
             values = self.engines[1].run(values)
-        logits = values.astype(np.float32, copy=False)
-        if not np.isfinite(logits).all():
+        answers = values.astype(np.float32, copy=False)
+        if not np.isfinite(answers).all():
             raise EngineError(
                 "an engine's answer is not a number",
                 seen=f"version {self.version}",
                 remedy="go back with `fedclient engines rollback`",
             )
-        return LineAnswer(logits, softmax(logits), features)
+        if self.limit is None:
+            return LineAnswer(answers, softmax(answers), features)
+        logits = answers[:, :-1]
+        return LineAnswer(logits, softmax(logits), features, answers[:, -1] / np.float32(self.limit))
 
     def close(self) -> None:
         """Close all engines."""
@@ -130,7 +144,7 @@ def open_model(deployment: Deployed, store: EngineStore, *, threads: int = 1) ->
         if len(engines) == 2 and engines[0].outputs.shape != engines[1].inputs.shape:
             raise _other("the head does not take what the backbone gives", engines[1], deployment)
         metadata = engines[0].metadata
-        preprocessing = _preprocessing(metadata)
+        preprocessing = _preprocessing(metadata).of_camera(deployment.bit_depth)
     except FedspectError:
         for engine in engines:
             engine.close()

@@ -1,4 +1,4 @@
-"""An engine for ONNX Runtime: a checked copy of the ONNX file, after it was opened and has answered.
+"""ONNX Runtime engine build: a checked copy of the ONNX file, after it was opened and has answered.
 
 Saving ONNX Runtime's own optimised graph instead was measured: model A's whole opens in 52 ms rather than 67,
 model C's in 99 rather than 136, and the saved graph belongs to the vector width of one processor. Not worth it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedclient.worker.engines.interface import Engine, TensorFacts
+from fedclient.worker.engines.kinds import engine_kind
 from fedclient.worker.engines.stored import StoredEngine
 from fedspect.errors import DamagedFileError, EngineError
 
@@ -27,15 +28,9 @@ def open_engine(stored: StoredEngine, *, threads: int = 1) -> Engine:
             remedy="build it again with `fedclient engines build`",
         ) from error
     try:
-        if stored.key.kind == "onnxruntime":
-            from fedclient.worker.engines.onnxruntime_engine import OnnxRuntimeEngine
-
-            return OnnxRuntimeEngine(
-                stored.file, inputs=inputs, outputs=outputs, metadata=metadata, threads=threads
-            )
-        from fedclient.worker.engines.tensorrt_engine import TensorRTEngine
-
-        return TensorRTEngine.open(stored, inputs=inputs, outputs=outputs, metadata=metadata)
+        return engine_kind(stored.key.kind).open(
+            stored, inputs=inputs, outputs=outputs, metadata=metadata, threads=threads
+        )
     except ImportError as error:
         raise EngineError(
             "the runtime of an engine is not installed",

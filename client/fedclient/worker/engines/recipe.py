@@ -1,4 +1,4 @@
-"""What a kind of engine contributes to a build: what its key depends on, and making the file.
+"""Build recipe of an engine kind: what its cache key depends on, and making the file.
 
 ``order`` -> ``recipe_of(order)`` -> ``key(source)`` and ``build(source, file, tell)``. Runs in the builder's
 process only, so it may import onnx and the runtimes.
@@ -17,7 +17,8 @@ import onnx
 from onnx import helper
 
 from fedclient.worker.deploy.onnx_metadata import OnnxFile
-from fedclient.worker.engines.interface import KINDS, PRECISIONS, Engine, TensorFacts
+from fedclient.worker.engines.interface import PRECISIONS, Engine, TensorFacts
+from fedclient.worker.engines.kinds import engine_kind
 from fedclient.worker.engines.stored import EngineKey
 from fedspect.errors import EngineError
 
@@ -40,8 +41,6 @@ class BuildOrder:
 
     def check(self) -> None:
         """Raise ``EngineError`` for what no engine can be."""
-        if self.kind not in KINDS:
-            raise EngineError("no such kind of engine", seen=self.kind, accepted=", ".join(KINDS))
         if self.precision not in PRECISIONS:
             raise EngineError("no such precision", seen=self.precision, accepted=", ".join(PRECISIONS))
         if not 1 <= self.max_batch <= 256:
@@ -70,13 +69,7 @@ class Recipe(abc.ABC):
 def recipe_of(order: BuildOrder) -> Recipe:
     """The recipe of the ordered kind."""
     order.check()
-    if order.kind == "onnxruntime":
-        from fedclient.worker.engines.onnxruntime_build import OnnxRuntimeRecipe
-
-        return OnnxRuntimeRecipe(order)
-    from fedclient.worker.engines.tensorrt_build import TensorRTRecipe
-
-    return TensorRTRecipe(order)
+    return engine_kind(order.kind).recipe(order)
 
 
 def edges_of(model: onnx.ModelProto) -> Tuple[TensorFacts, TensorFacts]:

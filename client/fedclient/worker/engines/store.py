@@ -1,4 +1,4 @@
-"""Where built engines are kept: one folder an engine, found by what it was built from and for.
+"""Engine store: one folder an engine, found by what it was built from and for.
 
 ::
 
@@ -15,7 +15,6 @@ apart: whenever a process dies, each engine is there whole or not at all.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -24,12 +23,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from fedclient.engine_files import FILES, SIDECAR, file_hash
+from fedclient.engine_files import FILES, OTHER_FILE, SIDECAR
 from fedclient.worker.deployments.pointer import Deployments
 from fedclient.worker.engines.stored import FORMAT, EngineKey, StoredEngine, read_engine
 from fedspect.errors import DamagedFileError, EngineError, StorageError, storage_error
-from fedspect.files import sync_folder, write_json
-from fedspect.locking import exclusive
+from fedspect.files import file_hash, sync_folder, write_json
+from fedspect.locking import exclusive, taken
 
 NEW, OLD = ".new-", ".old-"
 DEFAULT_LIMIT = 2 << 30
@@ -110,7 +109,7 @@ class EngineStore:
         """
         temporary, hold = self._temporary()
         try:
-            file = temporary / FILES[key.kind]
+            file = temporary / FILES.get(key.kind, OTHER_FILE)
             begun = time.time()
             facts = build(file)
             self._complete(key, file, facts, begun)
@@ -157,21 +156,8 @@ class EngineStore:
     @contextlib.contextmanager
     def building(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """One build at a time on this device: waits for the one that runs, in whatever process."""
-        path = self.folder / ".building"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise storage_error(error, path, "opening a lock") from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                on_wait()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with exclusive(self.folder / ".building", on_wait):
             yield
-        finally:
-            os.close(descriptor)
 
     def _folders(self) -> List[Path]:
         if not self.folder.is_dir():
@@ -185,7 +171,7 @@ class EngineStore:
             try:
                 folder = Path(tempfile.mkdtemp(prefix=NEW, dir=str(self.folder)))
                 hold = os.open(str(folder), os.O_RDONLY | os.O_CLOEXEC)
-                fcntl.flock(hold, fcntl.LOCK_EX)
+                taken(hold)
             except OSError as error:
                 raise storage_error(error, self.folder, "making a folder for an engine") from error
         return folder, hold
@@ -222,8 +208,8 @@ class EngineStore:
             with contextlib.suppress(OSError):
                 descriptor = os.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True)
+                    if taken(descriptor):
+                        shutil.rmtree(path, ignore_errors=True)
                 finally:
                     os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""A built engine on disk: the key by which it is found, and the sidecar that tells of it."""
+"""Stored engine: the key by which it is found, and the sidecar that describes it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Mapping
 
-from fedclient.engine_files import FILES, SIDECAR, file_hash
+from fedclient.engine_files import FILES, OTHER_FILE, SIDECAR
 from fedspect.errors import DamagedFileError
-from fedspect.files import read_json
+from fedspect.files import file_hash, read_json
 
 FORMAT = 1
 
@@ -77,7 +77,7 @@ def read_engine(folder: Path) -> StoredEngine:
     try:
         content = read_json(path)
         key = EngineKey(**{field.name: str(content["key"][field.name]) for field in fields(EngineKey)})
-        stored = StoredEngine(key, folder, folder / FILES[key.kind], content)
+        stored = StoredEngine(key, folder, folder / FILES.get(key.kind, OTHER_FILE), content)
         for name in ("sha256", "bytes", "metadata", "inputs", "outputs"):
             content[name]
     except FileNotFoundError as error:

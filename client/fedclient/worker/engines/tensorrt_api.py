@@ -1,4 +1,4 @@
-"""TensorRT's Python module from 8.5 to 11, and what differs between them, in one place.
+"""TensorRT's Python API from 8.5 to 11: the differences, in one place.
 
 Names are looked for, never versions compared: 8.x wants networks with an explicit batch, where 11 knows no
 other; up to 10 a flag asks for FP16, 11 takes the precision of the ONNX; from 10 a build tells its progress.
@@ -58,7 +58,9 @@ def version_of(tensorrt: Any) -> str:
 
 
 class Words:
-    """What TensorRT says, the last lines of it. ``logger`` goes to its constructors."""
+    """TensorRT's log messages, the last lines. ``logger`` goes to its constructors. ``logger`` goes to its
+    constructors.
+    """
 
     def __init__(self, tensorrt: Any) -> None:
         self._lines: Deque[Tuple[int, str]] = deque(maxlen=200)

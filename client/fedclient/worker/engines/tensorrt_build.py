@@ -1,4 +1,4 @@
-"""A TensorRT plan from an ONNX file: parse, see that nothing was lost, build, let it answer, compare.
+"""TensorRT plan build from an ONNX file: parse, verify that nothing was lost, build, run, compare.
 
 The parser's silence is not believed: it has been seen to accept junk without an error. Layers are counted,
 inputs and outputs compared, and what the plan answers is compared with ONNX Runtime on the CPU.

@@ -1,4 +1,4 @@
-"""A TensorRT plan that runs: named tensors, one context, one stream; the same calls from 8.5 to 11.
+"""TensorRT engine: named tensors, one context, one stream; the same calls from 8.5 to 11.
 
 A plan belongs to one version of TensorRT and one GPU. Both are compared before TensorRT sees the plan, since
 its own answer to a foreign one is ``None`` and a line in its log.

@@ -1,5 +1,5 @@
-"""From a published version to engines that the line may run: built, proved on the plant's own pictures, activated.
+"""Acceptance gate: from a published version to engines that the line may run, tested on the plant's own pictures.
 
 ``candidate`` reads a version and makes its network, ``evidence`` measures the candidate beside the trained model
-and the current engine, ``judge`` decides, ``pipeline`` does one after the other.
+and the current engine, ``gate_report`` decides, ``pipeline`` does one after the other.
 """

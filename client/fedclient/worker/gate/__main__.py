@@ -12,7 +12,7 @@ from fedclient.worker.settings import WorkerSettings
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Build, prove and (with ``--activate``) activate a version."""
+    """Build, test and (with ``--activate``) activate a version."""
     parser = argparse.ArgumentParser(description="Engines of a version; asked by `fedclient engines build`.")
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""From a downloaded version's folder to the network that it means, nothing of it believed unseen.
+"""Candidate of the gate: the network of a downloaded version, every part validated.
 
 The card is read first and compared with what this plant trains: base model, classes, levels. Then the head
 file's own list of tensors is compared with the schema that the plant works out itself, before any of it is
@@ -20,8 +20,9 @@ from fedclient.worker.training.plant_state import PlantState
 from fedspect.errors import ClassError, DamagedFileError, UpdateRefusedError
 from fedspect.files import read_json
 from fedspect.model.base import BaseNetwork
-from fedspect.model.levels import LevelledNetwork, derived_seed, freeze
+from fedspect.model.levels import LevelledNetwork
 from fedspect.protocol.versions import CARD_FILE, HEAD_FILE, VersionCard
+from fedspect.seeds import derived_seed
 from fedspect.update.schema import Arrays, Schema, version_of
 
 MOST_CARD_BYTES = 4 << 20
@@ -81,10 +82,11 @@ def read_candidate(
     """
     card = read_card(folder)
     _check_card(card, base, classes)
-    network = base.network(classes, seed=derived_seed("deploy", seed))
-    levels = network.default_freeze_levels if freeze_levels is None else freeze_levels
+    levels = base.card.default_freeze_levels if freeze_levels is None else freeze_levels
     _expect("frozen levels", card.freeze_levels, levels)
-    freeze(network, levels)
+    network = base.starting_network(
+        classes, seed=derived_seed("deploy", seed), freeze_levels=levels, closed_form=card.closed_form
+    )
     start = head_of(network)
     head = _read_head(folder / HEAD_FILE, Schema.of(shared_part(start, card.batch_norm)), card.content_hash)
     own: Optional[bool] = None

@@ -1,4 +1,4 @@
-"""Versions about which a device has nothing left to decide: what it answers without building anything."""
+"""Earlier decisions of the gate: versions that need no build and no test."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Decision = Tuple[Outcome, List[str], Dict[str, Any]]
 """What became of a version, the reasons and the figures."""
 
 
-def settled(deployments: Deployments, store: EngineStore, card: VersionCard) -> Optional[Decision]:
-    """The answer for a version that runs, that this plant went back from, or that is retired here.
+def earlier_decision(deployments: Deployments, store: EngineStore, card: VersionCard) -> Optional[Decision]:
+    """The decision on a version that runs, that this plant rolled back, or that is retired here; else ``None``.
 
     None for one that the line is to run and could not: its engines are gone or damaged, and are built again.
     """
@@ -32,7 +32,7 @@ def settled(deployments: Deployments, store: EngineStore, card: VersionCard) -> 
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(left.at))
         return "refused", [f"this plant went back from it at {when} ({left.who}: {left.why})"], {}
     for each in deployments.list():
-        if each.version == card.content_hash and each.standing == "retired":
+        if each.version == card.content_hash and each.state == "retired":
             return "refused", [f"it is retired: {'; '.join(each.reasons)}"], {}
     return None
 
@@ -48,7 +48,7 @@ def gone_back(
         if current is None or card.number >= current.number:
             return None
         for each in deployments.list():
-            usable = each.standing == "passed" and fault_of(store.folder, each.engines.values()) is None
+            usable = each.state == "passed" and fault_of(store.folder, each.engines.values()) is None
             if each.version == card.content_hash and usable:
                 why = f"headquarters went back to version {card.number}"
                 deployments.activate(each.id, who=who, why=why)

@@ -1,4 +1,4 @@
-"""The engines of a candidate: its deploy graphs, written for the kind of engine that this device has, and built."""
+"""Engine building for the gate: the candidate's deploy graphs, written and built for this device's kind of engine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
-from fedclient.worker.deploy import CPU, TENSORRT, DeployFacts, deploy_graphs, save_graphs
-from fedclient.worker.engines import BuildEvent, EngineStore, available_kinds, build_engine
+from fedclient.worker.deploy import DeployFacts, deploy_graphs, form_named, save_graphs
+from fedclient.worker.engines import BuildEvent, EngineStore, available_kinds, build_engine, engine_kind
 from fedclient.worker.gate.candidate import Candidate
 from fedclient.worker.gate.settings import EngineChoice
 from fedspect.errors import EngineError
@@ -43,7 +43,7 @@ def build_engines(
     card = candidate.card
     facts = DeployFacts(card.content_hash, classes, base.preprocessing, base.content_hash)
     report("graphs", 0, 1)
-    form = TENSORRT if kind == "tensorrt" else CPU
+    form = form_named(engine_kind(kind).form)
     graphs = deploy_graphs(candidate.network, facts, form=form, freeze_levels=card.freeze_levels)
     shutil.rmtree(scratch, ignore_errors=True)
     engines: Dict[str, str] = {}
@@ -80,4 +80,4 @@ def chosen(choice: EngineChoice) -> Tuple[str, str]:
         )
     if choice.precision != "auto":
         return kind, choice.precision
-    return kind, "float16" if kind == "tensorrt" else "float32"
+    return kind, engine_kind(kind).precision

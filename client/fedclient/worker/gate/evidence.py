@@ -1,4 +1,5 @@
-"""What the gate looks at: the trained model, the candidate's engines and the current ones on the same pictures.
+"""Evidence of the gate: answers of the trained model, the candidate's engines and the current ones on the same
+pictures.
 
 Beside the golden pictures a few are drawn (black, white, slopes, noise): they show an answer that is no number
 even at a plant without golden pictures. Time is taken in turns, so that a busy device is as busy for both.
@@ -41,7 +42,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that ``judge`` decides on."""
+    """Everything that ``decide`` decides on."""
 
     labels: Tuple[str, ...]
     """The golden pictures' classes; the drawn ones come after them and have none."""
@@ -82,7 +83,7 @@ def gather(
     report: Report = lambda stage, done, total: None,
     remarks: Tuple[str, ...] = (),
 ) -> Evidence:
-    """Ask all three, and time the two engines in turns.
+    """Run all three, and time the two engines in turns.
 
     A model that fails is evidence too: its answers say why.
 

@@ -1,4 +1,4 @@
-"""The gate's decision: reasons in sentences with figures, and the figures themselves. Nothing is measured here.
+"""Gate report: the decision with reasons as sentences, and the figures. Nothing is measured here.
 
 Four questions. Are all answers numbers? Does the engine answer what the trained model answers? Is it not worse
 than the current engine on the golden pictures, escapes counted apart from false rejects and from pictures of
@@ -41,8 +41,8 @@ class GateReport:
         return not self.reasons
 
 
-def judge(evidence: Evidence, settings: GateSettings, line: VerdictSettings) -> GateReport:
-    """Decide; ``line`` says which classes are good and how sure an answer must be.
+def decide(evidence: Evidence, settings: GateSettings, line: VerdictSettings) -> GateReport:
+    """Compare the evidence with the limits; ``line`` says which classes are good and how sure an answer must be.
 
     Raises:
         SettingsError: the line's settings name a class that is not among the classes.
@@ -65,7 +65,7 @@ def judge(evidence: Evidence, settings: GateSettings, line: VerdictSettings) -> 
 
 
 def _unproved(evidence: Evidence) -> List[str]:
-    """Classes about which the golden pictures say nothing."""
+    """Classes without golden pictures."""
     missing = without_pictures(evidence.candidate.classes, evidence.labels)
     return [f"classes without a golden picture, unproved: {', '.join(missing)}"[:300]] if missing else []
 
@@ -227,22 +227,22 @@ def _counted(answers: Answers, labels: Sequence[str], line: VerdictSettings) -> 
     places = {name: place for place, name in enumerate(answers.classes)}
     truth = np.asarray([places.get(each, -1) for each in labels], dtype=np.int64)
     logits = answers.logits[: len(truth)]
-    judge = DecisionPolicy(_known(line, answers.classes), answers.classes)
-    outcomes = np.asarray([each.outcome for each in judge.judge(softmax(logits))])
+    policy = DecisionPolicy(_known(line, answers.classes), answers.classes)
+    outcomes = np.asarray([each.outcome for each in policy.by_confidence(softmax(logits))])
     known = truth >= 0
     right = (logits.argmax(1) == truth) & known
     by_class = {
         name: (int(right[truth == place].sum()), int((truth == place).sum()))
         for name, place in places.items()
     }
-    good = judge.good[truth] & known
+    good = policy.good[truth] & known
     shares = [hits / count for hits, count in by_class.values() if count]
     return {
         "pictures": int(known.sum()),
         "right": int(right.sum()),
         "balanced_accuracy": float(np.mean(shares)) if shares else 1.0,
-        "escapes": int((known & ~good & (outcomes == PASS)).sum()) if judge.good.any() else None,
-        "false_rejects": int((good & (outcomes == REJECT)).sum()) if judge.good.any() else None,
+        "escapes": int((known & ~good & (outcomes == PASS)).sum()) if policy.good.any() else None,
+        "false_rejects": int((good & (outcomes == REJECT)).sum()) if policy.good.any() else None,
         "asked": int((known & (outcomes == ASK)).sum()),
         "good": int(good.sum()),
         "right_by_class": {name: hits for name, (hits, count) in by_class.items() if count},

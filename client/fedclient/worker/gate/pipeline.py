@@ -1,4 +1,4 @@
-"""From a published version to what the line runs, or to the reasons why not.
+"""Deployment pipeline: from a published version to what the line runs, or to the reasons why not.
 
 Version -> network -> deploy graphs -> engines -> gate -> deployment. The pointer of ``deployments`` moves at the
 very end and by one rename: whatever goes wrong before, and whenever the process dies, the line keeps what it
@@ -21,18 +21,18 @@ from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import EngineStore, LineModel, open_model
 from fedclient.worker.gate.candidate import Candidate, read_candidate, read_card
-from fedclient.worker.gate.drift_reference import leave_reference
-from fedclient.worker.gate.earlier_decisions import Decision, gone_back, settled
+from fedclient.worker.gate.drift_reference import leave_bounds, leave_reference, own_pictures
+from fedclient.worker.gate.earlier_decisions import Decision, earlier_decision, gone_back
 from fedclient.worker.gate.engine_building import Report, build_engines
 from fedclient.worker.gate.evidence import drawn_pictures, gather, trained_logits
-from fedclient.worker.gate.gate_report import GateReport, judge
+from fedclient.worker.gate.gate_report import GateReport, decide
 from fedclient.worker.gate.settings import DeploySettings, read_deploy_settings
 from fedclient.worker.golden import GoldenSet
 from fedclient.worker.golden.choosing import GOLDEN
 from fedclient.worker.line.settings import read_settings
 from fedclient.worker.settings import WorkerSettings
 from fedclient.worker.training.plant_state import PlantState
-from fedclient.worker.training.setup import Site
+from fedclient.worker.training.setup import Site, bit_depth_of
 from fedspect.errors import (
     ClassError,
     DamagedFileError,
@@ -103,7 +103,7 @@ class Deployer:
                 card = read_card(folder)
                 _check_name(card, version, number)
                 version, told = card.content_hash, card.number
-                decision = None if again else settled(self.deployments, self.store, card)
+                decision = None if again else earlier_decision(self.deployments, self.store, card)
                 if decision is None and activate and not again:
                     decision = gone_back(self.deployments, self.store, card, who)
                 if decision is None:
@@ -134,6 +134,13 @@ class Deployer:
         if self._base is None:
             self._base = load_base(self.settings.base)
         return self._base
+
+    def bit_depth(self) -> Optional[int]:
+        """Of the plant's camera; what a deployment was tried with is what the line reads with."""
+        try:
+            return bit_depth_of(self.settings.state)
+        except (FileNotFoundError, DamagedFileError):
+            return self._site().inspection.bit_depth
 
     def refresh_golden(self, limit: int) -> Tuple[str, ...]:
         """Take what the held-out share has gained into the golden set; remarks.
@@ -183,13 +190,15 @@ class Deployer:
         remarks: Tuple[str, ...] = ()
         if self._look_again or not self.golden.exists():
             remarks = self.refresh_golden(settings.gate.golden_limit)
+        bit_depth = self.bit_depth()
         deployment = Deployment(
-            id=deployment_id(card.number, card.content_hash, engines),
+            id=deployment_id(card.number, card.content_hash, engines, bit_depth),
             version=card.content_hash,
             number=card.number,
             classes=tuple(self.settings.classes),
             base_hash=card.base_hash,
             engines=engines,
+            bit_depth=bit_depth,
         )
         verdict = self._gate(candidate, deployment, settings, remarks, report)
         figures = {**verdict.figures, "seconds": seconds, "own_statistics": candidate.own_statistics}
@@ -198,11 +207,10 @@ class Deployer:
         kept = self.deployments.add(deployment, who=who, why=why, refused=verdict.reasons)
         if not verdict.passed:
             return "refused", list(verdict.reasons), figures
-        if kept.standing == "retired":
+        if kept.state == "retired":
             return "refused", [f"it is retired: {'; '.join(kept.reasons)}"], figures
         if activate:
-            self.deployments.activate(deployment.id, who=who, why=why)
-            self._leave_reference(deployment, settings)
+            self._activate(deployment, settings, who, why)
         report("deployment", 1, 1)
         return "activated", [] if activate else [f"built as {deployment.id}, not activated"], figures
 
@@ -226,7 +234,7 @@ class Deployer:
         remarks: Tuple[str, ...],
         report: Report,
     ) -> GateReport:
-        preprocessing = self.base().preprocessing
+        preprocessing = self.base().preprocessing.of_camera(deployment.bit_depth)
         golden = self.golden.load(preprocessing)
         threads = settings.engine.threads
         report("gate", 0, 1)
@@ -247,26 +255,27 @@ class Deployer:
                 report=report,
                 remarks=(*remarks, *more),
             )
-        return judge(evidence, settings.gate, read_settings(self.home / "line").verdicts)
+        return decide(evidence, settings.gate, read_settings(self.home / "line").verdicts)
 
-    def _leave_reference(self, deployment: Deployment, settings: DeploySettings) -> None:
-        preprocessing = self.base().preprocessing
+    def _activate(self, deployment: Deployment, settings: DeploySettings, who: str, why: str) -> None:
+        """Let the line run it, with the plant's bounds there before it and the drift reference after it."""
+        preprocessing = self.base().preprocessing.of_camera(deployment.bit_depth)
+        line = self.home / "line"
+        pixels: Optional[np.ndarray] = None
+        with suppress(FedspectError):
+            pixels = own_pictures(self.golden.load(preprocessing).pixels, self._site, preprocessing)
+            leave_bounds(line / "reference", pixels, preprocessing)
+        self.deployments.activate(deployment.id, who=who, why=why)
+        if pixels is None:
+            return
         with suppress(FedspectError), ExitStack() as opened:
             model = open_model(deployment, self.store, threads=settings.engine.threads)
             opened.callback(model.close)
-            line = self.home / "line"
-            leave_reference(
-                line / "reference",
-                model,
-                deployment.base_hash,
-                self.golden.load(preprocessing).pixels,
-                self._site,
-                preprocessing,
-                window=read_settings(line).drift.window,
-            )
+            window = read_settings(line).drift.window
+            leave_reference(line / "reference", model, deployment.base_hash, pixels, window=window)
 
     def _current(self, threads: int) -> Tuple[Optional[LineModel], Tuple[str, ...]]:
-        """The current engine opened; one that cannot be opened is no yardstick, and a remark says so."""
+        """The current engine opened; one that cannot be opened is not compared with, and a remark says so."""
         try:
             deployment = self.deployments.current()
             if deployment is None:
@@ -276,7 +285,7 @@ class Deployer:
             return None, (f"the current engine is not compared: {self._unplaced(error)}"[:300],)
 
     def _unplaced(self, error: FedspectError) -> str:
-        """The error as headquarters may read it: where things lie on this device is nobody else's business."""
+        """The error without this device's paths, for headquarters."""
         return str(error).replace(str(self.settings.data), "DATA").replace(str(self.home), "HOME")
 
     def _note(self, event: Any, version: str, number: int, who: str, why: str) -> None:

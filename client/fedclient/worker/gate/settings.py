@@ -1,4 +1,4 @@
-"""What a plant asks of a new engine: ``engines.toml`` in its home, every limit with a default."""
+"""Settings of the gate, ``engines.toml``: which engines are built, and every limit with a default."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, Mapping, Optional
 
 from pydantic import Field
+from typing_extensions import Annotated
 
+from fedclient.engine_files import FILES, GROUP
 from fedspect.files import write_text
+from fedspect.plugins import NameIn
 from fedspect.settings import Settings, load_settings
 from fedspect.toml_writer import commented_toml
 
@@ -20,8 +23,9 @@ HEADING = (
 class EngineChoice(Settings):
     """Which engines are built."""
 
-    kind: Literal["auto", "onnxruntime", "tensorrt"] = "auto"
-    """The runtime; auto takes TensorRT where it and a GPU are there, else ONNX Runtime."""
+    kind: Annotated[str, NameIn(GROUP, ("auto", *FILES))] = "auto"
+    """The runtime, or a kind that another package adds (docs/extend/engine.md); auto takes
+    TensorRT where it and a GPU are there, else ONNX Runtime."""
     precision: Literal["auto", "float32", "float16"] = "auto"
     """How the engine counts; auto is float16 with TensorRT, else float32."""
     threads: int = Field(1, ge=1, le=64)

@@ -1,4 +1,4 @@
-"""Which pictures become golden: of the held-out share by default, and by hand if they never trained.
+"""Selection of golden pictures: from the held-out share by default, and by hand if they never trained.
 
 The split ledger decides what trains. The golden side of it never does, so the set is taken from there; a
 picture that is added by hand gets a place on that side before its copy is made, so that it cannot come to

@@ -1,4 +1,4 @@
-"""Golden pictures on the disk: copies of the files, and a manifest with their hashes.
+"""Golden set on disk: copies of the files, and a manifest with their hashes.
 
 ::
 
@@ -48,7 +48,7 @@ class GoldenPicture(BaseModel):
     label: str
     digest: str = Field(pattern=f"^[0-9a-f]{{{DIGEST_LENGTH}}}$")
     """The beginning of the SHA-256 of its bytes, in hex, as the split ledger has it."""
-    file: str = Field(pattern=r"^[0-9a-f]+\.(png|jpeg|bmp|tiff)$")
+    file: str = Field(pattern=r"^[0-9a-f]+\.(png|jpeg|bmp|tiff|ppm)$")
     size: int = Field(ge=1)
     """Bytes."""
     source: Source
@@ -185,7 +185,7 @@ class GoldenSet:
                 content = read_bytes(path)
                 if digest_of(content) != each.digest:
                     raise _damaged(path, "it was changed after it was taken in")
-                pixels.append(preprocessing.resize(decode(content, path, channels=preprocessing.channels)))
+                pixels.append(preprocessing.read(content, path))
             except PictureError as error:
                 raise _damaged(path, str(error)) from error
             labels.append(each.label)
@@ -256,7 +256,7 @@ def spread(labels: Mapping[str, str], most: Optional[int]) -> List[str]:
 
 
 def digest_of(content: bytes) -> str:
-    """What the split ledger calls a file of this content."""
+    """Content hash of a file, as in the split ledger."""
     return hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
 
 

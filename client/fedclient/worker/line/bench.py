@@ -1,4 +1,4 @@
-"""How fast the line answers, by kind of engine and precision: every engine in the store of the current version.
+"""Latency benchmark of the line by kind of engine and precision: every engine in the store of the current version.
 
 Each kind has a deploy graph of its own, so engines belong together by what they are of, and not by their graph.
 
@@ -21,7 +21,7 @@ from PIL import Image
 
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.engines import EngineStore, LineModel, StoredEngine, open_model
-from fedclient.worker.line.reload.reloader import practise
+from fedclient.worker.line.reload.reloader import warm_up
 from fedclient.worker.line.serving.input_pictures import from_encoded
 from fedspect.data.decode import read_bytes
 from fedspect.data.preprocess import Preprocessing
@@ -121,14 +121,14 @@ def _measure(
     batch: int,
     files: Sequence[Path],
 ) -> BenchmarkRow:
-    practise(model)
+    warm_up(model)
     contents = [read_bytes(path) for path in files] or [_drawn(model.preprocessing)]
     whole: List[float] = []
     engine: List[float] = []
     end = time.perf_counter() + seconds / 2
     while time.perf_counter() < end or len(whole) < FEWEST:
         begun = time.perf_counter()
-        pixels = from_encoded([contents[len(whole) % len(contents)]], model.preprocessing)
+        pixels = from_encoded([contents[len(whole) % len(contents)]], model.preprocessing).pixels
         ready = time.perf_counter()
         model.answer(pixels)
         done = time.perf_counter()

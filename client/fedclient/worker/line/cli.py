@@ -35,11 +35,12 @@ from fedspect.console import (
     version,
     warn,
 )
-from fedspect.errors import EngineError, PictureError, SettingsError
+from fedspect.errors import EngineError, PictureError, SettingsError, StorageError
 
 if TYPE_CHECKING:
     from fedclient.worker.line.explain.class_activation import Explainer
 
+LONGEST_STEM = 200  # bytes; a name has 255, and a temporary one is longer
 MOST_BENCHED = 256  # pictures that are kept in memory
 
 app = make_app("fedclient", "Verdicts for the line.")
@@ -66,14 +67,17 @@ def predict_command(
     settings = read_settings(line_home.line)
     files = files_of(sources)
     model = line_home.open_current(threads=settings.serving.threads)
-    judge = DecisionPolicy(settings.verdicts, model.classes)
+    policy = DecisionPolicy(settings.verdicts, model.classes, line_home.guards(model))
     explainer = None if heat_map is None else _explainer(line_home)
     rows: List[Dict[str, Any]] = []
     with progress_bar("pictures", shown=len(files) > 1) as progress:
-        for each in predict(model, judge, files, progress):
+        for each in predict(model, policy, files, progress):
             row = each.row(model.classes)
             if explainer is not None and heat_map is not None and each.verdict is not None:
-                row["heat_map"] = str(_write_heat(explainer, heat_map, each, model.classes))
+                try:
+                    row["heat_map"] = str(_write_heat(explainer, heat_map, each, model.classes))
+                except StorageError as error:  # the verdicts stand
+                    warn(f"{each.path}: no heat map: {error}")
             rows.append(row)
     _print_predictions(rows, model, json=json, as_csv=as_csv)
     unreadable = [row for row in rows if "error" in row]
@@ -107,7 +111,8 @@ def _write_heat(explainer: "Explainer", folder: Path, found: Prediction, classes
     assert found.verdict is not None and found.pixels is not None
     heat = explainer.heat(found.pixels, classes.index(found.verdict.label))
     mark = hashlib.sha256(str(found.path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:6]
-    path = folder / f"{found.path.stem}-{mark}.png"  # files of one name in two folders stay apart
+    stem = found.path.stem.encode("utf-8", "surrogateescape")[:LONGEST_STEM].decode("utf-8", "ignore")
+    path = folder / f"{stem}-{mark}.png"  # files of one name in two folders stay apart
     save_overlay(path, found.pixels, heat)
     return path
 
@@ -139,6 +144,8 @@ def _print_predictions(rows: List[Dict[str, Any]], model: ServedModel, *, json: 
     for row in rows:
         if "error" in row:
             warn(row["error"])  # which names the file
+        elif "reasons" in row:
+            warn(f"{row['file']}: {'; '.join(row['reasons'])}")
 
 
 @app.command("serve")

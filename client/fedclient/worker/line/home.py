@@ -1,18 +1,24 @@
-"""The files in a plant's home that the line knows: deployments, engines, and its own folder ``line``."""
+"""Paths of the line in a plant's home: deployments, engines, and its own folder ``line``."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 from fedclient.worker.deployments import Deployment, Deployments
 from fedclient.worker.engines import EngineStore, LineModel, open_model
+from fedclient.worker.line.input_guard import Guard, InputGuard
 from fedclient.worker.line.monitoring.drift import DriftWatch
+from fedclient.worker.line.out_of_distribution import DistanceGuard
+from fedclient.worker.line.serving.model_leases import ServedModel
 from fedclient.worker.line.settings import DriftSettings
 from fedclient.worker.settings import LABELLED
 from fedspect.account import expanded
-from fedspect.errors import AlreadyRunningError, EngineError
+from fedspect.errors import AlreadyRunningError, DamagedFileError, EngineError
 from fedspect.locking import Occupied
+
+logger = logging.getLogger("fedclient.line")
 
 
 class LineHome:
@@ -21,7 +27,7 @@ class LineHome:
     def __init__(self, folder: Path) -> None:
         self.folder = expanded(folder).absolute()
         self.line = self.folder / "line"
-        self.asked = self.line / "asked"
+        self.review = self.line / "review"
         self.labelled = self.folder / LABELLED
         self.drift_path = self.line / "drift.json"
         self.reference = self.line / "reference"
@@ -54,8 +60,16 @@ class LineHome:
             )
         return self.open(deployment, threads=threads)
 
+    def guards(self, model: ServedModel) -> Sequence[Guard]:
+        """What is asked beside the thresholds; without the plant's bounds where they are damaged."""
+        try:
+            return (InputGuard.load(self.reference, model.preprocessing), DistanceGuard())
+        except DamagedFileError as error:
+            logger.error("%s", error)
+            return (InputGuard({}), DistanceGuard())
+
     def drift_watch(self, settings: DriftSettings) -> Optional[DriftWatch]:
-        """The watch for drift, for the first process that asks: two would write one file in turns."""
+        """The drift detector, for the first process that asks: two would write one file in turns."""
         lock = Occupied(self.line / "drift.lock", "the watch for drift")
         try:
             lock.acquire()

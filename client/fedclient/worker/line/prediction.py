@@ -17,7 +17,18 @@ from fedclient.worker.line.serving.model_leases import ServedModel
 from fedspect.data.decode import SUFFIXES
 from fedspect.errors import NoPicturesError, PictureError
 
-CSV_COLUMNS = ("file", "verdict", "class", "confidence", "ms", "heat_map", "error", "number", "version")
+CSV_COLUMNS = (
+    "file",
+    "verdict",
+    "class",
+    "confidence",
+    "ms",
+    "heat_map",
+    "error",
+    "reasons",
+    "number",
+    "version",
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ def csv_table(
     table = []
     for row in rows:
         probabilities = {f"probability:{name}": value for name, value in row.get("probabilities", {}).items()}
-        table.append({**row, **facts, **probabilities})
+        reasons = "; ".join(row.get("reasons", ()))
+        table.append({**row, **facts, **probabilities, "reasons": reasons})
     return [*CSV_COLUMNS, *(f"probability:{name}" for name in classes)], table
 
 
@@ -76,7 +88,7 @@ def files_of(sources: Sequence[Path]) -> List[Path]:
 
 def predict(
     model: ServedModel,
-    judge: DecisionPolicy,
+    policy: DecisionPolicy,
     files: Sequence[Path],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Prediction]:
@@ -89,15 +101,15 @@ def predict(
     for done, path in enumerate(files, 1):
         begun = time.perf_counter()
         try:
-            pixels = read_encoded(path, model.preprocessing)
+            batch = read_encoded(path, model.preprocessing)
         except PictureError as error:
             yield Prediction(path, None, f"{error.what}: {error.seen}", time.perf_counter() - begun)
             progress(done, len(files))
             continue
-        answer = model.answer(pixels)
-        verdict = judge.judge(answer.probabilities)[0]
+        answer = model.answer(batch.pixels)
+        verdict = policy.decide(batch, answer)[0]
         seconds = time.perf_counter() - begun
-        yield Prediction(path, verdict, None, seconds, pixels[0], answer)
+        yield Prediction(path, verdict, None, seconds, batch.pixels[0], answer)
         progress(done, len(files))
 
 

@@ -1,4 +1,4 @@
-"""The commands about what the line keeps: asked pictures, and the reference that drift is measured with.
+"""Commands `review` and `drift`: the review queue, and the reference that drift is measured with.
 
 No postponed annotations here: under Python 3.8 and 3.9 typer reads them as they stand.
 """
@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 from typing import List, Optional
 
+import numpy as np
 import typer
 from typing_extensions import Annotated
 
 from fedclient.worker.line.decision_policy import DecisionPolicy
 from fedclient.worker.line.home import LineHome
+from fedclient.worker.line.input_guard import InputGuard
 from fedclient.worker.line.monitoring.drift import shown
-from fedclient.worker.line.monitoring.reference_statistics import joined, make_reference, seen_of
+from fedclient.worker.line.monitoring.reference_statistics import batch_statistics, joined, make_reference
 from fedclient.worker.line.options import HomeOption
 from fedclient.worker.line.prediction import files_of, predict
 from fedclient.worker.line.review.review_queue import ReviewQueue
@@ -23,7 +25,9 @@ from fedspect.data.sources import find_pictures
 from fedspect.errors import ClassError, EngineError, NoPicturesError
 from fedspect.files import read_json
 
-asked_app = typer.Typer(help="The pictures of which a person is asked.", no_args_is_help=True)
+review_app = typer.Typer(
+    help="Pictures that wait for a person: the answers of which the line was not sure.", no_args_is_help=True
+)
 drift_app = typer.Typer(
     help="Whether the line's pictures are still such as the model learned from.", no_args_is_help=True
 )
@@ -31,15 +35,15 @@ drift_app = typer.Typer(
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands of ``app``."""
-    app.add_typer(asked_app, name="asked")
+    app.add_typer(review_app, name="review")
     app.add_typer(drift_app, name="drift")
 
 
-@asked_app.command("list")
-def asked_list(home: HomeOption, json: JsonOption = False) -> None:
+@review_app.command("list")
+def review_list(home: HomeOption, json: JsonOption = False) -> None:
     """Show the pictures that wait for a label, the oldest first."""
     line_home = LineHome(home)
-    pictures = _asked(line_home).list()
+    pictures = _review(line_home).list()
     rows = [
         {
             "name": each.name,
@@ -62,12 +66,12 @@ def asked_list(home: HomeOption, json: JsonOption = False) -> None:
         for row in rows
     ]
     columns = ("picture", "most probable", "confidence", "version")
-    print_table("Waiting for a label", columns, table, caption=str(line_home.asked))
+    print_table("Waiting for a label", columns, table, caption=str(line_home.review))
 
 
-@asked_app.command("label")
-def asked_label(
-    name: Annotated[str, typer.Argument(help="The picture's name, as `asked list` shows it.")],
+@review_app.command("label")
+def review_label(
+    name: Annotated[str, typer.Argument(help="The picture's name, as `review list` shows it.")],
     label: Annotated[str, typer.Argument(metavar="CLASS", help="What it shows.")],
     home: HomeOption,
     to: Annotated[
@@ -82,21 +86,21 @@ def asked_label(
     deployment = line_home.deployments.current()
     if deployment is not None and label not in deployment.classes:
         raise ClassError("no such class", seen=label, accepted=", ".join(deployment.classes))
-    place = _asked(line_home).label(name, label, target)
+    place = _review(line_home).label(name, label, target)
     if json:
         print_json({"name": name, "class": label, "file": str(place)})
         return
     note(f"now {place}")
 
 
-@asked_app.command("discard")
-def asked_discard(
-    name: Annotated[str, typer.Argument(help="The picture's name, as `asked list` shows it.")],
+@review_app.command("discard")
+def review_discard(
+    name: Annotated[str, typer.Argument(help="The picture's name, as `review list` shows it.")],
     home: HomeOption,
     json: JsonOption = False,
 ) -> None:
     """Remove a picture that needs no label, such as one of an empty belt."""
-    place = _asked(LineHome(home)).discard(name)
+    place = _review(LineHome(home)).discard(name)
     if json:
         print_json({"name": name, "removed": str(place)})
         return
@@ -124,16 +128,20 @@ def drift_init(
         raise EngineError("the line has no engine yet", remedy="see `fedclient engines list`")
     files = files_of(sources) if sources else _plants_pictures(line_home)
     model = line_home.open(deployment, threads=settings.serving.threads)
-    judge = DecisionPolicy(settings.verdicts, model.classes)
-    seen = []
+    policy = DecisionPolicy(settings.verdicts, model.classes)
+    seen, pixels = [], []
     with progress_bar("pictures") as progress:
-        for each in predict(model, judge, files, progress):
+        for each in predict(model, policy, files, progress):
             if each.verdict is not None and each.pixels is not None and each.answer is not None:
-                seen.append(seen_of(each.pixels[None], each.answer.features, each.answer.probabilities))
+                pixels.append(each.pixels)
+                seen.append(
+                    batch_statistics(each.pixels[None], each.answer.features, each.answer.probabilities)
+                )
     if not seen:
         raise NoPicturesError("no picture could be read", seen=files[0])
     reference = make_reference(joined(seen), model, deployment.base_hash, window=settings.drift.window)
     reference.save(line_home.reference)
+    InputGuard.of(np.stack(pixels)).save(line_home.reference, model.preprocessing)
     if json:
         print_json({"pictures": reference.pictures, "limits": dict(reference.limits)})
         return
@@ -163,8 +171,8 @@ def drift_show(home: HomeOption, json: JsonOption = False) -> None:
         print_table("Distance from the reference", ("figure", "now", "alarm beyond"), rows)
 
 
-def _asked(home: LineHome) -> ReviewQueue:
-    return ReviewQueue(home.asked, read_settings(home.line).asked)
+def _review(home: LineHome) -> ReviewQueue:
+    return ReviewQueue(home.review, read_settings(home.line).review)
 
 
 def _plants_pictures(home: LineHome) -> List[Path]:

@@ -1,4 +1,4 @@
-"""``line/line.toml`` in the plant's home: how sure an answer must be, and how much of the device the line takes."""
+"""Settings of the line, ``line/line.toml``: how sure an answer must be, and how much of the device the line takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADING = """How this plant's line answers. Written once with what is in force; 
 
 
 class VerdictSettings(Settings):
-    """What becomes of a piece."""
+    """Decision policy: what becomes of a piece."""
 
     good_classes: List[str] = Field(default_factory=list)
     """Classes that mean that a piece is good. None: no picture passes, it is rejected or a person is asked."""
@@ -77,15 +77,15 @@ class ServingSettings(Settings):
 
 
 class ReviewSettings(Settings):
-    """The pictures of which a person is asked, kept for labelling in ``line/asked``."""
+    """Review queue: pictures with the verdict `ask`, kept for labelling in ``line/review``."""
 
     most_pictures: int = Field(default=1000, ge=0, le=1_000_000)
     """Pictures that are kept; the oldest go first. 0: none."""
     most_mib: int = Field(default=1024, ge=1, le=1 << 20)
     """Mebibytes of all of them together."""
     heat_maps: bool = False
-    """Keep beside each, in asked/why, where its class comes from, as PNG. It costs about one more answer for each
-    asked picture and memory for a second graph, and is there for engines of the kind onnxruntime."""
+    """Keep beside each, in review/why, where its class comes from, as PNG. It costs about one more answer for each
+    picture and memory for a second graph, and is there for engines of the kind onnxruntime."""
 
 
 class DriftSettings(Settings):
@@ -102,7 +102,7 @@ class LineSettings(Settings):
 
     verdicts: VerdictSettings = Field(default_factory=VerdictSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
-    asked: ReviewSettings = Field(default_factory=ReviewSettings)
+    review: ReviewSettings = Field(default_factory=ReviewSettings)
     drift: DriftSettings = Field(default_factory=DriftSettings)
 
 

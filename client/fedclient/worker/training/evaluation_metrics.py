@@ -1,4 +1,4 @@
-"""The figures of a received head that a plant sends, from the answers on its own evaluation pictures.
+"""Evaluation metrics of a received head on the plant's own evaluation pictures.
 
 The same figures as ``fedspect.training.metrics.evaluate`` gives (a test holds them together), but counted
 here: a small device need not load torchmetrics, which takes seconds and a few hundred megabytes, for a
@@ -37,7 +37,7 @@ def figures_of(
     good_classes: Sequence[str] = (),
     threshold: Optional[float] = None,
 ) -> Optional[EvaluationMetrics]:
-    """Count; None where no picture has a class.
+    """Compute them; None where no picture has a class.
 
     Raises:
         ClassError: a good class is not among the classes.

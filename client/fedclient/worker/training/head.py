@@ -1,4 +1,4 @@
-"""Between a network and the arrays that travel: the unfrozen levels as float32 numpy arrays of their own."""
+"""Head as numpy arrays: the unfrozen stages (levels) of a network, float32, for the wire."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedspect.model.levels import LevelledNetwork, head_state, load_head_state
-from fedspect.update.round_messages import BatchNorm
+from fedspect.protocol.versions import BatchNorm
 from fedspect.update.schema import Arrays, is_statistic
 
 
@@ -29,7 +29,7 @@ def load_head(network: LevelledNetwork, head: Mapping[str, np.ndarray]) -> None:
 
 
 def shared_part(head: Mapping[str, np.ndarray], batch_norm: BatchNorm) -> Arrays:
-    """What of a head travels: all of it, or (FedBN) all but the running statistics."""
+    """The part of a head that travels: all of it, or (FedBN) all but the running statistics."""
     return {
         name: values for name, values in head.items() if batch_norm == "average" or not is_statistic(name)
     }

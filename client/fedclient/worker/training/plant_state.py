@@ -1,4 +1,4 @@
-"""What a plant keeps on its disk between rounds, so that a killed round can be repeated.
+"""Client state on disk between rounds, so that a killed round can be repeated.
 
 Three things, each in files that are replaced whole or not at all:
 
@@ -35,7 +35,7 @@ MOST_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Carried:
-    """What a round starts from and what it leaves for the next."""
+    """Client state: what a round starts from and what it leaves for the next."""
 
     residual: Optional[Arrays] = None
     """What coarse encodings have not sent yet."""
@@ -89,7 +89,7 @@ class PlantState:
         return arrays
 
     def keep_head(self, head: Mapping[str, np.ndarray], version: str) -> None:
-        """Hold this head from now on, and the one before it a little longer."""
+        """Store this head, and keep the one before it a little longer."""
         held = self._held()
         if held is not None and held.version == version and self._head_file(version).is_file():
             return
@@ -101,7 +101,7 @@ class PlantState:
                 _remove(path)
 
     def forget_heads(self) -> None:
-        """Hold none: the next task must bring the whole head."""
+        """Remove all heads: the next task must bring the whole head."""
         _remove(self.folder / "held.json")
 
     def _held(self) -> Optional[HeldVersion]:
@@ -119,7 +119,7 @@ class PlantState:
     # What is carried from round to round
 
     def before(self, run_id: str, round_number: int, schema: Schema) -> Carried:
-        """The state that the newest earlier round of this run left; an empty one at the run's start."""
+        """The state after the newest earlier round of this run; an empty one at the run's start."""
         stamps = {path: stamp for path, stamp in self._stamps().items() if stamp.run_id == run_id}
         earlier = [path for path, stamp in stamps.items() if stamp.round < round_number]
         for path in sorted(earlier, key=lambda path: -stamps[path].round):
@@ -139,7 +139,7 @@ class PlantState:
         return None
 
     def commit(self, run_id: str, round_number: int, carried: Carried) -> None:
-        """Leave this state for the rounds after this one; later rounds of an abandoned try are dropped."""
+        """Store this state for the rounds after this one; later rounds of an abandoned try are dropped."""
         stamps = self._stamps()
         serial = 1 + max((stamp.serial for stamp in stamps.values()), default=0)
         arrays: Dict[str, np.ndarray] = {}
@@ -178,7 +178,7 @@ class PlantState:
     # The last reply
 
     def reply_to(self, task: bytes) -> Optional[RoundReply]:
-        """The reply that was given to this very task, if it was the last."""
+        """The stored reply to this very task, if it was the last."""
         try:
             content = (self.folder / "reply.bin").read_bytes()
         except OSError:
@@ -192,7 +192,7 @@ class PlantState:
             return None
 
     def keep_reply(self, task: bytes, reply: RoundReply) -> None:
-        """Remember the reply to this task in place of the last."""
+        """Store the reply to this task in place of the last."""
         write_bytes(self.folder / "reply.bin", hashlib.sha256(task).digest() + reply.to_bytes())
 
     # Files

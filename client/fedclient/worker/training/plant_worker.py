@@ -18,13 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, Optional, Sequence
 
+from fedclient.worker.training.class_statistics import collect, rate
 from fedclient.worker.training.evaluation_metrics import EvaluationMetrics, figures_of
 from fedclient.worker.training.head import head_of, load_head, shared_part, statistics_part
 from fedclient.worker.training.plant_state import Carried, PlantState
 from fedspect.data.pictures import CheckedPicture
+from fedspect.discriminant.messages import ScoreTask, StatisticsTask
 from fedspect.errors import FedspectError, UpdateError, UpdateRefusedError
 from fedspect.model.base import BaseNetwork
-from fedspect.model.levels import derived_seed, freeze
+from fedspect.seeds import derived_seed
 from fedspect.training.reports import FitReport, Progress, unheard
 from fedspect.training.settings import TrainingSettings
 from fedspect.training.trainer import Trainer
@@ -33,11 +35,13 @@ from fedspect.update.downlink import receive_head
 from fedspect.update.encoding import largest_message
 from fedspect.update.error_feedback import encode_with_feedback
 from fedspect.update.round_messages import (
+    DEFAULT_MAX_BYTES,
     MAX_HEADER_BYTES,
     PlantDescription,
     ReplyError,
     RoundReply,
     RoundTask,
+    kind_of,
 )
 from fedspect.update.schema import Arrays, Schema, version_of
 
@@ -54,11 +58,13 @@ class PlantWorker:
         train: the pictures to train on.
         evaluation: held-out pictures to evaluate each received head on; may be empty.
         settings: how to train; a task's rate, epochs and proximal weight take precedence.
-        freeze_levels: levels that stand still; the base model's default when None.
+        freeze_levels: frozen levels; the base model's default when None.
         state_folder: what must survive this process (``PlantState``).
         cache_folder: of frozen features; None keeps them in memory.
         seed: of a new classifier, where the base model has other classes.
+        closed_form: whether the federation begins at a linear discriminant (``fedspect.discriminant``).
         good_classes: classes without a defect, for escapes and false rejects.
+        bit_depth: of the plant's camera, for files of 16 bits.
         threshold: of the line, see ``fedspect.training.metrics``.
 
     Raises:
@@ -80,8 +86,10 @@ class PlantWorker:
         state_folder: Path,
         cache_folder: Optional[Path] = None,
         seed: int = 0,
+        closed_form: bool = False,
         good_classes: Sequence[str] = (),
         threshold: Optional[float] = None,
+        bit_depth: Optional[int] = None,
     ) -> None:
         self.name = name
         self.base = base
@@ -92,12 +100,12 @@ class PlantWorker:
         self.good_classes = tuple(good_classes)
         self.threshold = threshold
         self.cache_folder = cache_folder
+        self.preprocessing = base.preprocessing.of_camera(bit_depth)
         self.state = PlantState(state_folder, base_hash=base.content_hash)
-        self.network = base.network(self.classes, seed=seed)
-        if freeze_levels is None:
-            freeze_levels = self.network.default_freeze_levels
-        self.freeze_levels = freeze_levels
-        freeze(self.network, freeze_levels)
+        self.network = base.starting_network(
+            self.classes, seed=seed, freeze_levels=freeze_levels, closed_form=closed_form
+        )
+        self.freeze_levels = self.network.freeze_levels
         self._start = head_of(self.network)
         self._trainer: Optional[Trainer] = None
 
@@ -135,32 +143,31 @@ class PlantWorker:
             return self._reply(task, error=ReplyError.of(error))
 
     def work_bytes(self, task: bytes, progress: Optional[Progress] = None) -> bytes:
-        """Do ``work`` on encoded messages.
+        """Do a round's work, or an exchange's of the closed form, on encoded messages.
 
         Raises:
             UpdateFormatError: the bytes are no task.
 
         """
+        kind = kind_of(task)
+        if kind == StatisticsTask.kind:
+            return collect(self, StatisticsTask.from_bytes(task), progress or unheard).to_bytes()
+        if kind == ScoreTask.kind:
+            return rate(self, ScoreTask.from_bytes(task, DEFAULT_MAX_BYTES), progress or unheard).to_bytes()
         limit = largest_message(Schema.of(self._start)) + MAX_HEADER_BYTES + 1024
         return self.work(RoundTask.from_bytes(task, limit), progress).to_bytes()
 
     def _work(self, task: RoundTask, progress: Progress) -> RoundReply:
         seconds: Dict[str, float] = {}
         self.state.remarks.clear()
-        if task.base_hash != self.base.content_hash:
-            raise UpdateRefusedError(
-                "the task is for another base model",
-                seen=task.base_hash[:12],
-                accepted=self.base.content_hash[:12],
-                remedy="fetch the federation's base model: join again",
-            )
+        self.check_base(task.base_hash)
         with _timed(seconds, "total"):
             with _timed(seconds, "decode"):
                 shared = self._shared(task)
-                schema = Schema.of(shared_part(self._start, task.batch_norm))
+                schema = Schema.of(shared_part(self._start, task.batch_norm)).changing
                 carried = self.state.before(task.run_id, task.round, schema)
                 load_head(self.network, {**self._own_statistics(task, carried), **shared})
-                trainer = self._trainer_for(task)
+                trainer = self.trainer_for(task.seed)
             figures: Optional[EvaluationMetrics] = None
             if task.evaluate and self.evaluation_pictures:
                 with _timed(seconds, "evaluate"):
@@ -245,13 +252,23 @@ class PlantWorker:
         self.state.commit(task.run_id, task.round, Carried(encoded.residual, statistics))
         return encoded.blob
 
-    def _trainer_for(self, task: RoundTask) -> Trainer:
+    def check_base(self, base_hash: str) -> None:
+        """Raise ``UpdateRefusedError`` for work that is meant for another base model."""
+        if base_hash != self.base.content_hash:
+            raise UpdateRefusedError(
+                "the task is for another base model",
+                seen=base_hash[:12],
+                accepted=self.base.content_hash[:12],
+                remedy="fetch the federation's base model: join again",
+            )
+
+    def trainer_for(self, run_seed: int) -> Trainer:
         """The warm trainer; a run with another seed gets its own."""
-        seed = derived_seed("plant", self.name, task.seed)
+        seed = derived_seed("plant", self.name, run_seed)
         if self._trainer is None or self._trainer.seed != seed:
             self._trainer = Trainer(
                 self.network,
-                self.base.preprocessing,
+                self.preprocessing,
                 self.classes,
                 self.settings,
                 freeze_levels=self.freeze_levels,

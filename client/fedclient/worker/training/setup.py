@@ -1,4 +1,4 @@
-"""From a plant's settings to its ``PlantWorker``: pictures found, checked and split, the base model loaded.
+"""Builds a ``PlantWorker`` from a plant's settings: pictures found, checked and split, the base model loaded.
 
 The node writes ``worker.json`` and starts this process with it. Checking the pictures is done at each start, and
 what was found of each is remembered, so that only new ones are decoded. It is the site report that the plant's
@@ -10,22 +10,26 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from fedclient.worker.golden.choosing import GOLDEN, sides_kept
 from fedclient.worker.settings import LABELLED, WorkerSettings
 from fedclient.worker.training.plant_worker import PlantWorker
 from fedspect.data.classes import ClassList
 from fedspect.data.inspection import Inspection, inspect_pictures
-from fedspect.data.sources import Listing, find_pictures
+from fedspect.data.pictures import CheckedPicture
+from fedspect.data.sources import TRAINING, Listing, find_pictures, own_split
+from fedspect.data.split import SplitLedger, draw
 from fedspect.errors import ClassError, NoPicturesError, StorageError
+from fedspect.files import read_json, write_json
 from fedspect.model.base import load_base
-from fedspect.model.levels import derived_seed
+from fedspect.seeds import derived_seed
 from fedspect.settings import settings_from
 from fedspect.training.settings import TrainingSettings
 
 SHARES = {"train": 0.75, "evaluation": 0.15, GOLDEN: 0.10}
 INSPECTION = "inspection.npz"
+CAMERA = "camera.json"
 MOST_EXAMPLES = 20  # problems that a site report names one by one
 LONGEST_DETAIL = 200
 
@@ -44,9 +48,13 @@ class Site:
 
         """
         self.settings = settings
-        self.inspection = inspected(pictures_of(settings), settings.state / INSPECTION, progress)
+        self.inspection = inspected(
+            pictures_of(settings), settings.state / INSPECTION, progress, settings.bit_depth
+        )
+        write_json(settings.state / CAMERA, {"bit_depth": self.inspection.bit_depth})
         seed = derived_seed("split", settings.plant, settings.seed)
         with sides_kept(settings.state) as ledger:
+            keep_own_split(ledger, self.inspection.pictures, seed)
             self.split = ledger.assign(self.inspection.pictures, SHARES, seed=seed)
 
     def report(self) -> Dict[str, Any]:
@@ -85,19 +93,47 @@ class Site:
             state_folder=settings.state,
             cache_folder=settings.cache,
             seed=settings.seed,
+            bit_depth=self.inspection.bit_depth,
+            closed_form=settings.closed_form,
         )
 
 
-def inspected(listing: Listing, remembered: Path, progress: Progress) -> Inspection:
-    """What the pictures are, with what was found of them last time; a full disk only costs the time."""
+def keep_own_split(ledger: SplitLedger, pictures: Sequence[CheckedPicture], seed: int) -> None:
+    """Let pictures that come with a split train only where they are to: those to test with are for evaluation."""
+    if not own_split([each.picture for each in pictures]):
+        return
+    for each in pictures:
+        golden = draw(seed, "own split", each.group) < SHARES[GOLDEN] / (
+            SHARES[GOLDEN] + SHARES["evaluation"]
+        )
+        trains = (each.picture.split or "train").casefold() in TRAINING
+        ledger.reserve(each.digest, "train" if trains else GOLDEN if golden else "evaluation")
+
+
+def bit_depth_of(state: Path) -> Optional[int]:
+    """The depth of the camera, as the plant's pictures were last read; None where their files leave none open.
+
+    Raises:
+        FileNotFoundError: they were never looked at.
+        DamagedFileError: the file is not what was written.
+
+    """
+    depth = dict(read_json(state / CAMERA)).get("bit_depth")
+    return None if depth is None else int(depth)
+
+
+def inspected(
+    listing: Listing, remembered: Path, progress: Progress, bit_depth: Optional[int] = None
+) -> Inspection:
+    """Inspection of the pictures, with cached results of the last one; a full disk only costs the time."""
     try:
-        return inspect_pictures(listing, progress=progress, cache=remembered)
+        return inspect_pictures(listing, progress=progress, cache=remembered, bit_depth=bit_depth)
     except StorageError:
-        return inspect_pictures(listing, progress=progress)
+        return inspect_pictures(listing, progress=progress, bit_depth=bit_depth)
 
 
 def pictures_of(settings: WorkerSettings) -> Listing:
-    """The plant's own pictures, and those of its line that a person has labelled (``fedclient asked label``).
+    """The plant's own pictures, and those of its line that a person has labelled (``fedclient review label``).
 
     Raises:
         DataError: there are none of its own that can be used.

@@ -1,4 +1,4 @@
-"""Work that yields to the line: between any two batches it asks whether it may go on, and waits or gives up.
+"""Yielding work: between any two batches it asks the yield policy, and waits or gives the round back.
 
 The trainer tells its progress after every batch, so that is where it is asked. Giving up is no ordinary
 error: ``PlantWorker`` would answer an error of its own with a reply, and headquarters would try again with a
@@ -26,23 +26,23 @@ class TaskYielded(BaseException):
         self.memory = memory
 
 
-def polite(courtesy: YieldPolicy, report: Report) -> Report:
-    """``report``, which first waits until the work may go on.
+def polite(yield_policy: YieldPolicy, report: Report) -> Report:
+    """A progress callback that first waits until the yield policy allows the work to go on.
 
     It raises ``TaskYielded`` when that takes longer than the plant's patience.
     """
 
     def reporting(stage: str, done: int, total: int) -> None:
         try:
-            courtesy.between_batches(lambda objection: _waits(report, objection))
+            yield_policy.between_batches(lambda blocker: _waits(report, blocker))
         except YieldedError as error:
-            objection = courtesy.objection()
-            memory = objection is not None and objection.kind == "memory"
+            blocker = yield_policy.blocker()
+            memory = blocker is not None and blocker.kind == "memory"
             raise TaskYielded(error, memory=memory) from error
         report(stage, done, total)
 
     return reporting
 
 
-def _waits(report: Report, objection: Blocker) -> None:
-    report(f"{WAITING}: {objection.reason}", 0, 0)
+def _waits(report: Report, blocker: Blocker) -> None:
+    report(f"{WAITING}: {blocker.reason}", 0, 0)

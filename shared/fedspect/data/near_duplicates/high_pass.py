@@ -1,4 +1,4 @@
-"""Reliefs for comparing pictures: a bounded number in memory, the others made again from their files."""
+"""High-pass images for comparing pictures: a bounded number in memory, the others made again from their files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fedspect.data.decode import decode_with_header, read_bytes
+from fedspect.data.decode import decode_picture, read_bytes
 from fedspect.data.near_duplicates.keypoints import relief
 from fedspect.errors import PictureError
 
@@ -45,7 +45,7 @@ class HighPassImages:
             self._kept.move_to_end(digest)
             return self._kept[digest]
         try:
-            pixels, _ = decode_with_header(read_bytes(path), path)
+            pixels = decode_picture(read_bytes(path), path).pixels
         except PictureError:
             return np.zeros((0, 0), np.int8)
         self.keep(digest, reduced_relief(pixels, self._reduction))

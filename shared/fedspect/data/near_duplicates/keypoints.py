@@ -1,11 +1,11 @@
-"""What stays the same when one piece of surface is cut or photographed twice.
+"""Keypoints and descriptors: what stays the same when one piece of surface is cut or photographed twice.
 
 Light and exposure go, structure stays: a picture is band-passed (what is finer than 3 and coarser than 15
-pixels goes) and divided by its own contrast around each pixel. Its *landmarks* are the strongest points of
+pixels goes) and divided by its own contrast around each pixel. Its *keypoints* are the strongest points of
 their neighbourhood, each with a description of the 16 x 16 pixels around it. They move with the surface, so
 two crops of one strip share those of their overlap, however small it is and wherever it lies.
 
-H, W height and width; L landmarks; D = 64 values of a description.
+H, W height and width; L keypoints; D = 64 values of a description.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LANDMARKS_VERSION = 1
-"""Changes whenever the same picture would get other landmarks."""
+KEYPOINTS_VERSION = 1
+"""Changes whenever the same picture would get other keypoints."""
 FINE, COARSE = 1, 7
 """Radii in pixels of the two means whose difference is the band."""
 CONTRAST_FLOOR = 1.0
 """Grey levels squared: what counts as no structure at all, so that flat areas stay flat."""
 SPACING = 8
-"""No two landmarks are nearer than this, in pixels."""
+"""No two keypoints are nearer than this, in pixels."""
 REACH = 8
-"""Half the side of the square that describes a landmark."""
+"""Half the side of the square that describes a keypoint."""
 DESCRIPTION_LENGTH = REACH * REACH
-MOST_LANDMARKS = 1024
+MOST_KEYPOINTS = 1024
 STRAIGHT = 0.12
-"""A landmark with less than this share of its structure in the weaker direction lies on a line."""
+"""A keypoint with less than this share of its structure in the weaker direction lies on a line."""
 STEPS = 24.0
 """Steps of the whole numbers that a relief is kept in, per unit of local contrast."""
 
@@ -49,21 +49,21 @@ def relief(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(steps, -127, 127), dtype=np.int8)
 
 
-def find_landmarks(surface: np.ndarray) -> Keypoints:
-    """The landmarks of a relief (H, W) as it is, and of the same at half its size, where noise counts less."""
+def find_keypoints(surface: np.ndarray) -> Keypoints:
+    """The keypoints of a relief (H, W) as it is, and of the same at half its size, where noise counts less."""
     height, width = surface.shape[0] // 2 * 2, surface.shape[1] // 2 * 2
     half = (
         surface[:height, :width].astype(np.float32).reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
     )
-    fine, coarse = _landmarks(surface), _landmarks(np.rint(half).astype(np.int8))
+    fine, coarse = _keypoints(surface), _keypoints(np.rint(half).astype(np.int8))
     return Keypoints(
         np.concatenate([fine.places, coarse.places * 2]),
         np.concatenate([fine.descriptions, coarse.descriptions]),
     )
 
 
-def _landmarks(surface: np.ndarray) -> Keypoints:
-    """Landmarks at one scale, strongest first."""
+def _keypoints(surface: np.ndarray) -> Keypoints:
+    """Keypoints at one scale, strongest first."""
     strength = np.abs(surface.astype(np.int16))
     height, width = strength.shape
     none = Keypoints(np.zeros((0, 2), np.int16), np.zeros((0, DESCRIPTION_LENGTH), np.int8))
@@ -73,7 +73,7 @@ def _landmarks(surface: np.ndarray) -> Keypoints:
     inner = np.zeros_like(peaks)
     inner[REACH : height - REACH + 1, REACH : width - REACH + 1] = True
     rows, columns = np.nonzero(peaks & inner)
-    order = np.argsort(-strength[rows, columns], kind="stable")[:MOST_LANDMARKS]
+    order = np.argsort(-strength[rows, columns], kind="stable")[:MOST_KEYPOINTS]
     if not len(order):
         return none
     rows, columns = rows[order], columns[order]

@@ -1,9 +1,9 @@
-"""Guessing which pictures overlap, without comparing every picture with every other.
+"""Locality-sensitive hashing: candidate pairs of overlapping pictures, without comparing every pair.
 
-Landmarks with like descriptions fall into the same bucket of a hash table: each bit of the hash says on which
+Keypoints with like descriptions fall into the same bucket of a hash table: each bit of the hash says on which
 side of a plane a description lies (Charikar 2002, random hyperplanes). Several tables make up for bits that
-noise turns. Only landmarks of one bucket are compared, and at most NEIGHBOURS of them each, so the work grows
-with the number of landmarks, not with its square. Two landmarks that match vote for the shift between their
+noise turns. Only keypoints of one bucket are compared, and at most NEIGHBOURS of them each, so the work grows
+with the number of keypoints, not with its square. Two keypoints that match vote for the shift between their
 pictures; a pair of pictures with two votes for one shift is a candidate.
 
 The numbers are whole throughout, so every machine makes the same guesses.
@@ -27,27 +27,27 @@ SHIFTS = 1 << 13
 CHUNK = 1 << 18
 
 
-def find_candidates(landmarks: Sequence[Keypoints], *, fresh: Optional[Sequence[bool]] = None) -> np.ndarray:
+def find_candidates(keypoints: Sequence[Keypoints], *, fresh: Optional[Sequence[bool]] = None) -> np.ndarray:
     """Pairs of pictures that may overlap: int64 (M, 5), first, second, row shift, column shift, votes.
 
     The second picture's (row, column) is the first's (row + row shift, column + column shift). First <
     second; most votes first. With ``fresh``, only pairs with at least one picture that is marked in it.
     """
-    owner = np.repeat(np.arange(len(landmarks)), [len(each.places) for each in landmarks])
+    owner = np.repeat(np.arange(len(keypoints)), [len(each.places) for each in keypoints])
     if not len(owner):
         return np.zeros((0, 5), np.int64)
-    places = np.concatenate([each.places for each in landmarks]).astype(np.int64)
-    descriptions = np.concatenate([each.descriptions for each in landmarks])
-    news = np.ones(len(landmarks), bool) if fresh is None else np.asarray(fresh, bool)
+    places = np.concatenate([each.places for each in keypoints]).astype(np.int64)
+    descriptions = np.concatenate([each.descriptions for each in keypoints])
+    news = np.ones(len(keypoints), bool) if fresh is None else np.asarray(fresh, bool)
     matches = _matches(descriptions, owner, news)
     first, second = matches // len(owner), matches % len(owner)
     shifts = places[first] - places[second]
-    pairs = owner[first] * len(landmarks) + owner[second]
-    return _elected(pairs, shifts, len(landmarks))
+    pairs = owner[first] * len(keypoints) + owner[second]
+    return _elected(pairs, shifts, len(keypoints))
 
 
 def _matches(descriptions: np.ndarray, owner: np.ndarray, news: np.ndarray) -> np.ndarray:
-    """Pairs of landmarks alike, as first * L + second, without repeats; int64."""
+    """Pairs of keypoints alike, as first * L + second, without repeats; int64."""
     count = len(owner)
     bits = min(max(int(np.ceil(np.log2(count))), 8), 60)
     random = np.random.RandomState(1)  # its streams are the same in every version of numpy

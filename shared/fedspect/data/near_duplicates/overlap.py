@@ -1,4 +1,4 @@
-"""Which pictures show the same piece of surface.
+"""Overlap detection: which pictures show the same piece of surface.
 
 Crops of one strip, a place photographed again under other light, a copy saved anew: all of them leak from a
 training side to a test side. Candidates (``candidates.py``) are confirmed by the correlation of the two
@@ -55,7 +55,7 @@ def common_reduction(sizes: Iterable[Tuple[int, int]]) -> int:
 
 
 def find_overlaps(
-    landmarks: Sequence[Keypoints],
+    keypoints: Sequence[Keypoints],
     relief_of: Callable[[int], np.ndarray],
     *,
     fresh: Optional[Sequence[bool]] = None,
@@ -67,8 +67,8 @@ def find_overlaps(
     ``relief_of`` gives a picture's relief int8 (H, W); ``progress`` is told the part that is done. With
     ``fresh``, only pairs with a picture that is marked in it.
     """
-    candidates = find_candidates(landmarks, fresh=fresh)
-    groups = Groups(len(landmarks))
+    candidates = find_candidates(keypoints, fresh=fresh)
+    groups = Groups(len(keypoints))
     overlaps = []
     for done, (first, second, rows, columns, _) in enumerate(candidates.tolist()):
         if progress is not None and done % 64 == 0:

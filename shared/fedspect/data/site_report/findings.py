@@ -1,4 +1,4 @@
-"""What a site report says in plain words, and what to do about it.
+"""Findings of a site report as sentences, each with what to do about it.
 
 Each remark has a level: *failure* stops training, *warning* makes its result doubtful, *ok* is worth knowing.
 """
@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Callable, Iterator, List
 from pydantic import BaseModel
 from typing_extensions import Literal
 
-from fedspect.data.pictures import CLASS_SPELLING, CONFLICTING_LABELS, CROSSING_GROUPS, UNKNOWN_CLASS
+from fedspect.data.pictures import (
+    ALMOST_BLACK,
+    ALMOST_WHITE,
+    BEYOND_DEPTH,
+    CLASS_SPELLING,
+    CONFLICTING_LABELS,
+    CROSSING_GROUPS,
+    EMPTY_CLASS,
+    IGNORED,
+    MASK,
+    UNKNOWN_CLASS,
+)
 
 if TYPE_CHECKING:
     from fedspect.data.site_report.report import SiteReport
@@ -66,6 +77,19 @@ def _left_out(report: SiteReport) -> Iterator[Finding]:
         yield Finding(
             level="warning", what=f"files left out: {listed}", remedy="mend or remove them; the rest is used"
         )
+
+
+def _not_used(report: SiteReport) -> Iterator[Finding]:
+    for kind, level, what in (
+        (EMPTY_CLASS, "warning", "no picture in the class folders"),
+        (MASK, "ok", "masks, which are no pictures, in"),
+        (IGNORED, "ok", "ignored, for they are no pictures by their names:"),
+    ):
+        names = [problem.name for problem in report.problems if problem.kind == kind]
+        if names:
+            more = f" and {len(names) - MOST_UNKNOWN} more" if len(names) > MOST_UNKNOWN else ""
+            listed = f"{what} {', '.join(names[:MOST_UNKNOWN])}{more}"
+            yield Finding(level=level, what=listed)
 
 
 def _classes(report: SiteReport) -> Iterator[Finding]:
@@ -197,11 +221,34 @@ def _files(report: SiteReport) -> Iterator[Finding]:
         )
 
 
+def _light(report: SiteReport) -> Iterator[Finding]:
+    kinds = Counter(problem.kind for problem in report.problems)
+    depth = "" if report.bit_depth is None else f", read as {report.bit_depth} bits"
+    for kind in (ALMOST_BLACK, ALMOST_WHITE):
+        if kinds[kind]:
+            yield Finding(
+                level="warning",
+                what=f"{kinds[kind]} of {report.usable} pictures are {kind}{depth}: they show no surface",
+                remedy="remove them if light or camera failed; else declare the camera's depth (bit_depth)",
+            )
+    if kinds[BEYOND_DEPTH]:
+        yield Finding(
+            level="warning",
+            what=f"{kinds[BEYOND_DEPTH]} of {report.usable} pictures are brighter than {report.bit_depth} bits, "
+            "the camera's depth: what is beyond is white",
+            remedy="save all pictures alike, or declare the camera's depth (bit_depth)",
+        )
+    if report.bit_depth is not None:
+        yield Finding(level="ok", what=f"files of 16 bits are read as {report.bit_depth} bits, all alike")
+
+
 PARTS: List[Callable[[SiteReport], Iterator[Finding]]] = [
     _enough,
     _left_out,
+    _not_used,
     _classes,
     _groups,
     _splits,
     _files,
+    _light,
 ]

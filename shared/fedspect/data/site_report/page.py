@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from PIL import Image
 
@@ -64,7 +64,7 @@ def render_page(report: SiteReport, inspection: Inspection) -> str:
         report=report,
         largest=max((row.pictures for row in report.classes), default=1),
         samples=_samples(report, inspection),
-        galleries=[(title, _members(groups, by_name)) for title, groups in galleries if groups],
+        galleries=[(title, _members(groups, by_name, report)) for title, groups in galleries if groups],
         most_problems=MOST_PROBLEMS,
     )
 
@@ -77,21 +77,24 @@ def _samples(report: SiteReport, inspection: Inspection) -> List[Tuple[str, List
         of_class = {p.group: p for p in reversed(inspection.pictures) if (p.label or "") == row.name}
         chosen = sorted(of_class.values(), key=lambda picture: picture.name)
         step = max(1, len(chosen) // each)
-        samples.append((row.name, _thumbnails(chosen[::step][:each])))
+        samples.append((row.name, _thumbnails(chosen[::step][:each], report.bit_depth)))
     return samples
 
 
 def _members(
-    groups: Sequence[GroupCount], by_name: Dict[str, CheckedPicture]
+    groups: Sequence[GroupCount], by_name: Dict[str, CheckedPicture], report: SiteReport
 ) -> List[Tuple[GroupCount, List[Thumbnail]]]:
-    return [(group, _thumbnails([by_name[name] for name in group.members[:MEMBERS]])) for group in groups]
+    return [
+        (group, _thumbnails([by_name[name] for name in group.members[:MEMBERS]], report.bit_depth))
+        for group in groups
+    ]
 
 
-def _thumbnails(pictures: Sequence[CheckedPicture]) -> List[Thumbnail]:
+def _thumbnails(pictures: Sequence[CheckedPicture], bit_depth: Optional[int]) -> List[Thumbnail]:
     thumbnails = []
     for picture in pictures:
         try:
-            image = Image.fromarray(read_picture(picture.path, channels=3))
+            image = Image.fromarray(read_picture(picture.path, channels=3, bit_depth=bit_depth))
         except PictureError:
             continue  # it has gone since it was checked
         image.thumbnail((SIDE, SIDE))

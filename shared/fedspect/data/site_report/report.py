@@ -85,6 +85,8 @@ class SiteReport(BaseModel):
 
     format_version: int = 1
     source: str
+    understood: str = ""
+    """What was understood of the source, in one sentence."""
     kind: str
     usable: int
     left_out: int
@@ -97,6 +99,8 @@ class SiteReport(BaseModel):
     imbalance: float
     """Pictures of the largest class to those of the smallest that has any."""
     sizes: List[SizeCount]
+    bit_depth: Optional[int] = None
+    """The camera's, by which files of 16 bits are read; None where there are none that leave it open."""
     file_types: Dict[str, Dict[str, int]]
     """Pictures by file name suffix and class."""
     duplicates: int
@@ -162,6 +166,7 @@ def site_report(
     groups = [_group(surface) for surface in surfaces]
     report = SiteReport(
         source=str(listing.root),
+        understood=listing.understood,
         kind=listing.kind,
         usable=len(pictures),
         left_out=sum(problem.left_out for problem in inspection.problems),
@@ -172,6 +177,7 @@ def site_report(
         missing_classes=[name for name in named if not labels[name]],
         imbalance=max(labels.values()) / min(labels.values()) if labels else 1.0,
         sizes=_sizes(pictures),
+        bit_depth=inspection.bit_depth,
         file_types=_file_types(pictures),
         duplicates=sum(problem.kind in (DUPLICATE, CONFLICTING_LABELS) for problem in inspection.problems),
         groups=len(surfaces),

@@ -28,6 +28,7 @@ def show_site_report(
     overlaps: bool = True,
     as_json: bool = False,
     cache: Optional[Path] = None,
+    bit_depth: Optional[int] = None,
 ) -> SiteReport:
     """Inspect the pictures of ``source``, print the report, and answer it.
 
@@ -39,6 +40,7 @@ def show_site_report(
         overlaps: whether pictures of the same surface are looked for.
         as_json: print JSON in place of tables.
         cache: a file that makes the next look quick.
+        bit_depth: of the camera, for files of 16 bits; not set: as the pictures tell it together.
 
     Raises:
         DataError: there are no pictures that can be used.
@@ -48,7 +50,12 @@ def show_site_report(
     listing = find_pictures(source, manifest=manifest, classes=classes)
     with console.progress_bar("checking pictures", shown=not as_json) as progress:
         inspection = inspect_pictures(
-            listing, workers=WORKERS, progress=progress, overlaps=None if overlaps else False, cache=cache
+            listing,
+            workers=WORKERS,
+            progress=progress,
+            overlaps=None if overlaps else False,
+            cache=cache,
+            bit_depth=bit_depth,
         )
     report = site_report(listing, inspection, classes=classes)
     if html is not None:
@@ -56,6 +63,7 @@ def show_site_report(
     if as_json:
         console.print_json(report.model_dump(mode="json"))
         return report
+    console.stdout().print(listing.understood, markup=False, highlight=False, soft_wrap=True)
     for table in report.tables():
         console.print_table(table.title, table.columns, table.rows)
     if html is not None:

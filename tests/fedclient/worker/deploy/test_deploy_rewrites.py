@@ -49,7 +49,7 @@ def logits_of(description: Description, pixels: np.ndarray, form: Form = AUTHORS
     """The description as it is, without a form's own rewrites, and without the runtime's."""
     prepared = preprocessing(size=pixels.shape[-1])
     graph = export.WrittenGraph(description, form, prepared.size)
-    exporter = export._Exporter(graph, "cdnv2-a", form, facts(lively(), prepared), "uint8", 9)
+    exporter = export._Exporter(graph, "cdnv2-a", form, facts(lively(), prepared), "uint8", 9, None)
     return answer(exporter.part("whole", 0, 12), pixels, optimised=False)
 
 

@@ -128,8 +128,8 @@ def test_where_nothing_is_left_to_go_back_to_each_that_was_passed_over_is_named_
 def test_a_later_refusal_does_not_take_away_what_the_line_has_run(deployments: Deployments) -> None:
     one, two = activated(deployments, 1, 2)
     kept = deployments.add(candidate(1), refused=["a picture takes 9.0 ms, 2.0 ms with the current engine"])
-    assert (kept.id, kept.standing, kept.reasons) == (one.id, "passed", ())
-    assert [each.standing for each in deployments.list()] == ["passed", "passed"]
+    assert (kept.id, kept.state, kept.reasons) == (one.id, "passed", ())
+    assert [each.state for each in deployments.list()] == ["passed", "passed"]
     refused = deployments.history()[-1]
     assert (refused.event, refused.id, refused.why[:15]) == ("refused", one.id, "a picture takes")
     assert deployments.rollback(who="a test", why="w").id == one.id
@@ -139,7 +139,7 @@ def test_a_later_refusal_does_not_take_away_what_the_line_has_run(deployments: D
 
 def test_a_later_refusal_counts_for_what_the_line_has_never_run(deployments: Deployments) -> None:
     deployments.add(candidate(1))
-    assert deployments.add(candidate(1), refused=["slow"]).standing == "refused"
+    assert deployments.add(candidate(1), refused=["slow"]).state == "refused"
     with pytest.raises(GateError, match="was refused"):
         deployments.activate(candidate(1).id, who="a test", why="w")
 
@@ -167,7 +167,7 @@ def test_a_retired_version_that_is_built_again_stays_retired(deployments: Deploy
     deployments.retire(one.version, who="headquarters", why="withdrawn")
     for again in (candidate(1), candidate(1).model_copy(update={"id": "built-anew"})):
         kept = deployments.add(again)
-        assert kept.standing == "retired" and kept.reasons == ("withdrawn",)
+        assert kept.state == "retired" and kept.reasons == ("withdrawn",)
         with pytest.raises(GateError, match="was retired; seen: withdrawn"):
             deployments.activate(kept.id, who="a", why="b")
     assert deployments.activate(one.id, who="a", why="b", force=True).id == one.id
@@ -181,7 +181,7 @@ def test_a_retired_version_keeps_running_but_is_not_activated_again(deployments:
     deployments.rollback(who="a test", why="w")
     with pytest.raises(GateError, match="was retired; seen: withdrawn"):
         deployments.activate(two.id, who="a test", why="w")
-    assert [each.standing for each in deployments.list()] == ["passed", "retired"]
+    assert [each.state for each in deployments.list()] == ["passed", "retired"]
 
 
 def test_activating_an_unknown_deployment_names_those_that_exist(deployments: Deployments) -> None:

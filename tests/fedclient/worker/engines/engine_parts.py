@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 
@@ -44,6 +44,7 @@ class Deployment:
     number: int = 1
     classes: Tuple[str, ...] = tuple(f"class-{place}" for place in range(5))
     base_hash: str = BASE_HASH
+    bit_depth: Optional[int] = None
     figures: Dict[str, Any] = field(default_factory=dict)
 
 

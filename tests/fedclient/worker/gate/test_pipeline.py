@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,9 +21,17 @@ from fedclient.worker.gate import engine_building as building
 from fedclient.worker.gate import pipeline
 from fedclient.worker.gate.pipeline import Deployer
 from fedclient.worker.line.monitoring.reference_statistics import BY_DEPLOYMENT, BY_HAND, DriftReference
+from fedclient.worker.training.head import head_of
 from fedclient.worker.training.setup import Site
 from fedspect import files
+from fedspect.data.pictures import CheckedPicture
+from fedspect.discriminant.analysis import solve
+from fedspect.discriminant.scores import squared_distances
+from fedspect.discriminant.statistics import ClassStatistics
 from fedspect.files import write_text
+from fedspect.model.base import BaseNetwork
+from fedspect.training.settings import TrainingSettings
+from fedspect.training.trainer import Trainer
 from fedspect.update.schema import Arrays
 
 pytestmark = pytest.mark.slow  # each engine is built in a child process
@@ -163,7 +172,7 @@ def test_a_worse_version_is_refused_with_figures_and_the_current_one_stays(
     assert any("called wrong" in reason for reason in report.reasons)
     assert deployer.deployments.current() == before
     refused = deployer.deployments.list()[-1]
-    assert (refused.number, refused.standing) == (2, "refused")
+    assert (refused.number, refused.state) == (2, "refused")
     assert deployer.deployments.history()[-1].event == "refused"
 
     forced = deployer.deployments.activate(refused.id, who="a test", why="we know better", force=True)
@@ -409,3 +418,48 @@ def test_a_kill_at_any_step_leaves_the_line_alone_and_the_next_try_works(
     assert third.outcome == "activated", third.reasons
     assert [entry.serial for entry in deployer.deployments.history() if entry.serial] == [1, 2, 3]
     assert not (home / "deployments" / "candidate").exists()
+
+
+def closed_form(base: BaseNetwork, pictures: List[CheckedPicture], cache: Path) -> Arrays:
+    """A head at the closed form of all pictures."""
+    network = base.starting_network(CLASSES, seed=0, freeze_levels=8, closed_form=True)
+    trainer = Trainer(
+        network,
+        base.preprocessing,
+        CLASSES,
+        TrainingSettings(threads=1, device="cpu"),
+        freeze_levels=8,
+        base_hash=base.content_hash,
+        cache_folder=cache,
+        seed=0,
+    )
+    taps = trainer.taps(pictures, 0)
+    labels = np.array([CLASSES.index(str(each.label)) for each in pictures])
+    found = solve(ClassStatistics.of(taps, labels, len(CLASSES)), 0.3)
+    known = replace(found, temperature=16.0, limit=2.0 * float(squared_distances(found, taps).max()))
+    return {**head_of(network), **known.tensors()}
+
+
+def test_a_closed_form_is_built_proved_and_activated_and_tells_what_is_unlike_training(
+    deployer: Deployer,
+    publish: Publish,
+    base: BaseNetwork,
+    pictures: List[CheckedPicture],
+    cache: Path,
+) -> None:
+    head = closed_form(base, pictures, cache)
+    report = deployer.deploy(publish(head, closed_form=True))
+    assert (report.outcome, report.reasons) == ("activated", [])
+    current = deployer.deployments.current()
+    assert current is not None
+    with contextlib.closing(open_model(current, deployer.store)) as model:
+        known = np.stack([base.preprocessing.load(picture.path) for picture in pictures])
+        answers = model.answer(known)
+        assert answers.features.shape == (len(pictures), 832)
+        right = [CLASSES[place] for place in answers.probabilities.argmax(1)]
+        assert right == [str(picture.label) for picture in pictures]
+        assert answers.unlikeness is not None
+        assert (answers.unlikeness < 1).all()
+        strange = model.answer(np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64)).astype(np.uint8))
+        assert strange.unlikeness is not None
+        assert (strange.unlikeness > 1).all()

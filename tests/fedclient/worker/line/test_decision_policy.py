@@ -16,7 +16,7 @@ CLASSES = ("sound", "scratch", "dent")
 
 def outcome(row: list[float], **settings: object) -> str:
     given = VerdictSettings.model_validate({"good_classes": ["sound"], "sure": 0.8, **settings})
-    return DecisionPolicy(given, CLASSES).judge(np.array([row]))[0].outcome
+    return DecisionPolicy(given, CLASSES).by_confidence(np.array([row]))[0].outcome
 
 
 def test_a_sure_good_piece_passes_and_a_sure_defect_is_rejected() -> None:
@@ -66,9 +66,9 @@ def test_the_table_says_what_is_in_force_for_each_class() -> None:
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(lambda row: sum(row) > 0), st.floats(0.01, 1))
 def test_no_piece_passes_below_its_threshold(row: list[float], sure: float) -> None:
     shares = np.array(row) / sum(row)
-    verdict = DecisionPolicy(VerdictSettings(good_classes=["sound"], sure=sure), CLASSES).judge(shares[None])[
-        0
-    ]
+    verdict = DecisionPolicy(VerdictSettings(good_classes=["sound"], sure=sure), CLASSES).by_confidence(
+        shares[None]
+    )[0]
     if verdict.outcome == PASS:
         assert shares[0] >= sure - 2e-6 and verdict.label == "sound"
     if verdict.outcome == REJECT:

@@ -9,7 +9,7 @@ import pytest
 from fedclient.worker.line.home import LineHome
 from line_parts import command, environment, run
 
-COMMANDS = ("predict", "watch", "serve", "bench", "thresholds", "asked", "drift")
+COMMANDS = ("predict", "watch", "serve", "bench", "thresholds", "review", "drift")
 
 
 def test_the_line_loads_neither_torch_nor_flower() -> None:

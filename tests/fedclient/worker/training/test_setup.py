@@ -33,13 +33,13 @@ def test_pictures_that_were_labelled_on_the_line_train_too_whatever_the_plants_o
         cache=home / "cache",
     )
     assert [each.name for each in pictures_of(settings).pictures] == ["a.png", "b.png"]
-    put(home / "labelled" / "gone" / "asked-1.png", 60)  # a class that the federation has no more
+    put(home / "labelled" / "gone" / "review-1.png", 60)  # a class that the federation has no more
     assert len(pictures_of(settings).pictures) == 2
-    put(home / "labelled" / "dark" / "asked-2.png", 60)
+    put(home / "labelled" / "dark" / "review-2.png", 60)
     found = {each.name: (each.label, each.path) for each in pictures_of(settings).pictures}
     assert len(found) == 3
-    place = home / "labelled" / "dark" / "asked-2.png"
-    assert found["labelled:dark/asked-2.png"] == ("dark", place)
+    place = home / "labelled" / "dark" / "review-2.png"
+    assert found["labelled:dark/review-2.png"] == ("dark", place)
 
 
 def test_a_plant_that_starts_again_decodes_only_pictures_that_are_new(
@@ -57,13 +57,13 @@ def test_a_plant_that_starts_again_decodes_only_pictures_that_are_new(
     )
     first = Site(settings).report()
     decoded: List[str] = []
-    decode = checking.decode_with_header
+    decode = checking.decode_picture
 
     def told(content: bytes, path: Path) -> Any:
         decoded.append(path.name)
         return decode(content, path)
 
-    monkeypatch.setattr(checking, "decode_with_header", told)
+    monkeypatch.setattr(checking, "decode_picture", told)
     assert Site(settings).report() == first and not decoded
     put(tmp_path / "data" / "dark" / "new.png", 130)
     assert Site(settings).report()["counts"] == {"sound": 3, "dark": 4} and decoded == ["new.png"]

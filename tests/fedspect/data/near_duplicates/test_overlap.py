@@ -14,7 +14,7 @@ from drawn_surfaces import REAL_DATA, encoded, needs_neu, strip
 from fedspect.data.decode import decode, read_picture
 from fedspect.data.near_duplicates.keypoints import (
     DESCRIPTION_LENGTH,
-    find_landmarks,
+    find_keypoints,
     highest_around,
     mean_around,
     relief,
@@ -36,7 +36,7 @@ def saved_again(pixels: np.ndarray, quality: int = 85) -> np.ndarray:
 
 def overlaps_of(pictures: List[np.ndarray], **options: object) -> List[Overlap]:
     reliefs = [relief(picture) for picture in pictures]
-    marks = [find_landmarks(surface) for surface in reliefs]
+    marks = [find_keypoints(surface) for surface in reliefs]
     return find_overlaps(marks, lambda number: reliefs[number], **options)  # type: ignore[arg-type]
 
 
@@ -68,26 +68,26 @@ def test_a_relief_forgets_light_and_exposure() -> None:
     assert np.corrcoef(one[inner].ravel(), other[inner].ravel())[0, 1] > 0.97
 
 
-def test_landmarks_move_with_the_surface() -> None:
+def test_keypoints_move_with_the_surface() -> None:
     surface = strip(2, 200, 300)
-    one, other = (find_landmarks(relief(surface[:, at : at + 200])) for at in (0, 60))
+    one, other = (find_keypoints(relief(surface[:, at : at + 200])) for at in (0, 60))
     moved = {(row, column - 60) for row, column in one.places.tolist() if 90 < column < 170}
     assert len(moved) > 20
     assert len(moved & {tuple(place) for place in other.places.tolist()}) > 0.8 * len(moved)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (16, 200), (17, 17), (3, 40)])
-def test_pictures_too_small_for_landmarks_have_none_or_few(shape: Tuple[int, int]) -> None:
-    marks = find_landmarks(relief(strip(1, 200, 200)[: shape[0], : shape[1]]))
+def test_pictures_too_small_for_keypoints_have_none_or_few(shape: Tuple[int, int]) -> None:
+    marks = find_keypoints(relief(strip(1, 200, 200)[: shape[0], : shape[1]]))
     assert marks.descriptions.shape == (len(marks.places), DESCRIPTION_LENGTH)
     assert len(marks.places) <= 1
 
 
-def test_flat_pictures_and_straight_lines_have_no_landmarks() -> None:
+def test_flat_pictures_and_straight_lines_have_no_keypoints() -> None:
     flat = np.full((100, 100), 90, np.uint8)
     lines = np.tile((strip(3, 1, 100)[0]), (100, 1))
-    assert len(find_landmarks(relief(flat)).places) == 0
-    assert len(find_landmarks(relief(lines)).places) == 0
+    assert len(find_keypoints(relief(flat)).places) == 0
+    assert len(find_keypoints(relief(lines)).places) == 0
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (0, 60), (35, -70), (-90, 20)])
@@ -154,7 +154,7 @@ def test_no_pictures_and_empty_ones_have_no_overlaps() -> None:
 def test_candidates_come_with_most_votes_first_and_in_order() -> None:
     surface = strip(25, 160, 400)
     crops = [surface[:, at : at + 160] for at in (0, 20, 130)]
-    rows = find_candidates([find_landmarks(relief(crop)) for crop in crops])
+    rows = find_candidates([find_keypoints(relief(crop)) for crop in crops])
     assert (rows[:, 0] < rows[:, 1]).all()
     assert (np.diff(rows[:, 4]) <= 0).all()
     assert rows[0].tolist()[:4] == [0, 1, 0, 20]

@@ -1,4 +1,4 @@
-"""Heat maps: where in the picture a verdict comes from.
+"""Class activation maps: where in the picture a verdict comes from.
 
 Grad-CAM (Selvaraju et al., 2017) for CondenseNetV2. Behind the last map the network is a mean over the picture, an
 excitation, a hidden layer and the classifier, so the gradient of a class at the map is the same for every pixel and

@@ -1,4 +1,4 @@
-"""Whether the line's pictures are still such as the model learned from.
+"""Drift detection: whether the line's pictures are still such as the model learned from.
 
 The last ``window`` pictures are measured against the reference every quarter of a window. Two measurements beyond
 a limit in a row raise the alarm, two within all limits end it. Where it stands is written to ``line/drift.json``:
@@ -41,7 +41,7 @@ logger = logging.getLogger("fedclient.line")
 
 
 class DriftWatch:
-    """Measures windows of one model's pictures. Used from one thread."""
+    """Drift detector: measures windows of one model's pictures. Used from one thread."""
 
     def __init__(self, path: Path, settings: DriftSettings) -> None:
         """``path`` is ``drift.json``."""
@@ -64,7 +64,7 @@ class DriftWatch:
         self._go_on()
 
     def begin(self, model: ServedModel, base_hash: str, folder: Path) -> None:
-        """Watch a new model's pictures; what was seen before it does not count for it.
+        """Start with a new model; pictures before it do not count.
 
         An alarm stays until this model's own measurements end it: the pictures are the same.
         """
@@ -94,7 +94,7 @@ class DriftWatch:
             self._become(COLLECTING)
 
     def add(self, seen: BatchStatistics) -> None:
-        """Take answered pictures into account."""
+        """Add answered pictures to the window."""
         model = self._model
         if model is not None and self._stamp_of_reference() != self._stamp:
             self.begin(model, self._base_hash, self._folder)  # `fedclient drift init` made a new one
@@ -124,7 +124,7 @@ class DriftWatch:
         }
 
     def _go_on(self) -> None:
-        """Take up an alarm that the process before this one raised."""
+        """Restore an alarm that the process before this one raised."""
         said = written(self.path)
         try:
             if said.get("state") == ALARM:
@@ -139,7 +139,7 @@ class DriftWatch:
         return _changed_at(self._folder / "reference.json")
 
     def _measure(self, reference: DriftReference) -> None:
-        values = reference.yardstick.measure(joined(self._seen))
+        values = reference.statistics.measure(joined(self._seen))
         if not self._with_confidence:
             values.pop("confidence", None)
         self.figures = {
@@ -194,7 +194,7 @@ def written(path: Path) -> Dict[str, Any]:
 
 
 def shown(path: Path, reference: Path) -> Dict[str, Any]:
-    """Where the drift stands: as it was written, but for a reference that was made since and nobody has used."""
+    """The drift report as written; but for a reference that was made since and nobody has used."""
     said = written(path)
     made = _changed_at(reference / "reference.json")
     if said.get("state", NONE) == NONE:

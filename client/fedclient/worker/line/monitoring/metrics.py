@@ -1,4 +1,4 @@
-"""The line's figures for Prometheus."""
+"""Prometheus metrics of the line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Everything that is counted; ``text`` is what ``/metrics`` answers."""
+    """All metrics; ``text`` is what ``/metrics`` answers."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -46,8 +46,11 @@ class Metrics:
             "1 while the current version or line.toml cannot be used as it is; /health/ready says why.",
             registry=registry,
         )
-        self.asked = Counter(
-            "fedspect_line_asked", "Pictures kept for labelling, or lost.", ["result"], registry=registry
+        self.review = Counter(
+            "fedspect_line_review_pictures",
+            "Pictures kept for labelling, or lost.",
+            ["result"],
+            registry=registry,
         )
         self.drift = Gauge("fedspect_line_drift_alarm", "1 while pictures differ.", registry=registry)
         self.drift_value = Gauge(
@@ -66,14 +69,14 @@ class Metrics:
         for each in verdicts:
             self.verdicts.labels(each.label, each.outcome).inc()
 
-    def took_up(self, model: ServedModel) -> None:
+    def model_replaced(self, model: ServedModel) -> None:
         """Another version answers."""
         self.swaps.inc()
         self.number.set(model.number)
         self.version.info({"version": model.version, "number": str(model.number)})
 
     def drifts(self, state: str, figures: dict[str, dict[str, float]]) -> None:
-        """Where the drift stands."""
+        """Set the drift metrics."""
         self.drift.set(1 if state == ALARM else 0)
         self.drift_value.clear()  # of the reference before
         self.drift_limit.clear()

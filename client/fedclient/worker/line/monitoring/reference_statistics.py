@@ -1,4 +1,4 @@
-"""What the pictures looked like that the model learned from: the yardstick that drift is measured with.
+"""Reference statistics: of the pictures that the model learned from, which drift is measured against.
 
 For each picture the features at the cut (their mean over the picture), three plain figures (brightness, contrast,
 sharpness) and the confidence of the answer. What is kept is their mean for each class that the model *answers* and
@@ -21,6 +21,7 @@ from typing import Any, Dict, Iterable, Mapping, Tuple
 import numpy as np
 from safetensors.numpy import load_file, save
 
+from fedclient.worker.line.input_guard import plain_figures
 from fedclient.worker.line.serving.model_leases import ServedModel
 from fedspect.errors import DamagedFileError, NoPicturesError
 from fedspect.files import read_json, write_bytes, write_json
@@ -39,7 +40,7 @@ BY_HAND, BY_DEPLOYMENT = "hand", "deployment"
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """What is known of N pictures: ``features`` (N, F), ``plain`` (N, 3), ``confidence`` (N), ``top`` (N)."""
+    """Statistics of N pictures: ``features`` (N, F), ``plain`` (N, 3), ``confidence`` (N), ``top`` (N)."""
 
     features: np.ndarray
     plain: np.ndarray
@@ -57,7 +58,7 @@ class BatchStatistics:
 
 
 def joined(parts: Iterable[BatchStatistics]) -> BatchStatistics:
-    """All of them, one behind the other."""
+    """Concatenate batches."""
     listed = list(parts)
     return BatchStatistics(
         np.concatenate([each.features for each in listed]),
@@ -67,15 +68,10 @@ def joined(parts: Iterable[BatchStatistics]) -> BatchStatistics:
     )
 
 
-def seen_of(pixels: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> BatchStatistics:
-    """From uint8 pixels (N, C, S, S) and a model's answer on them."""
-    grey = pixels.mean(axis=1, dtype=np.float32) / np.float32(255)
-    across = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
-    down = np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2))
-    plain = np.stack([grey.mean(axis=(1, 2)), grey.std(axis=(1, 2)), np.log(across + down + 1e-4)], axis=1)
-    return BatchStatistics(
-        features.astype(np.float32), plain, probabilities.max(axis=1), probabilities.argmax(axis=1)
-    )
+def batch_statistics(pixels: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> BatchStatistics:
+    """Compute them from uint8 pixels (N, C, S, S) and a model's answer on them."""
+    top = probabilities.argmax(axis=1)
+    return BatchStatistics(features.astype(np.float32), plain_figures(pixels), probabilities.max(axis=1), top)
 
 
 @dataclass(frozen=True)
@@ -125,9 +121,9 @@ class ReferenceStatistics:
 
 @dataclass(frozen=True)
 class DriftReference:
-    """A yardstick with its limits, and the model that it belongs to."""
+    """Reference statistics with their limits, and the model that they belong to."""
 
-    yardstick: ReferenceStatistics
+    statistics: ReferenceStatistics
     limits: Mapping[str, float]
     pictures: int
     window: int
@@ -143,8 +139,8 @@ class DriftReference:
 
     def save(self, folder: Path) -> None:
         """Write ``reference.safetensors``, then ``reference.json``; raises ``StorageError``."""
-        arrays = {f"means.{name}": values for name, values in self.yardstick.means.items()}
-        arrays.update({f"deviations.{name}": values for name, values in self.yardstick.deviations.items()})
+        arrays = {f"means.{name}": values for name, values in self.statistics.means.items()}
+        arrays.update({f"deviations.{name}": values for name, values in self.statistics.deviations.items()})
         kept = {name: np.ascontiguousarray(values, dtype=np.float64) for name, values in arrays.items()}
         write_bytes(folder / "reference.safetensors", save(kept))
         facts = {
@@ -236,14 +232,14 @@ def _limits(seen: BatchStatistics, classes: int, window: int) -> Dict[str, float
     for _ in range(DRAWS):
         order = draw.permutation(len(seen))
         half = len(order) // 2
-        yardstick = ReferenceStatistics.of(seen.part(order[:half]), classes)
+        statistics = ReferenceStatistics.of(seen.part(order[:half]), classes)
         other = seen.part(order[half:])
         shares = draw.dirichlet(np.full(classes, 0.5))
         weights = shares[other.top] / np.bincount(other.top, minlength=classes)[other.top]
         if weights.sum() <= 0:
             continue
         chosen = draw.choice(len(other), size=window, p=weights / weights.sum())
-        for name, value in yardstick.measure(other.part(chosen)).items():
+        for name, value in statistics.measure(other.part(chosen)).items():
             reached[name].append(abs(value))
     return {
         name: max(float(np.quantile(values, QUANTILE)), SMALLEST_LIMIT.get(name, 0.25))

@@ -1,7 +1,7 @@
-"""What happens beside an answer, without delaying it: counting, keeping asked pictures, watching for drift.
+"""Telemetry beside the answers, without delaying them: counters, the review queue, drift detection.
 
 Counting is done at once; the rest waits in a short queue for a thread of its own. When the disk is slower than the
-line, asked pictures are lost and counted as lost: the answers matter more.
+line, pictures for review are lost and counted as lost: the answers matter more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fedclient.worker.deployments import Deployment
 from fedclient.worker.line.decision_policy import ASK, Verdict
 from fedclient.worker.line.monitoring.drift import DriftWatch
 from fedclient.worker.line.monitoring.metrics import Metrics
-from fedclient.worker.line.monitoring.reference_statistics import seen_of
+from fedclient.worker.line.monitoring.reference_statistics import batch_statistics
 from fedclient.worker.line.review.review_heat_maps import HeatMaps
 from fedclient.worker.line.review.review_queue import ReviewQueue
 from fedclient.worker.line.serving.model_leases import Job, ServedModel
@@ -30,7 +30,7 @@ from fedspect.errors import FedspectError
 
 MOST_WAITING = 64  # requests
 ASK_AGAIN = 30.0  # seconds, whether another process still watches for drift
-LARGEST_WAITING = 64 << 20  # bytes of asked pictures in the queue
+LARGEST_WAITING = 64 << 20  # bytes of pictures for review in the queue
 
 logger = logging.getLogger("fedclient.line")
 
@@ -39,7 +39,7 @@ Source = Union[bytes, np.ndarray]
 
 @dataclass
 class Counts:
-    """Since the process began."""
+    """Counters since the process began."""
 
     requests: int = 0
     failures: int = 0
@@ -47,31 +47,31 @@ class Counts:
     queue_seconds: float = 0.0
     engine_seconds: float = 0.0
     last_at: float = 0.0
-    asked_lost: int = 0
+    review_lost: int = 0
 
 
 @dataclass
 class _Done:
     model: ServedModel
     job: Job
-    asked: List[Tuple[int, Source, Verdict]]
+    review: List[Tuple[int, Source, Verdict]]
     bytes: int
 
 
 class Telemetry:
-    """Told of every request by the threads that answer."""
+    """Called for every request by the threads that answer."""
 
     def __init__(
         self,
         metrics: Optional[Metrics] = None,
-        asked: Optional[ReviewQueue] = None,
+        review: Optional[ReviewQueue] = None,
         drift: Callable[[], Optional[DriftWatch]] = lambda: None,
         heat_maps: Optional[HeatMaps] = None,
     ) -> None:
-        """``drift`` gives the watch for drift; ``None`` while another process has it: it is asked again."""
+        """``drift`` gives the watch for drift; ``None`` while another process has it: it is tried again."""
         self.metrics = metrics or Metrics()
         self.counts = Counts()
-        self.asked = asked
+        self.review = review
         self.heat_maps = heat_maps
         self.drift: Optional[DriftWatch] = None
         self._drift_of = drift
@@ -80,7 +80,7 @@ class Telemetry:
         self._lock = threading.Lock()
         self._bytes = 0
         self._queue: queue.Queue[Optional[Callable[[], None]]] = queue.Queue(MOST_WAITING)
-        self._thread = threading.Thread(target=self._work, name="observing", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="telemetry", daemon=True)
         self._thread.start()
 
     def answered(
@@ -100,28 +100,28 @@ class Telemetry:
             counts.engine_seconds += job.computed
             counts.last_at = time.time()
         self.metrics.answered(job, verdicts, seconds)
-        asked: List[Tuple[int, Source, Verdict]] = []
-        if self.asked is not None:
-            asked = [
+        review: List[Tuple[int, Source, Verdict]] = []
+        if self.review is not None:
+            review = [
                 (place, source(place), each) for place, each in enumerate(verdicts) if each.outcome == ASK
             ]
-        if not asked and self.drift is None and time.monotonic() < self._again_at:
+        if not review and self.drift is None and time.monotonic() < self._again_at:
             return
-        size = sum(_size(each) for _, each, _ in asked)
-        done = _Done(model, job, asked, size)
+        size = sum(_size(each) for _, each, _ in review)
+        done = _Done(model, job, review, size)
         with self._lock:
             room = self._bytes + size <= LARGEST_WAITING
             if room:
                 self._bytes += size
         if not room:
-            self._lost(len(asked))
+            self._lost(len(review))
             return
         try:
             self._queue.put_nowait(lambda: self._after(done))
         except queue.Full:
             with self._lock:
                 self._bytes -= size
-            self._lost(len(asked))
+            self._lost(len(review))
 
     def failed(self, code: str) -> None:
         """A request was refused or failed."""
@@ -129,7 +129,7 @@ class Telemetry:
             self.counts.failures += 1
         self.metrics.requests.labels(code).inc()
 
-    def took_up(self, model: ServedModel, deployment: Deployment, reference: Path) -> None:
+    def model_replaced(self, model: ServedModel, deployment: Deployment, reference: Path) -> None:
         """Another model answers: heat maps and the watch for drift turn to it, in their own thread."""
 
         def turn() -> None:
@@ -169,7 +169,7 @@ class Telemetry:
                 logger.error("a defect beside the answers", exc_info=error)
 
     def _watch(self) -> Optional[DriftWatch]:
-        """The watch for drift, once no other process has it."""
+        """The drift detector, once no other process has it."""
         if self.drift is None and time.monotonic() >= self._again_at:
             self._again_at = time.monotonic() + ASK_AGAIN
             self.drift = self._drift_of()
@@ -182,15 +182,15 @@ class Telemetry:
             watch = self._watch()
             if watch is not None and done.job.answer is not None:
                 answer = done.job.answer
-                watch.add(seen_of(done.job.pixels, answer.features, answer.probabilities))
+                watch.add(batch_statistics(done.job.pixels, answer.features, answer.probabilities))
                 self.metrics.drifts(watch.state, watch.figures)
-            for place, source, verdict in done.asked:
-                assert self.asked is not None
+            for place, source, verdict in done.review:
+                assert self.review is not None
                 facts = verdict.as_dict(done.model.classes)
                 facts.update(version=done.model.version, number=done.model.number)
                 draw = functools.partial(self._draw, done, place, verdict)
-                self.asked.keep(source, facts, draw)
-                self.metrics.asked.labels("kept").inc()
+                self.review.keep(source, facts, draw)
+                self.metrics.review.labels("kept").inc()
         finally:
             with self._lock:
                 self._bytes -= done.bytes
@@ -205,9 +205,9 @@ class Telemetry:
 
     def _lost(self, pictures: int) -> None:
         if pictures:
-            self.metrics.asked.labels("lost").inc(pictures)
+            self.metrics.review.labels("lost").inc(pictures)
             with self._lock:
-                self.counts.asked_lost += pictures
+                self.counts.review_lost += pictures
 
 
 def _size(source: Source) -> int:

@@ -1,4 +1,4 @@
-"""What the line stands on: the deployment that answers, and what keeps it from the one that it should answer with."""
+"""Serving status: the deployment that answers, and what keeps it from the one that it should answer with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedspect.errors import EngineError
 
 @dataclass(frozen=True)
 class ServingStatus:
-    """One settled state; never changed, only replaced."""
+    """Immutable status; changes replace it."""
 
     running: Optional[Deployment] = None
     """What answers."""

@@ -1,4 +1,4 @@
-"""Heat maps of the asked pictures: what a person who labels wants to see first. Used from one thread.
+"""Heat maps of the pictures in the review queue: what a person who labels wants to see first. Used from one thread.
 
 The graph is opened when the first one is wanted; an engine that has no such map is named once.
 """
@@ -59,5 +59,5 @@ class HeatMaps:
             try:
                 self._explainer = Explainer(self._deployment, self._store)
             except FedspectError as error:
-                logger.warning("asked pictures are kept without heat maps: %s", error)
+                logger.warning("pictures for review are kept without heat maps: %s", error)
         return self._explainer

@@ -1,4 +1,5 @@
-"""The pictures of which a person is asked: kept in ``line/asked`` until somebody labels them, within bounds.
+"""Review queue: pictures of which the line was not sure, kept in ``line/review`` until a person labels them, within
+bounds.
 
 Each is two files: the picture as it came (pixels without a file become PNG) and, written after it, ``.json`` with
 what the model thought; where it is wanted a third, ``why/*.png``, with where that comes from. When the folder is
@@ -94,7 +95,7 @@ class ReviewQueue:
         if not label or Path(label).name != label or label.startswith("."):
             raise SettingsError("not the name of a class", seen=label)
         picture = self._named(name)
-        place = target / label / f"asked-{picture.path.name}"
+        place = target / label / f"review-{picture.path.name}"
         try:
             write_bytes(place, picture.path.read_bytes())
         except OSError as error:
@@ -120,7 +121,7 @@ class ReviewQueue:
             raise NoPicturesError(
                 "no such picture is waiting for a label",
                 seen=name,
-                remedy="`fedclient asked list` shows them",
+                remedy="`fedclient review list` shows them",
             )
         return picture
 

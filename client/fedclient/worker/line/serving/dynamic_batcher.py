@@ -43,7 +43,7 @@ class DynamicBatcher:
         """Answers that the engine failed to give since it last gave one, or was opened."""
         self._condition = threading.Condition()
         self._current: Optional[LoadedModel] = None
-        self._judge: Optional[DecisionPolicy] = None
+        self._policy: Optional[DecisionPolicy] = None
         self._jobs: Deque[Job] = deque()
         self._waiting = 0  # pictures in the queue
         self._arriving = 0  # requests that hold a lease and have not queued yet
@@ -65,17 +65,17 @@ class DynamicBatcher:
         """Pictures in the queue."""
         return self._waiting
 
-    def replace(self, model: ServedModel, judge: DecisionPolicy) -> None:
+    def replace(self, model: ServedModel, policy: DecisionPolicy) -> None:
         """Answer with this model from the next request on; the old one is closed after its last request."""
         with self._condition:
-            old, self._current, self._judge = self._current, LoadedModel(model), judge
+            old, self._current, self._policy = self._current, LoadedModel(model), policy
             self.failures = 0
         self._retire(old)
 
-    def rejudge(self, judge: DecisionPolicy) -> None:
-        """Take up other thresholds from the next request on."""
+    def replace_policy(self, policy: DecisionPolicy) -> None:
+        """Use another decision policy from the next request on."""
         with self._condition:
-            self._judge = judge
+            self._policy = policy
 
     @contextmanager
     def lease(self) -> Iterator[Lease]:
@@ -86,12 +86,12 @@ class DynamicBatcher:
 
         """
         with self._condition:
-            held, judge = self._current, self._judge
-            if self._closed or held is None or judge is None:
+            held, policy = self._current, self._policy
+            if self._closed or held is None or policy is None:
                 raise NotReadyError("the line has no engine yet", remedy="see `fedclient engines list`")
             held.users += 1
             self._arriving += 1
-        lease = Lease(held, judge)
+        lease = Lease(held, policy)
         try:
             yield lease
         finally:
@@ -252,7 +252,12 @@ class DynamicBatcher:
         for job in jobs:
             job.started_at, job.ended_at = started, ended
             part = slice(place, place + len(job.pixels))
-            job.answer = LineAnswer(answer.logits[part], answer.probabilities[part], answer.features[part])
+            job.answer = LineAnswer(
+                answer.logits[part],
+                answer.probabilities[part],
+                answer.features[part],
+                None if answer.unlikeness is None else answer.unlikeness[part],
+            )
             place += len(job.pixels)
 
     def _count(self, pictures: int, seconds: float) -> None:

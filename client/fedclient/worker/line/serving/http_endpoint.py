@@ -1,4 +1,4 @@
-"""A small HTTP server beside gRPC: is the line alive, is it ready, and its figures for Prometheus.
+"""HTTP endpoint beside gRPC: liveness, readiness and Prometheus metrics.
 
 ::
 

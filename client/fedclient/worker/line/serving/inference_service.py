@@ -43,9 +43,9 @@ class UnknownModelError(SettingsError):
 class InferenceService:
     """One method per method of the protocol."""
 
-    def __init__(self, line: DynamicBatcher, observer: Telemetry, *, version: str) -> None:
+    def __init__(self, line: DynamicBatcher, telemetry: Telemetry, *, version: str) -> None:
         self.line = line
-        self.observer = observer
+        self.telemetry = telemetry
         self.version = version
         self.draining = threading.Event()
         self._room = MemoryBudget(line.settings.largest_megapixels, line.settings.unpacked_mib)
@@ -111,7 +111,7 @@ class InferenceService:
     def model_statistics(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Counts and times since the process began."""
         model = self._model(request.name, request.version)
-        counts = self.observer.counts
+        counts = self.telemetry.counts
         reply = message("ModelStatisticsResponse")()
         row = reply.model_stats.add(
             name=MODEL_NAME,
@@ -161,8 +161,8 @@ class InferenceService:
             self._check(lease.model, request.model_name, request.model_version)
             given = read_request(request, most=self.line.settings.waiting_pictures)
             names = wanted_outputs(request)
-            pixels = given.prepared(lease.model.preprocessing, self._room)
-            job = self.line.submit(lease, pixels)
+            batch = given.prepared(lease.model.preprocessing, self._room)
+            job = self.line.submit(lease, batch.pixels)
             if not context.add_callback(lambda: self.line.abandon(job)):
                 self.line.abandon(job)  # the client has hung up already
             left = context.time_remaining()  # huge where the client set no deadline
@@ -173,9 +173,9 @@ class InferenceService:
                 raise job.error
             if job.answer is None:  # the client hung up before its turn came
                 raise BusyError("nobody waits for the answer any more")
-            verdicts = lease.judge.judge(job.answer.probabilities)
+            verdicts = lease.policy.decide(batch, job.answer)
             reply = write_reply(request, lease.model, verdicts, names, raw=given.raw)
-            self.observer.answered(lease.model, job, verdicts, given.source, time.perf_counter() - begun)
+            self.telemetry.answered(lease.model, job, verdicts, given.source, time.perf_counter() - begun)
             return reply
 
     def _model(self, name: str, version: str) -> ServedModel:
@@ -230,7 +230,7 @@ def _serving(service: InferenceService, name: str, method: Callable[..., Any]) -
         except Exception as error:
             code = code_of(error)
             if name == "ModelInfer":
-                service.observer.failed(code.name.lower())
+                service.telemetry.failed(code.name.lower())
             _abort(context, code, error)
 
     return served

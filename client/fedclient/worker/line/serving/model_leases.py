@@ -1,4 +1,4 @@
-"""A model in use: what a request holds on to from before its pictures are decoded until it is answered.
+"""Model lease: a request holds its model from before its pictures are decoded until it is answered.
 
 A request *leases* the model, because another version may want other pixels. Replacing the model changes what the
 next request leases; the old model is closed when its last lease ends.
@@ -51,9 +51,9 @@ class LoadedModel:
 class Lease:
     """One request's hold on a model, with the thresholds that were in force when the request came."""
 
-    def __init__(self, held: LoadedModel, judge: DecisionPolicy) -> None:
+    def __init__(self, held: LoadedModel, policy: DecisionPolicy) -> None:
         self.held = held
-        self.judge = judge
+        self.policy = policy
         self.queued = False
 
     @property

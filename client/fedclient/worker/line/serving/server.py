@@ -1,4 +1,4 @@
-"""The serving process put together: line, follower, gRPC, HTTP; it ends when told to, after its requests.
+"""Inference server process: batcher, reloader, gRPC and HTTP; it drains its requests before it ends.
 
 The process holds a lock, so that two never answer for one plant, and writes ``line/serve.json`` once it listens: its
 addresses, the version that answers, and what keeps it from another.
@@ -75,39 +75,40 @@ class Server:
         self.line = DynamicBatcher(settings.serving)
         self.metrics = Metrics()
         self.metrics.waiting.set_function(lambda: self.line.waiting)
-        self.asked = ReviewQueue(home.asked, settings.asked)
-        self.observer = Telemetry(
+        self.review = ReviewQueue(home.review, settings.review)
+        self.telemetry = Telemetry(
             self.metrics,
-            self.asked,
-            lambda: home.drift_watch(self.follower.settings.drift),
+            self.review,
+            lambda: home.drift_watch(self.reloader.settings.drift),
             HeatMaps(home.store),
         )
-        self.service = InferenceService(self.line, self.observer, version=version)
-        self.follower = Reloader(
+        self.service = InferenceService(self.line, self.telemetry, version=version)
+        self.reloader = Reloader(
             self.line,
             home.deployments,
             lambda deployment: home.open(deployment, threads=settings.serving.threads),
             home.line,
+            guards=home.guards,
             on_model=self._on_model,
             on_settings=self._on_settings,
             on_broken=on_broken,
-            on_standing=self._on_standing,
+            on_status=self._on_status,
         )
         self._addresses: Dict[str, Any] = {}
         self._grpc: Optional[grpc.Server] = None
         self._http: Any = None
 
     def start(self) -> Dict[str, Any]:
-        """Take up the current deployment, listen, follow. The addresses, as ``serve.json`` has them.
+        """Load the current deployment, listen, start the reloader. The addresses, as ``serve.json`` has them.
 
         Raises:
             WorkerError: an address cannot be had.
             SettingsError: certificate or key cannot be read.
 
         """
-        self.follower.look()
+        self.reloader.look()
         if self.line.current is None:
-            logger.warning("listening, but not ready: %s", self.follower.standing)
+            logger.warning("listening, but not ready: %s", self.reloader.status)
         listening, settings = self.listening, self.settings.serving
         options = [
             ("grpc.max_send_message_length", LARGEST_REPLY),
@@ -132,18 +133,18 @@ class Server:
             self._http = serve_http((host, port), self._http_answer)
             addresses["http"] = join_address(host, self._http.server_address[1])
         self._addresses = addresses
-        self._write(self.follower.standing)
-        self.follower.start()
+        self._write(self.reloader.status)
+        self.reloader.start()
         return addresses
 
     def stop(self) -> None:
         """Refuse new requests, answer those under way within the drain time, close everything."""
         self.service.draining.set()
-        self.follower.stop()
+        self.reloader.stop()
         if self._grpc is not None:
             self._grpc.stop(self.settings.serving.drain_seconds).wait()
         self.line.close()
-        self.observer.close()
+        self.telemetry.close()
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
@@ -155,23 +156,23 @@ class Server:
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _on_model(self, model: ServedModel, deployment: Deployment) -> None:
-        self.metrics.took_up(model)
-        self.observer.took_up(model, deployment, self.home.reference)
+        self.metrics.model_replaced(model)
+        self.telemetry.model_replaced(model, deployment, self.home.reference)
 
     def _on_settings(self, settings: LineSettings) -> None:
-        self.asked.settings = settings.asked
-        self.observer.settings(settings.drift)
+        self.review.settings = settings.review
+        self.telemetry.settings(settings.drift)
 
-    def _on_standing(self, standing: ServingStatus) -> None:
-        self.metrics.problem.set(0 if standing.trouble is None else 1)
+    def _on_status(self, status: ServingStatus) -> None:
+        self.metrics.problem.set(0 if status.trouble is None else 1)
         if self._addresses:  # else it does not listen yet
             try:
-                self._write(standing)
+                self._write(status)
             except StorageError as error:
                 logger.error("%s", error)
 
-    def _write(self, standing: ServingStatus) -> None:
-        write_json(self.home.line / "serve.json", {**self._addresses, **standing.as_dict()})
+    def _write(self, status: ServingStatus) -> None:
+        write_json(self.home.line / "serve.json", {**self._addresses, **status.as_dict()})
 
     def _http_answer(self, path: str) -> Tuple[int, str, bytes]:
         plain = "text/plain; charset=utf-8"
@@ -180,10 +181,10 @@ class Server:
         if path in ("/health/live", "/v2/health/live"):
             return 200, plain, b"live\n"
         if path in ("/health/ready", "/v2/health/ready"):
-            standing = self.follower.standing
+            status = self.reloader.status
             if self.service.ready:
-                return 200, plain, f"ready; {standing}\n".encode()
-            why = "ending" if self.service.draining.is_set() else standing
+                return 200, plain, f"ready; {status}\n".encode()
+            why = "ending" if self.service.draining.is_set() else status
             return 503, plain, f"not ready; {why}\n".encode()
         return 404, plain, b"health/live, health/ready or metrics\n"
 
@@ -207,7 +208,7 @@ def serve(home: LineHome, listening: Listening, *, version: str) -> None:
             logger.info("ending: answering what is under way")
         finally:
             server.stop()
-        server.follower.standing.check()
+        server.reloader.status.check()
 
 
 def _in_words(addresses: Mapping[str, Any]) -> str:

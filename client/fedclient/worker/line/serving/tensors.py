@@ -2,7 +2,8 @@
 
 A request holds one input: ``picture``, BYTES of shape (N) or (N, 1), encoded pictures; or ``pixels``, UINT8 of
 shape (N, C, H, W) or (N, H, W, C), C 1 or 3 (where both read so, channels are in front; the input's parameter
-``layout`` says it otherwise). Values come in ``raw_input_contents`` as Triton's clients send them, or typed.
+``layout`` says it otherwise). Three channels are red, green, blue; the parameter ``colour`` = ``bgr`` turns them
+round, as OpenCV has them. Values come in ``raw_input_contents`` as Triton's clients send them, or typed.
 The reply has the outputs below, or those that were asked for, in the form in which the request came.
 """
 
@@ -15,6 +16,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from fedclient.worker.line.decision_policy import Verdict
+from fedclient.worker.line.input_guard import InputBatch
 from fedclient.worker.line.serving.input_pictures import from_encoded, from_pixels
 from fedclient.worker.line.serving.memory_budget import MemoryBudget
 from fedclient.worker.line.serving.model_leases import ServedModel
@@ -30,7 +32,7 @@ INPUTS: Tuple[Tuple[str, str, Tuple[int, ...]], ...] = (
     (PICTURE, "BYTES", (-1,)),
     (PIXELS, "UINT8", (-1, -1, -1, -1)),
 )
-OUTPUTS = ("class", "confidence", "verdict", "probabilities", "version")
+OUTPUTS = ("class", "confidence", "verdict", "probabilities", "version", "reason")
 
 
 class RequestError(SettingsError):
@@ -45,16 +47,17 @@ class RequestInput:
     pixels: Optional[np.ndarray]
     layout: Optional[str]
     raw: bool
+    colour: Optional[str] = None
 
     def __len__(self) -> int:
         return len(self.encoded) if self.encoded is not None else len(self.pixels)  # type: ignore[arg-type]
 
-    def prepared(self, preprocessing: Preprocessing, room: Optional[MemoryBudget] = None) -> np.ndarray:
-        """uint8 (N, C, S, S); raises ``PictureError``, and ``BusyError`` where the ``room`` stays full."""
+    def prepared(self, preprocessing: Preprocessing, room: Optional[MemoryBudget] = None) -> InputBatch:
+        """As the network takes them; raises ``PictureError``, and ``BusyError`` where the ``room`` stays full."""
         if self.encoded is not None:
             return from_encoded(self.encoded, preprocessing, room=room)
         assert self.pixels is not None
-        return from_pixels(self.pixels, preprocessing, self.layout, room)
+        return from_pixels(self.pixels, preprocessing, self.layout, room, self.colour)
 
     def source(self, place: int) -> Union[bytes, np.ndarray]:
         """One picture as it came: encoded, or its pixels."""
@@ -98,7 +101,7 @@ def read_request(request: Any, *, most: int) -> RequestInput:
         raise RequestError(
             "a request's values come once", accepted="raw_input_contents, or the input's contents"
         )
-    layout = given.parameters["layout"].string_param if "layout" in given.parameters else None
+    layout, colour = (_text(given, name) for name in ("layout", "colour"))
     content = request.raw_input_contents[0] if raw else None
     if wanted == "BYTES":
         encoded = _split(content) if content is not None else list(given.contents.bytes_contents)
@@ -113,7 +116,7 @@ def read_request(request: Any, *, most: int) -> RequestInput:
     )
     if len(values) != count:
         raise _wrong_count(given.name, len(values), shape)
-    return RequestInput(None, values.reshape(shape), layout, raw)
+    return RequestInput(None, values.reshape(shape), layout, raw, colour)
 
 
 def wanted_outputs(request: Any) -> Sequence[str]:
@@ -137,6 +140,7 @@ def write_reply(
         "confidence": [each.confidence for each in verdicts],
         "verdict": [each.outcome.encode("utf-8") for each in verdicts],
         "probabilities": [value for each in verdicts for value in each.probabilities],
+        "reason": ["; ".join(each.reasons).encode("utf-8") for each in verdicts],
         "version": [model.version.encode("utf-8")] * len(verdicts),
     }
     for name in names:
@@ -160,6 +164,10 @@ def output_facts(name: str, classes: int) -> Tuple[str, Tuple[int, ...]]:
     if name == "probabilities":
         return "FP32", (-1, classes)
     return ("FP32" if name == "confidence" else "BYTES"), (-1,)
+
+
+def _text(given: Any, name: str) -> Optional[str]:
+    return given.parameters[name].string_param if name in given.parameters else None
 
 
 def _split(content: bytes) -> List[bytes]:

@@ -1,4 +1,4 @@
-"""Which pictures of a watched folder have their verdict: one line each, on the disk before anybody hears of it.
+"""Journal of a watched folder: which pictures have their verdict, one line each, on disk before anyone is told.
 
 The journal is the truth. A file of verdicts beside it (``--output``) is brought up to it at each start, so that a
 process killed between the two writes neither loses a line nor writes one twice. How far it was written is kept
@@ -40,7 +40,7 @@ def _marks(row: Mapping[str, Any]) -> Set[str]:
 
 
 class Journal:
-    """The verdicts of one folder. One process at a time."""
+    """The journal of one folder. One process at a time."""
 
     def __init__(
         self, path: Path, output: Optional[Path] = None, *, largest: int = LARGEST, absent: float = ABSENT
@@ -73,7 +73,7 @@ class Journal:
         return key in self._known or _place(key, name) in self._known
 
     def add(self, key: str, row: Dict[str, Any]) -> Dict[str, Any]:
-        """Write one verdict down, here and in the output; the row with its number.
+        """Append a verdict, here and in the output; the row with its number.
 
         Raises:
             StorageError: it is written nowhere then, or in the journal only, and is carried over later.

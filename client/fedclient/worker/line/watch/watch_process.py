@@ -1,4 +1,4 @@
-"""The watching process put together: line, follower, journal, watcher; it ends when told to."""
+"""Folder watcher process: line, reloader, journal, watcher; it ends when told to."""
 
 from __future__ import annotations
 
@@ -65,27 +65,28 @@ def watch(
     settings = read_settings(home.line)
     with lock:
         journal = Journal(home.line / "watch" / f"{name}.jsonl", output)
-        asked = ReviewQueue(home.asked, settings.asked)
-        observer = Telemetry(
-            asked=asked,
-            drift=lambda: home.drift_watch(follower.settings.drift),
+        review = ReviewQueue(home.review, settings.review)
+        telemetry = Telemetry(
+            review=review,
+            drift=lambda: home.drift_watch(reloader.settings.drift),
             heat_maps=HeatMaps(home.store),
         )
         line = DynamicBatcher(settings.serving)
 
         def on_model(model: ServedModel, deployment: Deployment) -> None:
-            observer.took_up(model, deployment, home.reference)
+            telemetry.model_replaced(model, deployment, home.reference)
 
         def on_settings(taken: LineSettings) -> None:
-            asked.settings = taken.asked
-            observer.settings(taken.drift)
+            review.settings = taken.review
+            telemetry.settings(taken.drift)
 
         threads = settings.serving.threads
-        follower = Reloader(
+        reloader = Reloader(
             line,
             home.deployments,
             lambda each: home.open(each, threads=threads),
             home.line,
+            guards=home.guards,
             on_model=on_model,
             on_settings=on_settings,
             on_broken=stop.set,
@@ -94,17 +95,17 @@ def watch(
             folder,
             line,
             journal,
-            observer,
+            telemetry,
             partial(print_json, indent=None),
             settle=pace.settle,
             give_up=pace.give_up,
         )
         try:
-            if not follower.look():
+            if not reloader.look():
                 if once:
                     home.open_current().close()  # says what is missing
                 logger.warning("no engine yet: pictures wait for the first version")
-            follower.start()
+            reloader.start()
             if skip_present and not journal.count:  # later starts find what came meanwhile
                 logger.info("%d pictures lie there already", watcher.skip_present())
             while not stop.is_set():
@@ -115,7 +116,7 @@ def watch(
                 # a folder with very many pictures takes a while to look at: leave the disk some peace
                 stop.wait(max(pace.every, 2 * (time.monotonic() - begun)))
         finally:
-            follower.stop()
+            reloader.stop()
             line.close()
-            observer.close()
-        follower.standing.check()
+            telemetry.close()
+        reloader.status.check()

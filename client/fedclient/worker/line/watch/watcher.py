@@ -1,4 +1,4 @@
-"""A folder that a camera fills: each new picture gets one verdict.
+"""Folder watcher: each new picture of a folder that a camera fills gets one verdict.
 
 The folder is looked at again and again (no notification survives a network share, and a look finds what came while
 nobody ran). A picture is read once its size and time have not changed for a moment and it decodes whole. One
@@ -31,7 +31,7 @@ TAIL = 4096  # bytes; some programs add notes of their own behind a picture's en
 
 
 def has_its_end(content: bytes) -> bool:
-    """Whether a PNG or JPEG file goes on to its last mark; the other formats have none."""
+    """Whether a PNG or JPEG file is complete (has its end marker); the other formats have none."""
     return all(not content.startswith(sign) or end in content[-TAIL:] for sign, end in ENDS)
 
 
@@ -43,7 +43,7 @@ class Watcher:
         folder: Path,
         line: DynamicBatcher,
         journal: Journal,
-        observer: Telemetry,
+        telemetry: Telemetry,
         say: Callable[[Dict[str, Any]], None],
         *,
         settle: float = 0.3,
@@ -60,7 +60,7 @@ class Watcher:
         self.folder = folder
         self._line = line
         self._journal = journal
-        self._observer = observer
+        self._observer = telemetry
         self._say = say
         self._settle = settle
         self._give_up = give_up
@@ -117,10 +117,10 @@ class Watcher:
                     content = read_bytes(path)
                     if not last_chance and not has_its_end(content):
                         return False
-                    pixels = from_encoded([content], model.preprocessing, [path.name])
+                    batch = from_encoded([content], model.preprocessing, [path.name])
                     if key_of(path.stat()) != key:
                         return False  # it was written to meanwhile
-                    job = self._line.ask(lease, pixels)
+                    job = self._line.ask(lease, batch.pixels)
                     assert job.answer is not None
                 except FileNotFoundError:
                     return False
@@ -130,7 +130,7 @@ class Watcher:
                     row: Dict[str, Any] = {"verdict": ASK, "error": f"{error.what}: {error.seen}"}
                     self._done(key, path, row, model)
                     return True
-                verdict = lease.judge.judge(job.answer.probabilities)[0]
+                verdict = lease.policy.decide(batch, job.answer)[0]
                 seconds = time.perf_counter() - begun
                 row = {**verdict.as_dict(model.classes), "ms": round(1000 * seconds, 2)}
                 self._done(key, path, row, model)

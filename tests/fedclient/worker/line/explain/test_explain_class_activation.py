@@ -172,16 +172,16 @@ def test_an_asked_picture_has_its_heat_map_beside_it_where_that_is_wanted(
     folder = tmp_path / "camera"
     folder.mkdir()
     Image.fromarray(picture[0]).save(folder / "1.png")
-    settings = {"verdicts": {"sure": 1.0}, "asked": {"heat_maps": wanted}}
+    settings = {"verdicts": {"sure": 1.0}, "review": {"heat_maps": wanted}}
     home = copy_home(explained, tmp_path / "home")
     write_settings(home.line, LineSettings.model_validate(settings))
     assert run(home, "watch", str(folder), "--once", "--settle", "0", "--every", "0.05").returncode == 0
-    (row,) = json.loads(run(home, "asked", "list", "--json").stdout)
+    (row,) = json.loads(run(home, "review", "list", "--json").stdout)
     assert (row["heat_map"] is not None) is wanted
     if wanted:
         assert Image.open(row["heat_map"]).size == (SIDE, SIDE)
-    assert run(home, "asked", "discard", row["name"]).returncode == 0
-    assert not [path for path in home.asked.rglob("*") if path.is_file()]
+    assert run(home, "review", "discard", row["name"]).returncode == 0
+    assert not [path for path in home.review.rglob("*") if path.is_file()]
 
 
 def test_an_engine_that_is_gone_is_named_once_and_the_picture_is_kept(

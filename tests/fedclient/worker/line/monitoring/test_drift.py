@@ -16,9 +16,9 @@ from fedclient.worker.line.monitoring.metrics import Metrics
 from fedclient.worker.line.monitoring.reference_statistics import (
     BatchStatistics,
     DriftReference,
+    batch_statistics,
     joined,
     make_reference,
-    seen_of,
 )
 from fedclient.worker.line.monitoring.telemetry import Telemetry
 from fedclient.worker.line.serving.model_leases import Job, Lease, LoadedModel
@@ -43,7 +43,7 @@ def seen(home: LineHome, pixels: np.ndarray) -> BatchStatistics:
     model = home.open_current()
     answer = model.answer(pixels)
     model.close()
-    return seen_of(pixels, answer.features, answer.probabilities)
+    return batch_statistics(pixels, answer.features, answer.probabilities)
 
 
 def watching(home: LineHome, folder: Path, tolerance: float = 2.0) -> DriftWatch:
@@ -143,22 +143,22 @@ def test_who_could_not_watch_for_drift_takes_over_when_the_other_process_ends(
         finally:
             asked.release()
 
-    observer = Telemetry(drift=drift)
+    telemetry = Telemetry(drift=drift)
     deployment = home.deployments.current()
     assert deployment is not None
-    observer.took_up(model, deployment, home.reference)
-    assert asked.acquire(timeout=20) and observer.drift is None
+    telemetry.model_replaced(model, deployment, home.reference)
+    assert asked.acquire(timeout=20) and telemetry.drift is None
     other.release()
-    observer._again_at = 0.0  # time passes
+    telemetry._again_at = 0.0  # time passes
     pixels = surfaces(5, 2)
     job = Job(
         Lease(LoadedModel(model), DecisionPolicy(VerdictSettings(), model.classes)),
         pixels,
         answer=model.answer(pixels),
     )
-    observer.answered(model, job, [], lambda place: b"", 0.0)
-    observer.close()
-    assert observer.drift is not None and observer.drift.state == COLLECTING
+    telemetry.answered(model, job, [], lambda place: b"", 0.0)
+    telemetry.close()
+    assert telemetry.drift is not None and telemetry.drift.state == COLLECTING
     assert json.loads(home.drift_path.read_text())["number"] == 1
 
 
@@ -217,7 +217,9 @@ def test_a_reference_comes_back_as_it_was_written_and_a_damaged_one_is_named(
     made.save(tmp_path)
     read = DriftReference.load(tmp_path)
     pictures = seen(home, surfaces(50, 2))
-    assert read.yardstick.measure(pictures) == made.yardstick.measure(pictures) and read.limits == made.limits
+    assert (
+        read.statistics.measure(pictures) == made.statistics.measure(pictures) and read.limits == made.limits
+    )
     (tmp_path / "reference.safetensors").write_bytes(b"junk")
     with pytest.raises(DamagedFileError, match="drift init"):
         DriftReference.load(tmp_path)
@@ -234,10 +236,10 @@ def test_windows_are_measured_in_deviations_within_classes() -> None:
     base = BatchStatistics(features, np.zeros((4, 3)), np.full(4, 0.9), top)
     from fedclient.worker.line.monitoring.reference_statistics import ReferenceStatistics
 
-    yardstick = ReferenceStatistics.of(base, 2)
-    assert yardstick.measure(base)["features"] == 0
+    statistics = ReferenceStatistics.of(base, 2)
+    assert statistics.measure(base)["features"] == 0
     moved = BatchStatistics(features + 1, base.plain, base.confidence, top)
-    assert yardstick.measure(moved)["features"] == pytest.approx(1.0)
+    assert statistics.measure(moved)["features"] == pytest.approx(1.0)
     assert len(joined([base, moved])) == 8
 
 

@@ -56,7 +56,7 @@ class Followed:
         self.opened: List[Failing] = []
         self.broken: List[bool] = []
         self.fails = False
-        self.follower = Reloader(
+        self.reloader = Reloader(
             self.line,
             home.deployments,
             self.open,
@@ -64,7 +64,7 @@ class Followed:
             on_model=lambda model, deployment: self.models.append(deployment.number),
             on_settings=self.settings.append,
             on_broken=lambda: self.broken.append(True),
-            on_standing=self.standings.append,
+            on_status=self.standings.append,
         )
 
     def open(self, deployment: Deployment) -> ServedModel:
@@ -73,8 +73,8 @@ class Followed:
         return model
 
     @property
-    def standing(self) -> ServingStatus:
-        return self.follower.standing
+    def status(self) -> ServingStatus:
+        return self.reloader.status
 
     def write(self, text: str) -> None:
         path = self.home.line / "line.toml"
@@ -85,7 +85,7 @@ class Followed:
         with self.line.lease() as lease:
             answer = self.line.ask(lease, np.asarray(grey(tone))[None, None], timeout=20).answer
             assert answer is not None
-            return lease.judge.judge(answer.probabilities)[0].outcome
+            return lease.policy.by_confidence(answer.probabilities)[0].outcome
 
 
 @pytest.fixture
@@ -116,15 +116,15 @@ def test_a_damaged_engine_at_the_start_lets_the_deployment_before_it_answer(
     activate(home, 2)
     whole = head_of(home, 2).read_bytes()
     damage(home, 2)
-    assert followed.follower.look() and followed.models == [1]
-    assert followed.standing.running == deployment(home, 1) and followed.verdict(128) == "pass"
-    assert str(followed.standing).startswith("answers: version 1; cannot use version 2: ")
-    assert followed.standings == [followed.standing]
+    assert followed.reloader.look() and followed.models == [1]
+    assert followed.status.running == deployment(home, 1) and followed.verdict(128) == "pass"
+    assert str(followed.status).startswith("answers: version 1; cannot use version 2: ")
+    assert followed.standings == [followed.status]
 
     head_of(home, 2).write_bytes(whole)
-    followed.follower._again_at = 0.0
-    assert followed.follower.look() and followed.models == [1, 2]
-    assert str(followed.standing) == "answers: version 2"
+    followed.reloader._again_at = 0.0
+    assert followed.reloader.look() and followed.models == [1, 2]
+    assert str(followed.status) == "answers: version 2"
 
 
 def test_the_line_goes_back_through_the_history_to_the_newest_that_opens(
@@ -134,40 +134,40 @@ def test_the_line_goes_back_through_the_history_to_the_newest_that_opens(
         activate(home, number)
         damage(home, number)
     assert followed.follower.look() and followed.models == [1]
-    assert str(followed.standing).startswith("answers: version 1; cannot use version 3: ")
+    assert str(followed.status).startswith("answers: version 1; cannot use version 3: ")
 
 
 def test_nothing_before_a_damaged_engine_leaves_the_line_without_a_version(
     home: LineHome, followed: Followed
 ) -> None:
     damage(home, 1)
-    assert not followed.follower.look() and followed.line.current is None
-    assert str(followed.standing).startswith("answers: no version; cannot use version 1: ")
+    assert not followed.reloader.look() and followed.line.current is None
+    assert str(followed.status).startswith("answers: no version; cannot use version 1: ")
 
 
 def test_a_version_that_does_not_open_is_named_and_going_back_ends_that(
     home: LineHome, followed: Followed
 ) -> None:
-    followed.follower.look()
+    followed.reloader.look()
     damage(home, 2)
     activate(home, 2)
-    assert not followed.follower.look()
-    assert followed.standing.as_dict()["number"] == 1
-    assert "cannot use version 2" in followed.standing.as_dict()["problem"]
+    assert not followed.reloader.look()
+    assert followed.status.as_dict()["number"] == 1
+    assert "cannot use version 2" in followed.status.as_dict()["problem"]
     home.deployments.rollback(who="a test", why="damaged")
-    assert not followed.follower.look()  # what answers is what is wanted: nothing is opened again
-    assert followed.standing.trouble is None and followed.models == [1]
+    assert not followed.reloader.look()  # what answers is what is wanted: nothing is opened again
+    assert followed.status.trouble is None and followed.models == [1]
 
 
 def test_a_class_that_the_version_does_not_know_is_named_and_nothing_passes_as_it(
     followed: Followed,
 ) -> None:
-    followed.follower.settings = LineSettings.model_validate(
+    followed.reloader.settings = LineSettings.model_validate(
         {"verdicts": {"good_classes": ["sound", "flawless"], "sure_of": {"glossy": 0.9}}}
     )
-    assert followed.follower.look() and followed.verdict(128) == "pass"
-    assert followed.standing.unknown == ("flawless", "glossy")
-    assert followed.standing.trouble is not None and "flawless" in followed.standing.trouble
+    assert followed.reloader.look() and followed.verdict(128) == "pass"
+    assert followed.status.unknown == ("flawless", "glossy")
+    assert followed.status.trouble is not None and "flawless" in followed.status.trouble
 
 
 def fail(followed: Followed, times: int) -> None:
@@ -180,19 +180,19 @@ def fail(followed: Followed, times: int) -> None:
 def test_an_engine_that_fails_again_and_again_is_opened_anew_once_and_then_given_up(
     followed: Followed,
 ) -> None:
-    followed.follower.look()
+    followed.reloader.look()
     fail(followed, MOST_FAILURES - 1)
-    followed.follower.look()
+    followed.reloader.look()
     assert len(followed.opened) == 1
     fail(followed, 1)
-    followed.follower.look()
+    followed.reloader.look()
     assert len(followed.opened) == 2 and not followed.broken
     fail(followed, MOST_FAILURES)
-    followed.follower.look()
+    followed.reloader.look()
     assert len(followed.opened) == 2 and followed.broken == [True]
     with pytest.raises(EngineError, match="no answers any more"):
-        followed.standing.check()
-    assert "version 1 cannot answer" in str(followed.standing)
+        followed.status.check()
+    assert "version 1 cannot answer" in str(followed.status)
 
 
 @pytest.mark.parametrize("unreadable", ["current.json", "line.toml"])
@@ -214,26 +214,26 @@ def test_a_disk_that_gives_no_answer_is_named_once_and_the_next_version_is_taken
         return stat(path, **options)
 
     monkeypatch.setattr(following, "LOOK_EVERY", 0.001)
-    followed.follower.look()
+    followed.reloader.look()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", failing)
-        followed.follower.start()
+        followed.reloader.start()
         for _ in range(10):
             assert looks.acquire(timeout=60)
-        assert "cannot see what is to run" in str(followed.standing) and followed.verdict(128) == "pass"
+        assert "cannot see what is to run" in str(followed.status) and followed.verdict(128) == "pass"
         assert len(caplog.records) == 1
     activate(home, 2)
-    while followed.standing.problem is not None or followed.models != [1, 2]:
-        assert followed.follower._thread is not None and followed.follower._thread.is_alive()
-    followed.follower.stop()
-    assert followed.standing.trouble is None
+    while followed.status.problem is not None or followed.models != [1, 2]:
+        assert followed.reloader._thread is not None and followed.reloader._thread.is_alive()
+    followed.reloader.stop()
+    assert followed.status.trouble is None
 
 
 def test_an_engine_that_answered_in_between_may_be_opened_anew_again(followed: Followed) -> None:
-    followed.follower.look()
+    followed.reloader.look()
     for opened in (2, 3):
         fail(followed, MOST_FAILURES)
-        followed.follower.look()
+        followed.reloader.look()
         assert len(followed.opened) == opened
         followed.fails = False
         assert followed.verdict(60) == "reject"
@@ -274,18 +274,18 @@ def test_a_line_whose_engine_fails_for_good_ends_with_a_failure(
 
 
 def test_changed_settings_are_no_other_model(followed: Followed) -> None:
-    followed.follower.look()
+    followed.reloader.look()
     followed.write('[verdicts]\ngood_classes = ["sound"]\nsure = 0.9999\n')
-    assert not followed.follower.look()
+    assert not followed.reloader.look()
     assert followed.models == [1] and len(followed.settings) == 1
 
 
 def test_a_mistake_in_the_settings_is_part_of_the_standing_until_it_is_mended(followed: Followed) -> None:
-    followed.follower.look()
+    followed.reloader.look()
     followed.write('[verdicts]\ngood_classes = ["sond"]\n')
-    followed.follower.look()
-    assert followed.standing.trouble is not None and "did you mean sound" in followed.standing.trouble
+    followed.reloader.look()
+    assert followed.status.trouble is not None and "did you mean sound" in followed.status.trouble
     assert followed.verdict(128) == "pass"
     followed.write('[verdicts]\ngood_classes = ["sound"]\n')
-    followed.follower.look()
-    assert followed.standing.trouble is None
+    followed.reloader.look()
+    assert followed.status.trouble is None

@@ -78,10 +78,10 @@ def test_health_and_facts_are_what_a_triton_client_expects(client: Any) -> None:
         "pixels": ("UINT8", [-1, -1, -1, -1]),
     }
     assert {each.name for each in metadata.outputs} == {
-        "class", "confidence", "verdict", "probabilities", "version",
+        "class", "confidence", "verdict", "probabilities", "version", "reason",
     }  # fmt: skip
     config = client.get_model_config("surface").config
-    assert config.name == "surface" and len(config.input) == 2 and len(config.output) == 5
+    assert config.name == "surface" and len(config.input) == 2 and len(config.output) == 6
     assert [each.name for each in client.get_model_repository_index().models] == ["surface"]
 
 
@@ -267,7 +267,7 @@ def test_changed_thresholds_are_taken_up_and_a_mistake_in_them_is_not(home: Line
         path.write_text('[verdicts]\ngood_classes = ["sond"]\n')
         wait_until(lambda: "sond" in process.log.read_text())
         assert verdict() == b"ask"
-        wait_until(lambda: len(list((home.line / "asked").glob("*.png"))) > 0)
+        wait_until(lambda: len(list((home.line / "review").glob("*.png"))) > 0)
         assert process.end() == 0
         words = f"listening: gRPC on {process.address}, health and metrics on http://{process.addresses['http']}\n"
         assert words in process.log.read_text()

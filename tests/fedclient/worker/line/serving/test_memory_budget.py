@@ -17,7 +17,8 @@ def test_a_small_file_of_too_many_pixels_is_not_unpacked(monkeypatch: pytest.Mon
     content = png(grey(60, 400))
     assert len(content) < 2000
     monkeypatch.setattr(
-        "fedclient.worker.line.serving.input_pictures.decode", lambda *_, **__: pytest.fail("was unpacked")
+        "fedclient.worker.line.serving.input_pictures.decode_picture",
+        lambda *_, **__: pytest.fail("was unpacked"),
     )
     with pytest.raises(TooLargePictureError, match=r"picture 1: 400 x 400; accepted: up to 0.1 million"):
         from_encoded([content], PREPARED, room=MemoryBudget(0.1, 16))
@@ -25,15 +26,15 @@ def test_a_small_file_of_too_many_pixels_is_not_unpacked(monkeypatch: pytest.Mon
 
 def test_pixels_have_the_same_bound() -> None:
     pixels = np.full((1, 1, 400, 400), 60, np.uint8)
-    assert from_pixels(pixels, PREPARED, room=MemoryBudget(0.2, 16)).shape == (1, 1, 16, 16)
+    assert from_pixels(pixels, PREPARED, room=MemoryBudget(0.2, 16)).pixels.shape == (1, 1, 16, 16)
     with pytest.raises(TooLargePictureError):
         from_pixels(pixels, PREPARED, room=MemoryBudget(0.1, 16))
 
 
 def test_the_room_changes_no_pixel() -> None:
     content = png(np.random.default_rng(0).integers(0, 255, (50, 70), dtype=np.uint8))
-    with_room = from_encoded([content], PREPARED, room=MemoryBudget(16, 256))
-    np.testing.assert_array_equal(with_room, from_encoded([content], PREPARED))
+    with_room = from_encoded([content], PREPARED, room=MemoryBudget(16, 256)).pixels
+    np.testing.assert_array_equal(with_room, from_encoded([content], PREPARED).pixels)
 
 
 def test_what_finds_no_room_waits_until_it_is_given_back() -> None:

@@ -89,9 +89,11 @@ def test_each_mistake_is_named(change: Any, words: str) -> None:
 def test_a_layout_that_could_be_read_both_ways_is_decided_by_the_parameter() -> None:
     pixels = np.zeros((1, 3, 40, 3), dtype=np.uint8)
     pixels[0, 0] = 200  # the first of three channels, or the first of three rows
-    assert from_pixels(pixels, PREPARED).mean() == pytest.approx(from_pixels(pixels, PREPARED, "NCHW").mean())
-    assert from_pixels(pixels, PREPARED, "NHWC").std() > 10
-    assert from_pixels(pixels, PREPARED, "NCHW").std() < 1
+    assert from_pixels(pixels, PREPARED).pixels.mean() == pytest.approx(
+        from_pixels(pixels, PREPARED, "NCHW").pixels.mean()
+    )
+    assert from_pixels(pixels, PREPARED, "NHWC").pixels.std() > 10
+    assert from_pixels(pixels, PREPARED, "NCHW").pixels.std() < 1
     with pytest.raises(FedspectError, match="no such layout"):
         from_pixels(pixels, PREPARED, "CHWN")
 

@@ -37,7 +37,7 @@ class Plant:
         self.now = NOON
         self.device = Scripted()
         (folder / "plant.toml").write_text(settings)
-        self.courtesy = YieldPolicy(
+        self.yield_policy = YieldPolicy(
             folder, device=self.device, clock=lambda: self.now, sleep=self.sleep, local=time.gmtime
         )
 
@@ -46,42 +46,42 @@ class Plant:
 
 
 def test_nothing_speaks_against_training_on_a_quiet_device(tmp_path: Path) -> None:
-    Plant(tmp_path).courtesy.between_batches()
+    Plant(tmp_path).yield_policy.between_batches()
 
 
 def test_a_pause_survives_a_restart_and_ends_with_resume(tmp_path: Path) -> None:
-    Plant(tmp_path).courtesy.mark.put(since=NOON)
+    Plant(tmp_path).yield_policy.mark.put(since=NOON)
     again = Plant(tmp_path)
-    objection = again.courtesy.standing()
-    assert objection is not None and objection.kind == "paused" and "engineer" in objection.reason
-    assert again.courtesy.mark.remove() is True
-    assert again.courtesy.standing() is None
-    assert again.courtesy.mark.remove() is False
+    blocker = again.yield_policy.schedule_blocker()
+    assert blocker is not None and blocker.kind == "paused" and "engineer" in blocker.reason
+    assert again.yield_policy.mark.remove() is True
+    assert again.yield_policy.schedule_blocker() is None
+    assert again.yield_policy.mark.remove() is False
 
 
 def test_a_pause_for_a_time_ends_by_itself(tmp_path: Path) -> None:
     plant = Plant(tmp_path)
-    plant.courtesy.mark.put(since=NOON, until=NOON + 3600)
-    objection = plant.courtesy.standing()
-    assert objection is not None and objection.until == NOON + 3600
+    plant.yield_policy.mark.put(since=NOON, until=NOON + 3600)
+    blocker = plant.yield_policy.schedule_blocker()
+    assert blocker is not None and blocker.until == NOON + 3600
     plant.now += 3600
-    assert plant.courtesy.standing() is None
+    assert plant.yield_policy.schedule_blocker() is None
 
 
 def test_a_damaged_mark_is_still_a_pause(tmp_path: Path) -> None:
     plant = Plant(tmp_path)
-    plant.courtesy.mark.path.write_text("[]")
-    objection = plant.courtesy.standing()
-    assert objection is not None and objection.kind == "paused"
+    plant.yield_policy.mark.path.write_text("[]")
+    blocker = plant.yield_policy.schedule_blocker()
+    assert blocker is not None and blocker.kind == "paused"
 
 
 def test_outside_its_hours_a_plant_says_when_it_trains_again(tmp_path: Path) -> None:
     plant = Plant(tmp_path, '[training]\nhours = ["22:00-06:00"]\n')
-    objection = plant.courtesy.standing()
-    assert objection is not None and objection.kind == "hours" and "22:00" in objection.reason
-    assert objection.until == NOON + 10 * 3600
+    blocker = plant.yield_policy.schedule_blocker()
+    assert blocker is not None and blocker.kind == "hours" and "22:00" in blocker.reason
+    assert blocker.until == NOON + 10 * 3600
     plant.now += 10 * 3600
-    assert plant.courtesy.standing() is None
+    assert plant.yield_policy.schedule_blocker() is None
 
 
 def test_a_round_that_has_begun_waits_and_goes_on_when_the_line_is_done(tmp_path: Path) -> None:
@@ -89,12 +89,12 @@ def test_a_round_that_has_begun_waits_and_goes_on_when_the_line_is_done(tmp_path
     plant.device.others = 0.9
     heard: List[Blocker] = []
 
-    def while_waiting(objection: Blocker) -> None:
-        heard.append(objection)
+    def while_waiting(blocker: Blocker) -> None:
+        heard.append(blocker)
         if len(heard) == 10:
             plant.device.others = 0.1
 
-    plant.courtesy.between_batches(while_waiting)
+    plant.yield_policy.between_batches(while_waiting)
     assert len(heard) == 10 and "90 %" in heard[0].reason and "50 %" in heard[0].reason
     assert plant.now == pytest.approx(NOON + 5)
 
@@ -110,19 +110,19 @@ def test_a_round_is_given_back_when_patience_ends(tmp_path: Path, settings: str,
     plant = Plant(tmp_path, settings)
     plant.device.others = 0.8
     with pytest.raises(YieldedError, match=words):
-        plant.courtesy.between_batches()
+        plant.yield_policy.between_batches()
     assert plant.now == pytest.approx(NOON + 20, abs=1)
 
 
 def test_a_paused_round_waits_for_a_quick_resume(tmp_path: Path) -> None:
     plant = Plant(tmp_path)
-    plant.courtesy.mark.put(since=NOON)
+    plant.yield_policy.mark.put(since=NOON)
 
-    def while_waiting(objection: Blocker) -> None:
+    def while_waiting(blocker: Blocker) -> None:
         if plant.now > NOON + 10:
-            plant.courtesy.mark.remove()
+            plant.yield_policy.mark.remove()
 
-    plant.courtesy.between_batches(while_waiting)
+    plant.yield_policy.between_batches(while_waiting)
     assert plant.now < NOON + 12
 
 
@@ -130,10 +130,10 @@ def test_a_round_is_given_back_at_once_where_waiting_is_known_to_be_too_long(tmp
     for settings in ('[training]\nhours = ["13:30-14:00"]\n', "[training]\nmemory_limit = 400\n"):
         plant = Plant(tmp_path, settings)
         with pytest.raises(YieldedError):
-            plant.courtesy.between_batches()
+            plant.yield_policy.between_batches()
         assert plant.now == NOON
     plant = Plant(tmp_path, '[training]\nhours = ["12:01-14:00"]\n')
-    plant.courtesy.between_batches()
+    plant.yield_policy.between_batches()
     assert plant.now == pytest.approx(NOON + 60, abs=1)
 
 

@@ -1,0 +1,1 @@
+"""Worked examples of Fedspect's plug-ins, one file each."""
