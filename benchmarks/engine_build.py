@@ -23,9 +23,9 @@ from typing import Any, Dict, List, Tuple
 import torch
 
 from fedclient.worker.deploy import CPU, TENSORRT, DeployFacts, Form, deploy_graphs, save_graphs
-from fedclient.worker.deploy.onnx_metadata import read_onnx
 from fedclient.worker.engines import EngineStore, available_kinds, build_engine
 from fedclient.worker.engines.tensorrt_build import build_plan
+from fedclient.worker.onnx_metadata import read_onnx
 from fedspect.data.preprocess import Preprocessing
 from fedspect.model import build_network
 from fedspect.model.condense import condense

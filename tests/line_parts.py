@@ -18,12 +18,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from fedclient.worker.deploy.onnx_metadata import UNHASHED, content_hash
 from fedclient.worker.deployments import Deployment
 from fedclient.worker.deployments.record import deployment_id
 from fedclient.worker.engines import build_engine
 from fedclient.worker.line.home import LineHome
 from fedclient.worker.line.settings import LineSettings, write_settings
+from fedclient.worker.onnx_metadata import UNHASHED, content_hash
 from fedspect.data.preprocess import Preprocessing
 
 CLASSES = ("sound", "dark", "bright")

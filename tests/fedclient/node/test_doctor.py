@@ -99,7 +99,7 @@ def test_files_that_are_no_pictures_are_counted_and_a_missing_folder_is_a_failur
     (tmp_path / "pictures" / "plain").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "pictures" / "plain" / "1.png")
     found = by_name(home, data=tmp_path / "pictures")["pictures"]
-    assert found.level == "ok" and found.found.startswith("2 in ")
+    assert found.level == "ok" and found.found.startswith("2 pictures of 2 classes by folders")
 
 
 def test_a_server_that_is_not_there_is_named_with_its_address(home: PlantHome, tmp_path: Path) -> None:

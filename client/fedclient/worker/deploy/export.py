@@ -29,9 +29,9 @@ from fedclient.worker.deploy.closed_form import (
 from fedclient.worker.deploy.description import Description, describe
 from fedclient.worker.deploy.emit import Emitter
 from fedclient.worker.deploy.forms import CPU, TORCH, Form, rewritten
-from fedclient.worker.deploy.onnx_metadata import PREFIX, content_hash, metadata_of
 from fedclient.worker.deploy.torch_export import TorchGraph
 from fedclient.worker.deploy.writer import Features, Writer
+from fedclient.worker.onnx_metadata import PREFIX, content_hash, metadata_of
 from fedspect.data.preprocess import Preprocessing
 from fedspect.errors import InputSizeError, ModelError, SettingsError
 from fedspect.files import write_bytes

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 from fedclient.worker.child_process import JsonLines
-from fedclient.worker.deploy.onnx_metadata import read_onnx
 from fedclient.worker.engines.recipe import BuildOrder, Tell, common_facts, recipe_of
 from fedclient.worker.engines.store import EngineStore
 from fedclient.worker.engines.stored import StoredEngine
+from fedclient.worker.onnx_metadata import read_onnx
 from fedspect.errors import EngineError, EngineMemoryError, FedspectError, InterruptedRunError
 
 GONE = 75  # exit code: whoever ordered is no more

@@ -14,7 +14,6 @@ from typing import Any, Dict
 
 import onnxruntime
 
-from fedclient.worker.deploy.onnx_metadata import OnnxFile
 from fedclient.worker.engines.onnxruntime_engine import OnnxRuntimeEngine
 from fedclient.worker.engines.recipe import (
     BuildOrder,
@@ -26,6 +25,7 @@ from fedclient.worker.engines.recipe import (
     shapes_of,
 )
 from fedclient.worker.engines.stored import EngineKey
+from fedclient.worker.onnx_metadata import OnnxFile
 from fedspect.errors import EngineError
 
 

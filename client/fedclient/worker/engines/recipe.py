@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from fedclient.worker.deploy.onnx_metadata import OnnxFile
 from fedclient.worker.engines.interface import PRECISIONS, Engine, TensorFacts
 from fedclient.worker.engines.kinds import engine_kind
 from fedclient.worker.engines.stored import EngineKey
+from fedclient.worker.onnx_metadata import OnnxFile
 from fedspect.errors import EngineError
 
 Tell = Callable[[str, Optional[float]], None]

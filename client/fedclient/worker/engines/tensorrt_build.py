@@ -15,7 +15,6 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 import onnx
 
-from fedclient.worker.deploy.onnx_metadata import OnnxFile
 from fedclient.worker.engines.device_memory import DeviceMemory, find_memory, platform_name
 from fedclient.worker.engines.half import to_half
 from fedclient.worker.engines.interface import TensorFacts
@@ -42,6 +41,7 @@ from fedclient.worker.engines.tensorrt_api import (
     version_of,
 )
 from fedclient.worker.engines.tensorrt_engine import TensorRTEngine
+from fedclient.worker.onnx_metadata import OnnxFile
 from fedspect.errors import EngineError, InterruptedRunError, StorageError
 from fedspect.files import write_bytes
 

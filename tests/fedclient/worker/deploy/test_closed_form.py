@@ -7,7 +7,7 @@ import torch
 
 from fedclient.worker.deploy.export import DeployFacts, deploy_graphs
 from fedclient.worker.deploy.forms import form_named, form_names
-from fedclient.worker.deploy.onnx_metadata import metadata_of
+from fedclient.worker.onnx_metadata import metadata_of
 from fedspect.data.preprocess import Preprocessing
 from fedspect.model.levels import LevelledNetwork, freeze, load_head_state
 from fedspect.model.network import build_network

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from deploy_networks import answer, distance, expected, facts, lively, pictures, preprocessing
 from fedclient.worker.deploy import TORCH, deploy_graphs, save_graphs
-from fedclient.worker.deploy.onnx_metadata import metadata_of, read_onnx
 from fedclient.worker.deploy.torch_export import AveragedCells
+from fedclient.worker.onnx_metadata import metadata_of, read_onnx
 from fedspect.errors import ModelError
 from fedspect.model.levels import LevelledNetwork
 

@@ -16,12 +16,12 @@ import torch
 from engine_parts import PREPARED, distance, expected, exported, lively, pictures
 from record_tensorrt_names import recorded
 
-from fedclient.worker.deploy.onnx_metadata import read_onnx
 from fedclient.worker.engines import EngineStore, StoredEngine
 from fedclient.worker.engines.device_memory import CudaPythonMemory, DeviceMemory, TorchMemory, find_memory
 from fedclient.worker.engines.recipe import BuildOrder, common_facts
 from fedclient.worker.engines.tensorrt_build import TensorRTRecipe, workspace_of
 from fedclient.worker.engines.tensorrt_engine import TensorRTEngine
+from fedclient.worker.onnx_metadata import read_onnx
 from fedspect.errors import EngineError, EngineMemoryError, InterruptedRunError
 
 OLD, NEW = "8.5.2", "11.4.0"

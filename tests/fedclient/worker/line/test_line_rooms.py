@@ -18,6 +18,7 @@ def test_the_line_loads_neither_torch_nor_flower() -> None:
         "import fedclient.worker.line.cli, fedclient.worker.line.bench\n"
         "import fedclient.worker.line.explain.class_activation\n"
         "import fedclient.worker.engines.onnxruntime_engine\n"
+        "import fedclient.worker.engines.builder\n"
         "found = [name for name in ('torch', 'torchvision', 'flwr', 'fedclient.node') if name in sys.modules]\n"
         "sys.exit(str(found) if found else 0)\n"
     )
