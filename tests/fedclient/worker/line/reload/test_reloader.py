@@ -133,7 +133,7 @@ def test_the_line_goes_back_through_the_history_to_the_newest_that_opens(
     for number in (2, 3):
         activate(home, number)
         damage(home, number)
-    assert followed.follower.look() and followed.models == [1]
+    assert followed.reloader.look() and followed.models == [1]
     assert str(followed.status).startswith("answers: version 1; cannot use version 3: ")
 
 
