@@ -204,7 +204,8 @@ def rewritten(folder: Path, key: str, value) -> None:
     if value is not None:
         stored[key] = value
     card = json.loads(card_path.read_text())
-    facts = {name: card[name] for name in card if name not in ("provenance", "content_hash")}
+    unhashed = ("provenance", "content_hash", "closed_form")  # the last only where it is set
+    facts = {name: card[name] for name in card if name not in unhashed}
     card["content_hash"] = base.content_hash(facts, stored)
     card_path.write_text(json.dumps(card))
     weights.write_bytes(safetensors.torch.save(stored))

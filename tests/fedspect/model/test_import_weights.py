@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_authors import MODELS, REFERENCE, weights
+from test_authors_checkpoints import MODELS, REFERENCE, weights
 from torch import Tensor
 
 from fedspect.errors import CheckpointError, SettingsError
