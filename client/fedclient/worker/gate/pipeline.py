@@ -136,11 +136,18 @@ class Deployer:
         return self._base
 
     def bit_depth(self) -> Optional[int]:
-        """Of the plant's camera; what a deployment was tried with is what the line reads with."""
+        """Of the plant's camera; what a deployment was tried with is what the line reads with.
+
+        ``None`` where nothing is declared and no picture tells.
+        """
         try:
             return bit_depth_of(self.settings.state)
         except (FileNotFoundError, DamagedFileError):
+            pass
+        try:
             return self._site().inspection.bit_depth
+        except DataError:
+            return None
 
     def refresh_golden(self, limit: int) -> Tuple[str, ...]:
         """Take what the held-out share has gained into the golden set; remarks.
