@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    made = Federation(tmp_path_factory.mktemp("federation"), rounds=2)
+    made = Federation(tmp_path_factory.mktemp("federation"), rounds=2, start="fresh")
     yield made
     made.close()
 

@@ -33,7 +33,7 @@ def test_a_run_that_gives_up_ends_at_once_and_with_its_own_exit_code(federation:
     federation.workspace.chmod(0o755)
     server = federation.start()
     assert server.process.wait(PATIENCE) == QuorumError.exit_code, server.said
-    assert "round 1 of 1 needs 2 plants and has 0" in server.said
+    assert "the closed form needs 2 plants and has 0" in server.said
     assert "going on" not in server.said and "Traceback" not in server.said
     assert federation.leftovers() == []
     assert "was open to other users (mode 755)" in server.said
