@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from fedsim.config import SimulationSettings
+from fedsim.heat_maps import write_heat_map
 from fedsim.prepare import fixed_test_set
-from fedsim.report.heat_maps import write_heat_map
 from fedsim.run_folder import Prepared, RunFolder
 from fedspect.data.pictures import CheckedPicture
 from fedspect.files import write_json

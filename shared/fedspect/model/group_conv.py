@@ -25,8 +25,9 @@ class GroupConv2d(nn.Conv2d):
         super().__init__(channels, filters, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Convolve; on a CPU, in training, with the quick backward pass."""
-        if features.device.type == "cpu" and torch.is_grad_enabled():
+        """Convolve; on a CPU, in training, with the quick backward pass. An exporter traces the plain operator."""
+        traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if features.device.type == "cpu" and torch.is_grad_enabled() and not traced:
             return cast(Tensor, _GroupConv.apply(features, self.weight, self.groups))
         return super().forward(features)
 

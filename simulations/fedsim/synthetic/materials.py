@@ -8,7 +8,7 @@ Lengths are given for a picture of 128 pixels and grow with it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Tuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Material:
     """Pixels from one thread, tile or tool mark to the next."""
 
 
-Layers = tuple[Any, Any]
+Layers = Tuple[Any, Any]
 """Height about 0 and pattern of tone about 0, each (size, size)."""
 
 Draw = Callable[[int, float, float, np.random.Generator], Layers]

@@ -14,7 +14,7 @@ from fedclient.worker.line.explain.ablation_cam import ablation_cam, joined, poo
 from fedclient.worker.line.explain.occlusion import occlusion
 from fedclient.worker.line.explain.overlay import centre_of, enlarged
 
-simulated = pytest.importorskip("fedsim.report.heat_maps")
+simulated = pytest.importorskip("fedsim.heat_maps")
 
 
 def parts_of(architecture: str, cut: Optional[int] = None, size: int = 96) -> List[onnx.ModelProto]:

@@ -122,7 +122,7 @@ def test_the_gradient_is_that_of_the_trained_network(explained: LineHome) -> Non
 
 
 def test_the_map_is_that_of_automatic_differentiation(explained: LineHome) -> None:
-    simulated = pytest.importorskip("fedsim.report.heat_maps")
+    simulated = pytest.importorskip("fedsim.heat_maps")
     explainer, classes = explainer_of(explained)
     base = default_base()
     network = base.network(base.card.classes, seed=0).eval()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fedsim.report.heat_maps import class_activation, write_heat_map
+from fedsim.heat_maps import class_activation, write_heat_map
 from fedspect.data.preprocess import Preprocessing
 from fedspect.model import build_network
 
