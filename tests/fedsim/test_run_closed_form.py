@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,7 @@ def test_a_forgotten_plant_leaves_the_model_that_would_be_without_it(
     assert before is not None
     parts = [store.closed_forms.statistics(name, classes, features) for name in ("plant-1", "plant-3")]
     alone = solve(sums_of(parts, ["as-it-lies"], (classes, features))["as-it-lies"], before.shrinkage)
+    alone = replace(alone, temperature=before.temperature, limit=before.limit or alone.limit)  # these stay
     record = forget(store, "plant-2")
     assert record.version == store.version_with(alone.tensors()) != before.version
     assert RunStore(tmp_path / "rounds").version(0) == record.version
