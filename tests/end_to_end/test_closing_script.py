@@ -13,6 +13,8 @@ from federation_parts import Federation, Process
 from link_parts import PATIENCE
 from neu_parts import deal
 
+from fedserver.storage.run_store import RunStore
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PLANTS = ["plant-a", "plant-b"]
@@ -67,7 +69,11 @@ def test_a_version_is_published_and_the_server_stays_to_hand_it_out(
     server.wait_for("published")
     assert [row["state"] for row in listed(federation)] == ["published"]
     card = json.loads(federation.fedserver("models", "show", "--json").stdout)
-    assert card["rounds"] in range(ROUNDS + 1)  # the best by the plants' evaluation; 0 is the closed form
+    (run,) = (federation.workspace / "runs").glob("run-*")
+    store = RunStore(run)
+    accuracy = {number: known.mean["accuracy"] for number, known in store.evaluations().items()}
+    assert set(accuracy) == set(range(ROUNDS + 1))
+    assert accuracy[card["rounds"]] == max(accuracy.values())  # 0 is the closed form
     assert set(card["metrics"]["plants"]) == set(PLANTS)
     assert server.process.poll() is None
 

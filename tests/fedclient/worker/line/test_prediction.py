@@ -12,7 +12,12 @@ from typing import Any, Dict
 import numpy as np
 
 from fedclient.worker.line.home import LineHome
-from line_parts import CLASSES, activate, copy_home, grey, png, probabilities, run
+from line_parts import CLASSES, PREPARED, activate, copy_home, grey, png, probabilities, run
+
+
+def brightness_in_training(tone: int) -> float:
+    """What training's own preprocessing makes of the brightness of one of ``pictures``."""
+    return float(PREPARED.resize(grey(tone, 33)).mean())
 
 
 def pictures(folder: Path) -> Path:
@@ -34,8 +39,8 @@ def test_a_folder_gets_a_verdict_for_each_picture_as_json(home: LineHome, tmp_pa
         "dark.png": "reject",
         "unsure.png": "ask",
     }
-    wanted = probabilities(np.array([60]), 1)[0]
-    np.testing.assert_allclose(list(rows["dark.png"]["probabilities"].values()), wanted, atol=2e-4)
+    wanted = probabilities(np.array([brightness_in_training(60)]), 1)[0]
+    np.testing.assert_allclose(list(rows["dark.png"]["probabilities"].values()), wanted, atol=1e-5)
     assert rows["dark.png"]["ms"] > 0
 
 
@@ -60,9 +65,9 @@ def test_unreadable_files_are_named_and_the_others_get_their_verdicts(home: Line
     assert len(rows) == 5 and sum(bool(row["error"]) for row in rows) == 2
     assert {(row["number"], row["version"]) for row in rows} == {("1", "01" * 32)}
     (dark,) = [row for row in rows if row["file"].endswith("dark.png")]
-    wanted = probabilities(np.array([60]), 1)[0]
+    wanted = probabilities(np.array([brightness_in_training(60)]), 1)[0]
     seen = [float(dark[f"probability:{name}"]) for name in CLASSES]
-    np.testing.assert_allclose(seen, wanted, atol=2e-4)
+    np.testing.assert_allclose(seen, wanted, atol=1e-5)
     assert "2 of 5 files could not be read" in done.stderr
     document = run(home, "predict", str(folder), "--json")
     assert document.returncode == 22
